@@ -1,0 +1,87 @@
+"""How a job is told: from the view, which may lag and says so, or from the log, which never does.
+
+Rules:
+1. A job that the view does not know yet is told from the log, so a fresh task is never "not found".
+2. Without MongoDB every answer about one job comes from the log.
+3. An answer says which position of the log it reflects, and an answer from the view also how far the view is
+   behind.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from api.state import State
+from ledger.application import Ledger, LoggedEvent
+from ledger.errors import NotFoundError, PartUnavailableError
+from projections.runner import live_store
+from projections.status import fold_all, rfc3339, task
+
+log = logging.getLogger(__name__)
+
+# What an event's own fields are, apart from what every event has.
+COMMON_FIELDS = frozenset(
+    {"originator_id", "originator_version", "timestamp", "actor", "correlation", "traceparent", "originator_topic"}
+)
+
+
+def task_from_log(ledger: Ledger, job_id: UUID) -> dict[str, Any]:
+    """A job as its events tell it.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    document = fold_all(ledger.events_of(job_id))
+    if document is None:
+        raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+    return task(document)
+
+
+def task_answer(state: State, job_id: UUID) -> dict[str, Any]:
+    """A job as the view tells it, else as the log does."""
+    try:
+        store = live_store(state.views)
+        document = store.document(str(job_id))
+        if document is not None:
+            return {**task(document), "view": view_answer(state, store.position())}
+    except PartUnavailableError as error:
+        log.warning("the status view is away: %s", error, extra={"action": "view_unavailable"})
+    return {**task_from_log(state.ledger, job_id), "view": None}
+
+
+def tasks_answer(
+    state: State, *, dataset: str | None, status: str | None, before: int | None, limit: int
+) -> dict[str, Any]:
+    """A page of jobs, newest first, with the cursor of the next page."""
+    store = live_store(state.views)
+    position = store.position()
+    documents = store.page(dataset=dataset, status=status, before=before, limit=limit)
+    following = documents[-1]["received_position"] if len(documents) == limit else None
+    return {
+        "tasks": [task(document) for document in documents],
+        "next": following,
+        "view": view_answer(state, position),
+    }
+
+
+def view_answer(state: State, position: int) -> dict[str, int]:
+    """How old the view is: its position, the log's, and the events in between."""
+    log_position = max(position, state.ledger.position())
+    return {"position": position, "log_position": log_position, "lag": log_position - position}
+
+
+def event_answer(logged: LoggedEvent) -> dict[str, Any]:
+    """An event as JSON: where it stands, what, when, by whom, and its own fields."""
+    event = logged.event
+    return {
+        "position": logged.position,
+        "version": event.originator_version,
+        "type": logged.topic,
+        "at": rfc3339(event.timestamp),
+        "actor": event.actor,
+        "correlation": event.correlation,
+        "traceparent": event.traceparent,
+        "data": {name: value for name, value in vars(event).items() if name not in COMMON_FIELDS},
+    }

@@ -1,0 +1,65 @@
+"""The HTTP door: `uvicorn api.app:app`. A process's edge: the settings are read here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+from api import health, jobs, operations, uploading
+from api.auth import KeyRequired
+from api.errors import add_handlers
+from api.state import State
+from ledger import telemetry
+from ledger.application import Ledger
+from ledger.blobs import open_blob_store
+from ledger.settings import Settings
+from projections.view_store import connect
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application, for the given settings.
+
+    Raises:
+        RuntimeError: no admin key is set, so nobody could be let in.
+    """
+    admin_key = settings.admin_key()
+    if not admin_key:
+        raise RuntimeError("No admin key is set. Give LEDGER_API_KEY or LEDGER_API_KEY_FILE.")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        telemetry.configure("api", settings)
+        ledger = Ledger(settings)
+        telemetry.instrument_engine(ledger.engine)
+        ledger.prepare()
+        blobs = open_blob_store(settings.blobs_url)
+        blobs.sweep()
+        app.state.ledger = State(settings, ledger, blobs, connect(settings.views_url.get_secret_value()))
+        yield
+        telemetry.flush()
+
+    app = FastAPI(
+        title="Ingestion ledger",
+        version=version("ingestion-ledger"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+    )
+    add_handlers(app)
+    app.add_middleware(KeyRequired, admin_key=admin_key)
+    for module in (health, uploading, jobs, operations):
+        app.include_router(module.router)
+    FastAPIInstrumentor.instrument_app(app, excluded_urls="livez,readyz", exclude_spans=["receive", "send"])
+    return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    # Made when a server asks for it, so that importing this module needs no settings.
+    if name == "app":
+        return create_app(Settings())
+    raise AttributeError(name)

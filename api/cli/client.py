@@ -1,0 +1,175 @@
+"""How the command line talks to the server: finding it, showing the key, and telling its problems.
+
+The server is found by LEDGER_URL, else by the home folder (LEDGER_HOME, else the default one); the key by
+LEDGER_API_KEY or LEDGER_API_KEY_FILE, else in the home as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import httpx2
+
+from api.embedded.home import Home
+from ledger.errors import LedgerError
+from ledger.settings import Settings
+
+READ_BYTES = 1 << 20
+SECONDS_MAX = 600.0
+
+
+class CommandError(LedgerError):
+    """A command cannot go on. `exit_code` is what the process ends with."""
+
+    def __init__(self, message: str, remedy: str = "", exit_code: int = 1) -> None:
+        super().__init__(message, remedy)
+        self.exit_code = exit_code
+
+
+class ExitCode:
+    """What the process ends with (documented in the README)."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    NOT_ALLOWED = 4
+    CONFLICT = 5
+    REFUSED = 6
+    JOB_FAILED = 7
+    TIMEOUT = 8
+    UNREACHABLE = 10
+    INTERRUPTED = 130
+
+
+EXIT_CODE_OF_STATUS = {
+    401: ExitCode.NOT_ALLOWED,
+    403: ExitCode.NOT_ALLOWED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    413: ExitCode.REFUSED,
+    422: ExitCode.REFUSED,
+    503: ExitCode.UNREACHABLE,
+}
+
+
+class Client:
+    """Speaks to one server with one key."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url
+        self._http = httpx2.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=httpx2.Timeout(SECONDS_MAX, connect=5.0),
+            trust_env=False,
+        )
+
+    @classmethod
+    def found(cls, settings: Settings) -> Client:
+        """The client for the server that the settings or the home folder name.
+
+        Raises:
+            CommandError: no server is known, or no key.
+        """
+        home = Home.default(settings.home)
+        state = home.read_state() if settings.url is None else None
+        url = settings.url or (state or {}).get("url")
+        if not url:
+            raise CommandError(
+                f"No ledger is serving the home {home.path}.",
+                "Start one with `ledger up`, or name a server with LEDGER_URL.",
+                ExitCode.UNREACHABLE,
+            )
+        key = settings.admin_key()
+        if key is None and (home.secrets / "admin.key").exists():
+            key = home.secret("admin.key")
+        if key is None:
+            raise CommandError("There is no API key.", "Give LEDGER_API_KEY.", ExitCode.NOT_ALLOWED)
+        return cls(url, key)
+
+    def get(self, path: str, **parameters: Any) -> dict[str, Any]:
+        """Ask for a resource."""
+        return self._call("GET", path, params={key: value for key, value in parameters.items() if value is not None})
+
+    def post(self, path: str) -> dict[str, Any]:
+        """Ask for something to be done."""
+        return self._call("POST", path)
+
+    def health(self) -> dict[str, Any]:
+        """What `/readyz` says, be it ready or not."""
+        try:
+            body = self._http.get("/readyz").json()
+        except (httpx2.HTTPError, ValueError) as error:
+            raise self._silent(error) from error
+        assert isinstance(body, dict)
+        return body
+
+    def upload(
+        self,
+        source: BinaryIO,
+        filename: str,
+        *,
+        size: int | None,
+        dataset: str | None,
+        on_duplicate: str,
+        on_progress: Callable[[int], None],
+    ) -> dict[str, Any]:
+        """Send one file as a raw body; its task."""
+
+        def blocks() -> Iterator[bytes]:
+            while block := source.read(READ_BYTES):
+                yield block
+                on_progress(len(block))
+
+        parameters = {"on_duplicate": on_duplicate} | ({"dataset": dataset} if dataset else {})
+        headers = {"Content-Type": "application/octet-stream"}
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        answer = self._call(
+            "PUT", f"/api/v1/files/{quote(filename, safe='')}", params=parameters, headers=headers, content=blocks()
+        )
+        task = answer["tasks"][0]
+        assert isinstance(task, dict)
+        return task
+
+    def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx2.HTTPError as error:
+            raise self._silent(error) from error
+        if response.is_success:
+            body = response.json()
+            assert isinstance(body, dict)
+            return body
+        raise self._refused(response)
+
+    def _silent(self, error: Exception) -> CommandError:
+        return CommandError(
+            f"The ledger at {self.url} does not answer ({error}).",
+            "See whether `ledger up` is running; its logs are in the home's logs folder.",
+            ExitCode.UNREACHABLE,
+        )
+
+    def _refused(self, response: httpx2.Response) -> CommandError:
+        try:
+            problem = response.json()
+            message, remedy = problem["detail"], problem.get("remedy", "")
+        except (ValueError, KeyError):
+            message, remedy = f"{self.url} answered {response.status_code}.", "Is that a ledger?"
+        return CommandError(message, remedy, EXIT_CODE_OF_STATUS.get(response.status_code, ExitCode.FAILED))
+
+
+def file_size(path: Path) -> int:
+    """The size of a file in bytes.
+
+    Raises:
+        CommandError: it cannot be read.
+    """
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}.", "Check the path.", ExitCode.USAGE) from error

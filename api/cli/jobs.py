@@ -1,0 +1,99 @@
+"""`ledger jobs`: what arrived, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.client import Client
+from api.cli.output import print_json, say, sentence_of, table
+from ledger.settings import Settings
+
+jobs = typer.Typer(no_args_is_help=True, help="What arrived, and what became of it.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@jobs.command("list")
+def list_jobs(
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only this status, such as Failed.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first.
+
+    Example: ledger jobs list --status Failed
+    """
+    answer = Client.found(Settings()).get("/api/v1/jobs", dataset=dataset, status=status, limit=limit)
+    if as_json:
+        print_json(answer["tasks"])
+        return
+    table(
+        ["TASK", "STATUS", "DATASET", "FILE", "RECORDS", "LOADED", "REJECTED", "RECEIVED"],
+        [
+            [
+                task["task_id"],
+                task["status"],
+                task["dataset"],
+                task["filename"],
+                "" if task["records"] is None else str(task["records"]),
+                str(task["rows_loaded"]),
+                str(task["rows_rejected"]),
+                task["received_at"][:19],
+            ]
+            for task in answer["tasks"]
+        ],
+    )
+    if answer["view"]["lag"]:
+        say(f"The list is {answer['view']['lag']} events behind the log.")
+
+
+@jobs.command("show")
+def show_job(task_id: str, as_json: AsJson = False) -> None:
+    """Show one job.
+
+    Example: ledger jobs show 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
+    """
+    task = Client.found(Settings()).get(f"/api/v1/jobs/{task_id}")
+    if as_json:
+        print_json(task)
+        return
+    say(sentence_of(task))
+    table(["FIELD", "VALUE"], [[name, _shown(value)] for name, value in task.items() if name not in ("view", "error")])
+
+
+@jobs.command("events")
+def show_events(task_id: str, as_json: AsJson = False) -> None:
+    """Tell the story of one job, event by event.
+
+    Example: ledger jobs events 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
+    """
+    events = Client.found(Settings()).get(f"/api/v1/jobs/{task_id}/events")["events"]
+    if as_json:
+        print_json(events)
+        return
+    table(
+        ["POSITION", "VERSION", "AT", "ACTOR", "EVENT", "WHAT"],
+        [
+            [
+                str(event["position"]),
+                str(event["version"]),
+                event["at"],
+                event["actor"],
+                event["type"],
+                _summary(event["data"]),
+            ]
+            for event in events
+        ],
+    )
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _summary(data: dict[str, Any]) -> str:
+    plain = {name: value for name, value in data.items() if isinstance(value, int | str) and value != ""}
+    return " ".join(f"{name}={str(value)[:24]}" for name, value in plain.items())

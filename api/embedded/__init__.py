@@ -1,0 +1,1 @@
+"""The parts that `ledger up` runs beside the ledger's own processes, from nothing but Python wheels."""

@@ -1,0 +1,33 @@
+"""The environment of the ledger's own processes when `ledger up` runs their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from api.embedded.home import Home
+from api.embedded.parts import MongoDBServer, Valkey
+from api.embedded.postgresql import PostgreSQL
+
+
+def environment(home: Home, ports: Mapping[str, int], base: Mapping[str, str]) -> dict[str, str]:
+    """`base`, and for every setting that it leaves open the part, folder or key of this home.
+
+    `ports` are those of the parts that run here (`parts_needed`). A value of `base` wins over the home's,
+    except for the home itself. Celery's results go where the views go. Needs the home's lock.
+    """
+    ours = {
+        "LEDGER_BLOBS_URL": home.blobs.as_uri(),
+        "LEDGER_API_KEY_FILE": str(home.secret_path("admin.key")),
+    }
+    if "postgresql" in ports:
+        ours["LEDGER_DATABASE_URL"] = PostgreSQL(home, ports["postgresql"]).url
+    if "mongodb" in ports:
+        mongodb = MongoDBServer(home, ports["mongodb"])
+        ours["LEDGER_VIEWS_URL"] = mongodb.url
+        ours["CELERY_RESULT_BACKEND"] = mongodb.url_of("celery")
+    elif views_url := base.get("LEDGER_VIEWS_URL"):
+        ours["CELERY_RESULT_BACKEND"] = views_url
+    if "valkey" in ports:
+        ours["CELERY_BROKER_URL"] = Valkey(home, ports["valkey"]).url
+    given = {name: value for name, value in base.items() if value}
+    return {**ours, **given, "LEDGER_HOME": str(home.path)}

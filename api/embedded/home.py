@@ -1,0 +1,171 @@
+"""The home of an embedded ledger: one folder that holds everything it keeps.
+
+Rules:
+1. One `ledger up` at a time: whoever serves a home holds its lock; the kernel frees it however they end.
+2. Secrets are made on first use, never change by themselves, and can be read by their owner only.
+3. A file that others read (`ledger.json`, the secrets, the ports) is there whole or not at all.
+4. Permissions are set only on folders that this module made, or that were empty when it was given them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ledger.errors import ConflictError, InvalidRequestError
+
+LOOPBACK = "127.0.0.1"
+_PRIVATE_FOLDERS = ("blobs", "logs", "mongodb", "run", "secrets", "valkey")
+_SECRET_BYTES = 32
+
+
+def default_home(is_root: bool) -> Path:
+    """Where an embedded ledger lives when nobody says otherwise.
+
+    PostgreSQL refuses to run as root, and root's own folder is closed to the user that it runs as instead.
+    """
+    return Path("/var/lib/ledger") if is_root else Path("~/.ledger").expanduser()
+
+
+def free_port(preferred: int) -> int:
+    """`preferred` if it can be bound on the loopback address now, else one that the kernel says is free."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            # As the servers themselves do: a connection that only waits out its end does not block the port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((LOOPBACK, port))
+                return int(probe.getsockname()[1])
+    raise ConflictError(f"No port is free on {LOOPBACK}.", "Stop a program that listens there and try again.")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Put `text` into `path` so that a reader, or a crash, sees the old content or the new. Mode 0600."""
+    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` as they are now survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Home:
+    """One folder: the data of each part, the blobs, logs, secrets, and who serves it now."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().resolve()
+        self.blobs = self.path / "blobs"
+        self.logs = self.path / "logs"
+        self.run = self.path / "run"
+        self.secrets = self.path / "secrets"
+        self.state_path = self.path / "ledger.json"
+
+    @classmethod
+    def default(cls, chosen: Path | None) -> Home:
+        """The home that the caller's settings name, else the default one of this user."""
+        return cls(chosen or default_home(os.geteuid() == 0))
+
+    def create(self) -> None:
+        """Make the folder and those inside it; what exists stays as it is.
+
+        Raises InvalidRequestError when the place cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not any(self.path.iterdir()):
+                # A root-owned home is passed through, not read, by the user that PostgreSQL runs as.
+                self.path.chmod(0o711 if os.geteuid() == 0 else 0o700)
+            for name in _PRIVATE_FOLDERS:
+                (self.path / name).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise InvalidRequestError(
+                f"The ledger's home {self.path} cannot be used: {error.strerror} ({error.filename}).",
+                "Name a folder that this user may write, with --home or LEDGER_HOME.",
+            ) from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this home against every other `ledger up`. Raises ConflictError when another one serves it."""
+        self.create()
+        with open(self.run / "lock", "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise ConflictError(
+                    f"The ledger in {self.path} is already being served, by process {holder}.",
+                    "Use that one, stop it first, or name another folder with --home.",
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def secret_path(self, name: str) -> Path:
+        """The file of the secret `name`, which is made if it does not exist. Mode 0600. Needs the lock."""
+        path = self.secrets / name
+        if not path.exists():
+            prefix = "lk_" if name.endswith(".key") else ""
+            write_whole(path, prefix + secrets.token_urlsafe(_SECRET_BYTES))
+        return path
+
+    def secret(self, name: str) -> str:
+        """The secret `name` (`postgresql.password`, `valkey.password`, `admin.key`), made on first use."""
+        return self.secret_path(name).read_text(encoding="utf-8").strip()
+
+    def choose_ports(self, preferred: Mapping[str, int]) -> dict[str, int]:
+        """A free port for each name: the one this home used before, else `preferred`, else any.
+
+        The choice is remembered for the next start. Needs the lock, and the ports of an earlier run freed.
+        """
+        remembered_path = self.run / "ports.json"
+        remembered: dict[str, int] = {}
+        if remembered_path.exists():
+            remembered = json.loads(remembered_path.read_text(encoding="utf-8"))
+        ports: dict[str, int] = {}
+        for name, port in preferred.items():
+            wanted = remembered.get(name, port)
+            ports[name] = free_port(0 if wanted in ports.values() else wanted)
+            while list(ports.values()).count(ports[name]) > 1:
+                ports[name] = free_port(0)
+        write_whole(remembered_path, json.dumps({**remembered, **ports}, indent=2))
+        return ports
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Say who serves this home now: `url` (null until all is up), `pids` and `ports` by name."""
+        write_whole(self.state_path, json.dumps(state, indent=2))
+
+    def read_state(self) -> dict[str, Any] | None:
+        """What `write_state` wrote last; None when the home is not served. Out of date after a crash."""
+        try:
+            state: dict[str, Any] = json.loads(self.state_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return state
+
+    def remove_state(self) -> None:
+        """Say that nobody serves this home."""
+        self.state_path.unlink(missing_ok=True)

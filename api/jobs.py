@@ -1,0 +1,52 @@
+"""Asking about jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from api.answers import event_answer, task_answer, tasks_answer
+from api.state import CurrentState, job_id_of
+from ledger.domain.filejob import Status
+from ledger.errors import NotFoundError
+
+router = APIRouter(tags=["jobs"])
+
+PAGE_JOBS = 50
+PAGE_JOBS_MAX = 500
+
+
+@router.get("/task/{task_id}")
+def show_task(task_id: str, state: CurrentState) -> dict[str, Any]:
+    """Where a task stands."""
+    return task_answer(state, job_id_of(task_id))
+
+
+@router.get("/api/v1/jobs")
+def list_jobs(
+    state: CurrentState,
+    dataset: str | None = None,
+    status: Status | None = None,
+    before: Annotated[int | None, Query(description="The `next` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_JOBS_MAX)] = PAGE_JOBS,
+) -> dict[str, Any]:
+    """Jobs, newest first."""
+    return tasks_answer(
+        state, dataset=dataset, status=None if status is None else status.value, before=before, limit=limit
+    )
+
+
+@router.get("/api/v1/jobs/{job_id}")
+def show_job(job_id: str, state: CurrentState) -> dict[str, Any]:
+    """Where a job stands: the same as its task."""
+    return task_answer(state, job_id_of(job_id))
+
+
+@router.get("/api/v1/jobs/{job_id}/events")
+def show_events(job_id: str, state: CurrentState) -> dict[str, Any]:
+    """The whole story of a job, event by event."""
+    events = state.ledger.events_of(job_id_of(job_id))
+    if not events:
+        raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+    return {"events": [event_answer(logged) for logged in events]}

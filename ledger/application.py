@@ -1,0 +1,248 @@
+"""The ledger's commands and questions: what the doors and the workers may ask of the record.
+
+Rules:
+1. A door makes one write: `receive`. It is one transaction for all files of one upload.
+2. The same bytes into the same dataset are one job, unless the sender says otherwise or the earlier job failed
+   for good or was cancelled. Two uploads of the same bytes at once decide one after the other.
+3. Whoever decides about a job inside a transaction holds the job's lock and reads the job afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.persistence import StoredEvent
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from ledger.database import lock, prepare, rows, unavailable_as_error
+from ledger.domain.base import LedgerEvent, Stamp
+from ledger.domain.contract import Contract
+from ledger.domain.dataset import Dataset, dataset_id
+from ledger.domain.filejob import FileJob, Status
+from ledger.errors import ConflictError, NotFoundError
+from ledger.event_store import EVENTS_TABLE, event_store_environment
+from ledger.settings import Settings
+
+
+class OnDuplicate(StrEnum):
+    """What to do with bytes that the dataset has already received."""
+
+    RETURN = "return"
+    REJECT = "reject"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A file whose bytes are kept in the blob store, not yet in the record."""
+
+    job_id: UUID
+    sha256: str
+    size: int
+    filename: str
+    content_type: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Received:
+    """The job that answers for an arrival; `duplicate` if it stood there before."""
+
+    job_id: UUID
+    duplicate: bool
+
+
+@dataclass(frozen=True)
+class LoggedEvent:
+    """An event with its place in the log."""
+
+    position: int
+    event: LedgerEvent
+    topic: str
+
+
+class Ledger(Application[UUID]):
+    """The application: one per process."""
+
+    name = "stored"
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.database_url.get_secret_value()
+        super().__init__(env=event_store_environment(url, settings.lock_seconds_max))
+
+    @property
+    def engine(self) -> Engine:
+        """The pool of connections that everything in this process shares."""
+        engine = self.factory.datastore.engine  # type: ignore[attr-defined]
+        assert isinstance(engine, Engine)
+        return engine
+
+    def prepare(self) -> None:
+        """Make the record's schema, if it is not there."""
+        prepare(self.engine, "ledger")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session whose work is committed at the end, or undone as a whole."""
+        with unavailable_as_error(), Session(self.engine) as session, session.begin():
+            yield session
+
+    def receive(
+        self, arrivals: Sequence[Arrival], stamp: Stamp, *, door: str, on_duplicate: OnDuplicate
+    ) -> list[Received]:
+        """Write down that files arrived: all of them, or none.
+
+        Raises:
+            ConflictError: `on_duplicate` is reject, and a dataset has received the same bytes before.
+        """
+        with self.transaction() as session:
+            for name in sorted({f"{arrival.dataset} {arrival.sha256}" for arrival in arrivals}):
+                lock(session, f"content {name}")
+            answers: list[Received] = []
+            fresh: dict[tuple[str, str], FileJob] = {}
+            new: list[FileJob] = []
+            for arrival in arrivals:
+                known = None if on_duplicate is OnDuplicate.ALLOW else self._known(session, arrival, fresh)
+                if known is not None and on_duplicate is OnDuplicate.REJECT:
+                    raise ConflictError(
+                        f"Dataset {arrival.dataset!r} has received the bytes of {arrival.filename!r} before, "
+                        f"as job {known}.",
+                        "Nothing was taken. Send on_duplicate=allow to load them again.",
+                    )
+                if known is None:
+                    job = self._received(arrival, stamp, door)
+                    fresh[arrival.dataset, arrival.sha256] = job
+                    new.append(job)
+                answers.append(Received(known or arrival.job_id, known is not None))
+            if new:
+                self._append_arrivals(session, new)
+            return answers
+
+    def job(self, job_id: UUID) -> FileJob:
+        """The job as the log tells it.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        try:
+            job: object = self.repository.get(job_id)
+        except AggregateNotFoundError:
+            job = None
+        if not isinstance(job, FileJob):
+            raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+        return job
+
+    def dataset(self, name: str) -> Dataset | None:
+        """The dataset of that name, or None."""
+        try:
+            dataset: object = self.repository.get(dataset_id(name))
+        except AggregateNotFoundError:
+            return None
+        assert isinstance(dataset, Dataset)
+        return dataset
+
+    def register_dataset(self, name: str, contract: Contract, stamp: Stamp) -> Dataset:
+        """Declare a dataset before its first file.
+
+        Raises:
+            ConflictError: it exists, with another contract.
+        """
+        known = self.dataset(name)
+        if known is None:
+            known = Dataset.register(stamp, name=name, contract=contract, inferred_from=None)
+            with unavailable_as_error():
+                self.save(known)
+        elif known.contract != contract:
+            raise ConflictError(f"Dataset {name!r} exists with another contract.", "Choose another name.")
+        return known
+
+    def job_position(self, session: Session, job_id: UUID) -> int:
+        """The position of the job's Received event: the `_job` of each of its rows."""
+        found = session.execute(
+            text("SELECT position FROM ledger.arrivals WHERE job_id = :job_id"), {"job_id": job_id}
+        ).scalar_one()
+        return int(found)
+
+    def events_of(self, originator_id: UUID) -> list[LoggedEvent]:
+        """All events of a job or dataset in their order, with their positions."""
+        with self.transaction() as session:
+            found = rows(
+                session,
+                f"SELECT id, originator_id, originator_version, topic, state FROM {EVENTS_TABLE} "
+                "WHERE originator_id = :originator_id ORDER BY originator_version",
+                originator_id=originator_id,
+            )
+        return [self._logged(row) for row in found]
+
+    def events_after(self, position: int, limit: int) -> list[LoggedEvent]:
+        """The events that follow a position in the log, at most `limit`."""
+        with self.transaction() as session:
+            found = rows(
+                session,
+                f"SELECT id, originator_id, originator_version, topic, state FROM {EVENTS_TABLE} "
+                "WHERE id > :position ORDER BY id LIMIT :limit",
+                position=position,
+                limit=limit,
+            )
+        return [self._logged(row) for row in found]
+
+    def position(self) -> int:
+        """The position of the last event, 0 in an empty log."""
+        with self.transaction() as session:
+            return int(session.execute(text(f"SELECT coalesce(max(id), 0) FROM {EVENTS_TABLE}")).scalar_one())
+
+    def _known(self, session: Session, arrival: Arrival, fresh: dict[tuple[str, str], FileJob]) -> UUID | None:
+        twin = fresh.get((arrival.dataset, arrival.sha256))
+        if twin is not None:
+            return twin.id
+        found = session.execute(
+            text(
+                "SELECT job_id FROM ledger.arrivals WHERE dataset = :dataset AND sha256 = :sha256 "
+                "ORDER BY position DESC LIMIT 1"
+            ),
+            {"dataset": arrival.dataset, "sha256": arrival.sha256},
+        ).scalar()
+        if found is None:
+            return None
+        job = self.job(found)
+        failed_for_good = job.status is Status.FAILED and job.plan is None
+        return None if failed_for_good or job.status is Status.CANCELLED else job.id
+
+    def _received(self, arrival: Arrival, stamp: Stamp, door: str) -> FileJob:
+        return FileJob.receive(
+            arrival.job_id,
+            stamp,
+            sha256=arrival.sha256,
+            size=arrival.size,
+            filename=arrival.filename,
+            content_type=arrival.content_type,
+            door=door,
+            dataset=arrival.dataset,
+        )
+
+    def _append_arrivals(self, session: Session, jobs: list[FileJob]) -> None:
+        recordings = self.save(*jobs, session=session)
+        positions = {recording.domain_event.originator_id: recording.notification.id for recording in recordings}
+        session.execute(
+            text(
+                "INSERT INTO ledger.arrivals (job_id, position, dataset, sha256) "
+                "VALUES (:job_id, :position, :dataset, :sha256)"
+            ),
+            [
+                {"job_id": job.id, "position": positions[job.id], "dataset": job.dataset, "sha256": job.sha256}
+                for job in jobs
+            ],
+        )
+
+    def _logged(self, row: Any) -> LoggedEvent:
+        stored = StoredEvent(row.originator_id, row.originator_version, row.topic, bytes(row.state))
+        event = self.mapper.to_domain_event(stored)
+        assert isinstance(event, LedgerEvent)
+        return LoggedEvent(row.id, event, row.topic)

@@ -1,0 +1,221 @@
+"""The blob store: bytes kept unchanged under the name of their SHA-256.
+
+Rules:
+1. A blob is written aside, made durable, and only then takes its name: a name that exists is a whole blob.
+2. Writing the same bytes again is harmless, so every retry is free.
+3. A blob is never changed. What is read is what was hashed, and readers of ranges hash what they read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableError
+
+log = logging.getLogger(__name__)
+
+ABANDONED_SECONDS = 24 * 3600
+
+
+class BlobWriter(Protocol):
+    """Takes the bytes of one blob."""
+
+    size: int
+
+    def write(self, data: bytes) -> None:
+        """Add bytes. Raises PartUnavailableError when they cannot be kept."""
+
+    def finish(self) -> str:
+        """Make the blob durable and give its SHA-256."""
+
+    def abort(self) -> None:
+        """Forget what was written. Safe to call at any time, also after `finish`."""
+
+
+class BlobStore(Protocol):
+    """Where blobs are kept."""
+
+    def writer(self) -> BlobWriter:
+        """Start a blob."""
+
+    def read(self, sha256: str, start: int, size: int) -> bytes:
+        """Up to `size` bytes from `start`. Raises NotFoundError."""
+
+    def check(self) -> None:
+        """Raise PartUnavailableError unless blobs can be kept now."""
+
+    def sweep(self) -> None:
+        """Remove what broken uploads left behind."""
+
+
+def put(store: BlobStore, data: bytes) -> str:
+    """Keep some bytes and give their SHA-256."""
+    writer = store.writer()
+    try:
+        writer.write(data)
+        return writer.finish()
+    finally:
+        writer.abort()
+
+
+def open_blob_store(url: str) -> BlobStore:
+    """The blob store at `file:///folder` or `s3://bucket/prefix`.
+
+    Raises:
+        InvalidRequestError: the URL names no kind of store that there is.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.path:
+        return FolderBlobStore(Path(unquote(parts.path)))
+    if parts.scheme == "s3" and parts.netloc:
+        from ledger.blobs_s3 import S3BlobStore  # boto3 takes half a second to import, and few processes need it
+
+        return S3BlobStore(parts.netloc, parts.path.strip("/"))
+    raise InvalidRequestError(
+        f"LEDGER_BLOBS_URL is {url!r}, which names no blob store.", "Use file:///folder or s3://bucket/prefix."
+    )
+
+
+class BlobRange(io.RawIOBase):
+    """A byte range of a blob as a file, hashed as it is read; `COPY` reads from it.
+
+    After the last byte, `sha256` is the digest of the range.
+    """
+
+    def __init__(self, store: BlobStore, sha256: str, start: int, end: int) -> None:
+        self._store = store
+        self._blob = sha256
+        self._position = start
+        self._end = end
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes of the range, empty at its end."""
+        left = self._end - self._position
+        data = self._store.read(self._blob, self._position, left if size < 0 else min(size, left))
+        self._position += len(data)
+        self._hash.update(data)
+        return data
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was read so far."""
+        return self._hash.hexdigest()
+
+
+class FolderBlobStore:
+    """Blobs as files of a folder: `ab/abcdef...`, and `incoming/` for those being written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._incoming = folder / "incoming"
+
+    def writer(self) -> BlobWriter:
+        """Start a blob in `incoming/`."""
+        return _FolderBlobWriter(self._folder, self._incoming)
+
+    def read(self, sha256: str, start: int, size: int) -> bytes:
+        """Read a range of the blob's file."""
+        try:
+            with open(self._path(sha256), "rb", buffering=0) as file:
+                return os.pread(file.fileno(), size, start)
+        except FileNotFoundError:
+            raise NotFoundError(f"The blob store has no blob {sha256}.") from None
+
+    def check(self) -> None:
+        """Write, sync and remove a small file."""
+        writer = self.writer()
+        try:
+            writer.write(b"check")
+        finally:
+            writer.abort()
+
+    def sweep(self) -> None:
+        """Remove what broken uploads left behind more than a day ago."""
+        if not self._incoming.is_dir():
+            return
+        for path in self._incoming.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                    path.unlink()
+                    log.info("removed an abandoned upload", extra={"action": "blob_swept", "path": path.name})
+
+    def _path(self, sha256: str) -> Path:
+        return self._folder / sha256[:2] / sha256
+
+
+class _FolderBlobWriter:
+    def __init__(self, folder: Path, incoming: Path) -> None:
+        self._folder = folder
+        self._hash = hashlib.sha256()
+        self.size = 0
+        try:
+            incoming.mkdir(parents=True, exist_ok=True)
+            descriptor, self._path = tempfile.mkstemp(dir=incoming)
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+        self._file: io.FileIO | None = io.FileIO(descriptor, "wb")
+
+    def write(self, data: bytes) -> None:
+        assert self._file is not None
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+            self._hash.update(data)
+            self.size += len(data)
+        except OSError as error:
+            raise _cannot_write(self._folder, error) from error
+
+    def finish(self) -> str:
+        assert self._file is not None
+        sha256 = self._hash.hexdigest()
+        target = self._folder / sha256[:2] / sha256
+        try:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            target.parent.mkdir(exist_ok=True)
+            os.chmod(self._path, 0o440)
+            os.replace(self._path, target)
+            for folder in (target.parent, self._folder):
+                _sync_folder(folder)
+        except OSError as error:
+            raise _cannot_write(self._folder, error) from error
+        self._file = None
+        return sha256
+
+    def abort(self) -> None:
+        if self._file is None:
+            return
+        self._file.close()
+        self._file = None
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(folder: Path, error: OSError) -> PartUnavailableError:
+    return PartUnavailableError(
+        f"The blob store {folder} cannot keep the file: {error.strerror}.",
+        "Nothing was taken. Free some space or repair the folder, then send the file again.",
+    )

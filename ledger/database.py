@@ -1,0 +1,119 @@
+"""PostgreSQL, the part that every process shares: preparing schemas, locks by name, reading the log."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import select
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+
+from ledger.errors import PartUnavailableError
+from ledger.event_store import CHANNEL
+
+log = logging.getLogger(__name__)
+
+PREPARE_LOCK = "ledger.prepare"
+
+
+def prepare(engine: Engine, package: str) -> None:
+    """Apply `schema.sql` of a package. Safe to call by several processes at once, any number of times."""
+    statements = files(package).joinpath("schema.sql").read_text()
+    with unavailable_as_error(), engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(PREPARE_LOCK)})
+        connection.exec_driver_sql(statements)
+
+
+def lock_key(name: str) -> int:
+    """A 64-bit key for PostgreSQL's advisory locks, from a name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def lock(session: Session, name: str) -> None:
+    """Hold the lock of that name until the transaction ends."""
+    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
+
+
+def lock_job(session: Session, job_id: UUID) -> None:
+    """Be the only one who decides about a job until the transaction ends."""
+    lock(session, f"job {job_id}")
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether a database error means that PostgreSQL could not be reached, or went away."""
+    if isinstance(error, PoolTimeoutError):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, psycopg2.InterfaceError):
+        return True
+    # Classes 08, 53 and 57: connection, resources, intervention; no code at all: the connection broke.
+    return isinstance(cause, psycopg2.OperationalError) and (cause.pgcode or "08")[:2] in ("08", "53", "57")
+
+
+@contextmanager
+def unavailable_as_error() -> Iterator[None]:
+    """Turn the database's absence into a `PartUnavailableError`; other errors pass."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError, psycopg2.Error) as error:
+        if is_unavailable(error):
+            reason = next(iter(str(getattr(error, "orig", error)).strip().splitlines()), type(error).__name__)
+            raise PartUnavailableError(
+                f"PostgreSQL cannot be reached ({reason}).",
+                "Nothing was changed; try again when it is back.",
+            ) from error
+        raise
+
+
+class LogListener:
+    """Waits for new events without asking again and again: PostgreSQL notifies at each commit.
+
+    A lost connection only means that the wait lasts its full time; the caller looks at the log after each wait.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Any = None
+
+    def wait(self, seconds_max: float) -> None:
+        """Return when an event was committed since the last call, or after `seconds_max`."""
+        try:
+            connection = self._connected()
+            if not select.select([connection], [], [], seconds_max)[0]:
+                return
+            connection.poll()
+            connection.notifies.clear()
+        except Exception as error:  # the edge: any failure here is a slow wait, never a stop
+            log.warning("cannot listen to the log: %s", error, extra={"action": "log_listen_failed"})
+            self.close()
+            time.sleep(min(seconds_max, 1.0))
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection = None
+
+    def _connected(self) -> Any:
+        if self._connection is None:
+            self._connection = self._engine.raw_connection()
+            driver_connection = self._connection.driver_connection
+            driver_connection.autocommit = True
+            with driver_connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {CHANNEL}")
+        return self._connection.driver_connection
+
+
+def rows(session: Session, statement: str, **parameters: Any) -> Sequence[Any]:
+    """The rows of a SELECT, each with its columns as attributes."""
+    return session.execute(text(statement), parameters).all()

@@ -1,0 +1,446 @@
+"""FileJob: the life of one arrival of one file into one dataset.
+
+Rules:
+1. The states and what may happen in each are one table, `ALLOWED`; anything else is a `ConflictError`.
+2. A chunk is loaded once. Its numbers must close by themselves: records = loaded + rejected + skipped.
+3. A job completes only when its chunks cover the file's data from the first byte after the header to the last
+   with no gap or overlap, and their records add up to the plan's (`CountsDoNotCloseError` otherwise).
+4. A failure or cancellation for good withdraws the rows of the job, so that nobody sums half a file; a retry
+   then starts again from the plan. A failure that will be retried (`retry_at`) keeps what was loaded.
+5. Events hold counts, digests and references: never a row of the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from eventsourcing.domain import CanInitAggregate
+
+from ledger.domain.base import Aggregate, Stamp
+from ledger.errors import ConflictError, LedgerError
+
+
+class Status(StrEnum):
+    """Where a job stands, in the words that every answer uses."""
+
+    RECEIVED = "Received"
+    QUEUED = "Queued"
+    PROCESSING = "Processing"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    RETRIED = "Retried"
+    CANCELLED = "Cancelled"
+    ARCHIVED = "Archived"
+
+
+class Stage(StrEnum):
+    """The two kinds of work that a job needs."""
+
+    PLAN = "plan"
+    LOAD = "load"
+
+
+UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
+FINISHED = frozenset(Status) - UNFINISHED
+
+ALLOWED: dict[str, frozenset[Status]] = {
+    "Queued": frozenset({Status.RECEIVED, Status.RETRIED}),
+    "ChunkLoaded": frozenset({Status.QUEUED, Status.PROCESSING, Status.RETRIED}),
+    "Completed": frozenset({Status.QUEUED, Status.PROCESSING, Status.RETRIED}),
+    "Failed": UNFINISHED,
+    "Retried": frozenset({Status.FAILED}),
+    "Cancelled": UNFINISHED | {Status.FAILED},
+    "Archived": frozenset({Status.COMPLETED}),
+    "Restored": frozenset({Status.ARCHIVED}),
+}
+
+
+class CountsDoNotCloseError(LedgerError):
+    """The chunks of a job do not account for every byte and every record of its file."""
+
+    code = "counts_do_not_close"
+
+
+@dataclass(frozen=True)
+class LoadedChunk:
+    """What one chunk of a job came to: the byte range [start, end) and its numbers."""
+
+    number: int
+    start: int
+    end: int
+    sha256: str
+    first_record: int
+    records: int
+    rows_loaded: int
+    rows_rejected: int
+    rows_skipped: int
+    fiscal_years: list[str]
+
+
+class FileJob(Aggregate):
+    """The life of one arrival of one file into one dataset."""
+
+    TOPIC = "filejob"
+
+    class Event(Aggregate.Event):
+        """Something that happened to a file."""
+
+    class Received(CanInitAggregate[UUID], Event):
+        """The file's bytes are kept, and somebody answers for them."""
+
+        TOPIC = "filejob.received"
+        originator_topic: str
+        sha256: str
+        size: int
+        filename: str
+        content_type: str
+        door: str
+        dataset: str
+
+    class Queued(Event):
+        """The file was examined: how it is read, into which contract, and in how many chunks."""
+
+        TOPIC = "filejob.queued"
+        format: str
+        dialect: dict[str, Any]
+        encoding: str
+        parser_version: str
+        contract_version: int
+        contract_digest: str
+        plan: str
+        data_start: int
+        chunks_total: int
+        records: int
+
+        def apply(self, aggregate: FileJob) -> None:
+            """Remember what the chunks have to add up to."""
+            aggregate.status = Status.QUEUED
+            aggregate.plan = self.plan
+            aggregate.dialect = self.dialect
+            aggregate.contract_version = self.contract_version
+            aggregate.data_start = self.data_start
+            aggregate.chunks_total = self.chunks_total
+            aggregate.records = self.records
+
+    class ChunkLoaded(Event):
+        """One chunk's rows and rejects are committed, with this event, in one transaction."""
+
+        TOPIC = "filejob.chunk_loaded"
+        chunk: int
+        start: int
+        end: int
+        sha256: str
+        first_record: int
+        records: int
+        rows_loaded: int
+        rows_rejected: int
+        rows_skipped: int
+        fiscal_years: list[str]
+        attempt: int
+
+        def apply(self, aggregate: FileJob) -> None:
+            """Count the chunk in."""
+            aggregate.status = Status.PROCESSING
+            aggregate.chunks[self.chunk] = LoadedChunk(
+                self.chunk,
+                self.start,
+                self.end,
+                self.sha256,
+                self.first_record,
+                self.records,
+                self.rows_loaded,
+                self.rows_rejected,
+                self.rows_skipped,
+                self.fiscal_years,
+            )
+
+    class Completed(Event):
+        """Every byte and every record of the file is accounted for."""
+
+        TOPIC = "filejob.completed"
+        records: int
+        rows_loaded: int
+        rows_rejected: int
+        rows_skipped: int
+        bytes_covered: int
+        fiscal_years: list[str]
+
+        def apply(self, aggregate: FileJob) -> None:
+            """End the job well."""
+            aggregate.status = Status.COMPLETED
+
+    class Failed(Event):
+        """The job stopped. With `retry_at` it will be tried again; without, it failed for good."""
+
+        TOPIC = "filejob.failed"
+        stage: str
+        chunk: int | None
+        attempt: int
+        error: dict[str, Any]
+        retry_at: str | None
+        rows_withdrawn: int
+
+        def apply(self, aggregate: FileJob) -> None:
+            """Keep what was loaded only if the job will go on from there."""
+            aggregate.status = Status.FAILED
+            if self.retry_at is None:
+                aggregate.chunks = {}
+                aggregate.plan = None
+
+    class Retried(Event):
+        """The next attempt is open, from the given stage."""
+
+        TOPIC = "filejob.retried"
+        attempt: int
+        stage: str
+        reason: str
+
+        def apply(self, aggregate: FileJob) -> None:
+            """Open the attempt."""
+            aggregate.status = Status.RETRIED
+            aggregate.attempt = self.attempt
+
+    class Cancelled(Event):
+        """Somebody decided that the file shall not be loaded."""
+
+        TOPIC = "filejob.cancelled"
+        reason: str
+        rows_withdrawn: int
+
+        def apply(self, aggregate: FileJob) -> None:
+            """Forget the chunks: their rows are withdrawn."""
+            aggregate.status = Status.CANCELLED
+            aggregate.chunks = {}
+            aggregate.plan = None
+
+    class Archived(Event):
+        """The file's rows stand in cold storage, verified there."""
+
+        TOPIC = "filejob.archived"
+        fiscal_years: list[str]
+        manifest: str
+
+        def apply(self, aggregate: FileJob) -> None:
+            """Mark the job as archived."""
+            aggregate.status = Status.ARCHIVED
+
+    class Restored(Event):
+        """The archived rows were brought back beside the archive, which stays."""
+
+        TOPIC = "filejob.restored"
+        fiscal_years: list[str]
+        manifest: str
+
+        def apply(self, aggregate: FileJob) -> None:
+            """Nothing changes in the job itself: the archive stays the place of record."""
+
+    def __init__(self, *, sha256: str, size: int, filename: str, door: str, dataset: str, correlation: str) -> None:
+        self.sha256 = sha256
+        self.size = size
+        self.filename = filename
+        self.door = door
+        self.dataset = dataset
+        self.correlation = correlation
+        self.status = Status.RECEIVED
+        self.attempt = 1
+        self.plan: str | None = None
+        self.dialect: dict[str, Any] = {}
+        self.contract_version = 0
+        self.data_start = 0
+        self.chunks_total = 0
+        self.records = 0
+        self.chunks: dict[int, LoadedChunk] = {}
+
+    @classmethod
+    def receive(
+        cls,
+        job_id: UUID,
+        stamp: Stamp,
+        *,
+        sha256: str,
+        size: int,
+        filename: str,
+        content_type: str,
+        door: str,
+        dataset: str,
+    ) -> FileJob:
+        """Open the job of a file whose bytes are already kept."""
+        return cls._create(
+            cls.Received,
+            id=job_id,
+            sha256=sha256,
+            size=size,
+            filename=filename,
+            content_type=content_type,
+            door=door,
+            dataset=dataset,
+            **stamp.fields(),
+        )
+
+    def queue(
+        self,
+        stamp: Stamp,
+        *,
+        dialect: dict[str, Any],
+        parser_version: str,
+        contract_version: int,
+        contract_digest: str,
+        plan: str,
+        data_start: int,
+        chunks_total: int,
+        records: int,
+    ) -> None:
+        """Pin how the file is read. `plan` is the digest of the plan of its chunks."""
+        self._check_allowed("Queued")
+        self.trigger_event(
+            self.Queued,
+            format=dialect["format"],
+            dialect=dialect,
+            encoding=dialect["encoding"],
+            parser_version=parser_version,
+            contract_version=contract_version,
+            contract_digest=contract_digest,
+            plan=plan,
+            data_start=data_start,
+            chunks_total=chunks_total,
+            records=records,
+            **stamp.fields(),
+        )
+
+    def load_chunk(self, stamp: Stamp, chunk: LoadedChunk, *, attempt: int) -> None:
+        """Count in a chunk whose rows stand in the same transaction.
+
+        Raises:
+            ConflictError: the chunk is loaded already, or the job does not wait for it.
+            CountsDoNotCloseError: the chunk's own numbers do not add up.
+        """
+        self._check_allowed("ChunkLoaded")
+        if chunk.number in self.chunks:
+            raise ConflictError(f"Chunk {chunk.number} of job {self.id} is loaded already.")
+        if self.plan is None or not 0 <= chunk.number < self.chunks_total:
+            raise ConflictError(f"Job {self.id} has {self.chunks_total} chunks and does not wait for {chunk.number}.")
+        accounted = chunk.rows_loaded + chunk.rows_rejected + chunk.rows_skipped
+        if accounted != chunk.records:
+            raise CountsDoNotCloseError(
+                f"Chunk {chunk.number} (bytes {chunk.start} to {chunk.end}) holds {chunk.records} records, but "
+                f"{chunk.rows_loaded} were loaded, {chunk.rows_rejected} rejected and {chunk.rows_skipped} skipped.",
+                "Nothing of it was kept. Report this: the reader and the database disagree about the file.",
+            )
+        self.trigger_event(
+            self.ChunkLoaded,
+            chunk=chunk.number,
+            start=chunk.start,
+            end=chunk.end,
+            sha256=chunk.sha256,
+            first_record=chunk.first_record,
+            records=chunk.records,
+            rows_loaded=chunk.rows_loaded,
+            rows_rejected=chunk.rows_rejected,
+            rows_skipped=chunk.rows_skipped,
+            fiscal_years=chunk.fiscal_years,
+            attempt=attempt,
+            **stamp.fields(),
+        )
+
+    @property
+    def all_chunks_loaded(self) -> bool:
+        """Whether nothing is left to load."""
+        return self.plan is not None and len(self.chunks) == self.chunks_total
+
+    def complete(self, stamp: Stamp) -> None:
+        """Reconcile the file and end its job.
+
+        Raises:
+            CountsDoNotCloseError: a byte or a record of the file is not accounted for, or is twice.
+        """
+        self._check_allowed("Completed")
+        chunks = [self.chunks[number] for number in sorted(self.chunks)]
+        self._check_coverage(chunks)
+        records = sum(chunk.records for chunk in chunks)
+        if records != self.records:
+            raise CountsDoNotCloseError(
+                f"The plan of {self.filename!r} counts {self.records} records, its chunks {records}.",
+                "The file does not complete. Report this: two readings of the same bytes disagree.",
+            )
+        self.trigger_event(
+            self.Completed,
+            records=records,
+            rows_loaded=sum(chunk.rows_loaded for chunk in chunks),
+            rows_rejected=sum(chunk.rows_rejected for chunk in chunks),
+            rows_skipped=sum(chunk.rows_skipped for chunk in chunks),
+            bytes_covered=sum(chunk.end - chunk.start for chunk in chunks),
+            fiscal_years=sorted({year for chunk in chunks for year in chunk.fiscal_years}),
+            **stamp.fields(),
+        )
+
+    def fail(
+        self,
+        stamp: Stamp,
+        *,
+        stage: Stage,
+        chunk: int | None,
+        attempt: int,
+        error: dict[str, Any],
+        retry_at: datetime | None = None,
+        rows_withdrawn: int = 0,
+    ) -> None:
+        """Stop the job, for good unless `retry_at` is given."""
+        self._check_allowed("Failed")
+        assert retry_at is None or rows_withdrawn == 0, "a job that will be retried keeps its rows"
+        self.trigger_event(
+            self.Failed,
+            stage=stage.value,
+            chunk=chunk,
+            attempt=attempt,
+            error=error,
+            retry_at=None if retry_at is None else retry_at.isoformat(),
+            rows_withdrawn=rows_withdrawn,
+            **stamp.fields(),
+        )
+
+    def retry(self, stamp: Stamp, *, reason: str) -> None:
+        """Open the next attempt: from the plan, or from the missing chunks if the others were kept."""
+        self._check_allowed("Retried")
+        stage = Stage.PLAN if self.plan is None else Stage.LOAD
+        self.trigger_event(self.Retried, attempt=self.attempt + 1, stage=stage.value, reason=reason, **stamp.fields())
+
+    def cancel(self, stamp: Stamp, *, reason: str, rows_withdrawn: int) -> None:
+        """End the job without its rows."""
+        self._check_allowed("Cancelled")
+        self.trigger_event(self.Cancelled, reason=reason, rows_withdrawn=rows_withdrawn, **stamp.fields())
+
+    def archive(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str) -> None:
+        """Note that the rows stand verified in cold storage under `manifest` (its SHA-256)."""
+        self._check_allowed("Archived")
+        self.trigger_event(self.Archived, fiscal_years=fiscal_years, manifest=manifest, **stamp.fields())
+
+    def restore(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str) -> None:
+        """Note that archived rows were brought back."""
+        self._check_allowed("Restored")
+        self.trigger_event(self.Restored, fiscal_years=fiscal_years, manifest=manifest, **stamp.fields())
+
+    def _check_allowed(self, event: str) -> None:
+        if self.status not in ALLOWED[event]:
+            allowed = ", ".join(sorted(ALLOWED[event]))
+            raise ConflictError(f"Job {self.id} is {self.status}; {event} is possible only from {allowed}.")
+
+    def _check_coverage(self, chunks: list[LoadedChunk]) -> None:
+        expected = self.data_start
+        for chunk in chunks:
+            if chunk.start != expected:
+                what = "gap" if chunk.start > expected else "overlap"
+                raise CountsDoNotCloseError(
+                    f"There is a {what} in {self.filename!r} between bytes {expected} and {chunk.start}.",
+                    "The file does not complete. Report this: its plan is broken.",
+                )
+            expected = chunk.end
+        if expected != self.size or len(chunks) != self.chunks_total:
+            raise CountsDoNotCloseError(
+                f"The chunks of {self.filename!r} end at byte {expected} of {self.size}, "
+                f"{len(chunks)} of {self.chunks_total} are loaded.",
+                "The file does not complete before every chunk is loaded.",
+            )

@@ -1,0 +1,109 @@
+"""Every setting of every process, read once at the process's edge, typed and frozen.
+
+`LEDGER_*` variables, plus the customary `CELERY_BROKER_URL`, `CELERY_RESULT_BACKEND` and OpenTelemetry's own
+`OTEL_*` (which its SDK reads by itself). This is the only module that looks at the environment. Units stand
+last in a name; a limit that depends on another is checked here, at start.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBIBYTE = 1 << 20
+
+
+class Settings(BaseSettings):
+    """The settings of one process. `Settings()` reads the environment; tests pass values instead."""
+
+    model_config = SettingsConfigDict(env_prefix="LEDGER_", frozen=True, extra="ignore", populate_by_name=True)
+
+    home: Path | None = Field(default=None, description="The folder of an embedded ledger (`ledger up`).")
+    url: str | None = Field(default=None, description="Where the CLI finds the API.")
+    api_key: SecretStr | None = Field(default=None, description="The admin key; wins over `api_key_file`.")
+    api_key_file: Path | None = Field(default=None, description="A file that holds the admin key.")
+
+    database_url: SecretStr = Field(
+        default=SecretStr("postgresql+psycopg2://ledger@127.0.0.1:5432/ledger"), description="PostgreSQL."
+    )
+    views_url: SecretStr = Field(
+        default=SecretStr("mongodb://127.0.0.1:27017/ledger"), description="MongoDB, for the status views."
+    )
+    blobs_url: str = Field(default="file:///var/lib/ledger/blobs", description="Blob store: file:///folder or s3://bucket.")
+    broker_url: SecretStr = Field(
+        default=SecretStr("amqp://guest:guest@127.0.0.1:5672//"),
+        validation_alias=AliasChoices("broker_url", "CELERY_BROKER_URL"),
+        description="Celery's broker.",
+    )
+    result_backend: SecretStr = Field(
+        default=SecretStr("mongodb://127.0.0.1:27017/celery"),
+        validation_alias=AliasChoices("result_backend", "CELERY_RESULT_BACKEND"),
+        description="Celery's result backend, for operator tasks.",
+    )
+
+    otlp_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="Where traces, metrics and logs go (OTLP over HTTP); nothing is sent without it.",
+    )
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    fiscal_year_start: str = Field(default="04-01", description="First day of the fiscal year, MM-DD.")
+    time_zone: str = Field(default="UTC", description="The zone that decides the day of an instant.")
+
+    upload_bytes_max: int = Field(default=64 << 30, gt=0, description="Largest file that a door takes.")
+    upload_files_max: int = Field(default=1_000, gt=0, description="Most files in one multipart upload.")
+    chunk_bytes: int = Field(default=16 * MEBIBYTE, gt=0, description="Aim for the size of a chunk.")
+    record_bytes_max: int = Field(default=16 * MEBIBYTE, gt=0, description="Longest record that is read.")
+    sample_bytes_max: int = Field(default=8 * MEBIBYTE, gt=0, description="How much of a new dataset's file is examined.")
+
+    lease_seconds: float = Field(default=30.0, gt=0, description="How long a worker may be silent before its work is due.")
+    resend_seconds: float = Field(default=15.0, gt=0, description="How long a message may go unanswered.")
+    attempts_max: int = Field(default=10, gt=0, description="Attempts at one piece of work before the job fails.")
+    retry_seconds_max: float = Field(default=30.0, gt=0, description="Longest pause between two attempts.")
+    published_max: int = Field(default=256, gt=0, description="Most unanswered messages at the broker.")
+    lock_seconds_max: float = Field(default=30.0, gt=0, description="Longest wait for a lock in the database.")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_exists(cls, value: str) -> str:
+        ZoneInfo(value)
+        return value
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Settings:
+        if self.record_bytes_max > 256 * MEBIBYTE:
+            raise ValueError("record_bytes_max above 256 MiB does not fit a worker's memory")
+        return self
+
+    def admin_key(self) -> str | None:
+        """The admin key, from the setting itself or from its file; None when neither is given."""
+        if self.api_key is not None:
+            return self.api_key.get_secret_value()
+        if self.api_key_file is not None:
+            return self.api_key_file.read_text().strip()
+        return None
+
+    def explained(self) -> list[dict[str, Any]]:
+        """Each setting with its value (secrets masked) and where it came from, for `ledger config`."""
+        rows = []
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            rows.append(
+                {
+                    "setting": name,
+                    "value": "********" if isinstance(value, SecretStr) else None if value is None else str(value),
+                    "source": "environment" if name in self.model_fields_set else "default",
+                    "meaning": field.description,
+                }
+            )
+        return rows
+
+
+def environment() -> dict[str, str]:
+    """A copy of this process's environment, for the processes that it starts."""
+    return dict(os.environ)

@@ -1,0 +1,161 @@
+"""OpenTelemetry: the one catalogue of names, and the set-up of a process.
+
+Every span, metric and attribute of our own is a constant here; a unit stands last. Libraries' spans (HTTP, Celery,
+SQLAlchemy, MongoDB) keep their own names. Nothing is exported unless the standard `OTEL_EXPORTER_OTLP_ENDPOINT`
+(OTLP over HTTP) is set, but traces always exist, for every event stores the traceparent that it came from.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import context, metrics, trace
+from opentelemetry._logs import set_logger_provider
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.logging import LoggingInstrumentor
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.instrumentation.pymongo import PymongoInstrumentor
+from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from pythonjsonlogger.json import JsonFormatter
+from sqlalchemy import Engine
+
+from ledger.settings import Settings
+
+SPAN_STORE = "file.store"
+SPAN_RECEIVE = "filejob.receive"
+SPAN_QUEUE_WAIT = "queue.wait"
+SPAN_PLAN = "filejob.plan"
+SPAN_LOAD = "chunk.load"
+SPAN_COPY = "chunk.copy"
+SPAN_APPEND = "events.append"
+SPAN_PROJECT = "projection.batch"
+
+JOB_ID = "filejob.id"
+JOB_DATASET = "filejob.dataset"
+JOB_SIZE_BYTES = "filejob.size_bytes"
+CHUNK_NUMBER = "filejob.chunk.number"
+CHUNK_COUNT = "filejob.chunk.count"
+CHUNK_BYTES = "filejob.chunk.bytes"
+CHUNK_ROWS = "filejob.chunk.rows"
+ATTEMPT = "filejob.attempt"
+EVENT_COUNT = "events.count"
+OUTCOME = "outcome"
+STAGE = "stage"
+VIEW = "view"
+
+_propagator = TraceContextTextMapPropagator()
+_tracer = trace.get_tracer("ledger")
+_meter = metrics.get_meter("ledger")
+
+FILES_RECEIVED = _meter.create_counter("filejob.received", "{file}", "Files that a door took")
+BYTES_RECEIVED = _meter.create_counter("filejob.received_bytes", "By", "Bytes that a door took")
+ROWS_LOADED = _meter.create_counter("filejob.rows_loaded", "{row}", "Rows committed to data tables")
+WORK_DURATION = _meter.create_histogram("work.duration_seconds", "s", "Time of one piece of work, by stage and outcome")
+QUEUE_WAIT = _meter.create_histogram("queue.wait_seconds", "s", "Time from a message's publication to its start")
+PROJECTION_LAG = _meter.create_gauge("projection.lag_events", "{event}", "Events in the log that the view lacks")
+
+
+def configure(service: str, settings: Settings) -> None:
+    """Set up logs, traces and metrics of this process. Call once, after any fork."""
+    resource = Resource.create({"service.name": f"ledger-{service}", "service.namespace": "ledger"})
+    tracer_provider = TracerProvider(resource=resource)
+    handlers: list[logging.Handler] = [_json_handler()]
+    if settings.otlp_endpoint:
+        tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+        metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=[reader]))
+        logger_provider = LoggerProvider(resource=resource)
+        logger_provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+        set_logger_provider(logger_provider)
+        handlers.append(LoggingHandler(logger_provider=logger_provider))
+    trace.set_tracer_provider(tracer_provider)
+    PymongoInstrumentor().instrument()
+    LoggingInstrumentor().instrument(inject_trace_context=True)
+    logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
+
+
+def instrument_engine(engine: Engine) -> None:
+    """Record a span for each statement of a database engine."""
+    SQLAlchemyInstrumentor().instrument(engine=engine)
+
+
+def flush() -> None:
+    """Send what is still waiting to be exported, before the process ends."""
+    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
+        force_flush = getattr(provider, "force_flush", None)
+        if force_flush is not None:
+            force_flush(5_000)
+
+
+@contextmanager
+def span(name: str, attributes: dict[str, Any] | None = None, traceparent: str | None = None) -> Iterator[trace.Span]:
+    """A span of our own, under the current one or under the given traceparent."""
+    parent = context_of(traceparent) if traceparent else None
+    with _tracer.start_as_current_span(name, context=parent, attributes=attributes) as current:
+        yield current
+
+
+def record_queue_wait(published_at_seconds: float, now_seconds: float, stage: str) -> None:
+    """Record, as a span and a metric, how long a message lay in the queue before the current work began."""
+    waited_seconds = max(0.0, now_seconds - published_at_seconds)
+    start = int(min(published_at_seconds, now_seconds) * 1e9)
+    _tracer.start_span(SPAN_QUEUE_WAIT, start_time=start, attributes={STAGE: stage}).end(int(now_seconds * 1e9))
+    QUEUE_WAIT.record(waited_seconds, {STAGE: stage})
+
+
+def current_traceparent() -> str | None:
+    """The W3C traceparent of the current span, None outside any."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get("traceparent")
+
+
+def context_of(traceparent: str | None) -> Context:
+    """The context to continue a stored traceparent in; the current one when there is none."""
+    if traceparent is None:
+        return context.get_current()
+    return _propagator.extract({"traceparent": traceparent})
+
+
+@contextmanager
+def continued(traceparent: str | None) -> Iterator[None]:
+    """Work inside the trace that a stored traceparent belongs to."""
+    token = context.attach(context_of(traceparent))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def _json_handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonFormatter(
+            "{asctime}{levelname}{name}{message}{otelTraceID}{otelSpanID}",
+            style="{",
+            rename_fields={
+                "asctime": "time",
+                "levelname": "level",
+                "name": "logger",
+                "otelTraceID": "trace_id",
+                "otelSpanID": "span_id",
+            },
+        )
+    )
+    return handler

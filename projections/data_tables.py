@@ -1,0 +1,276 @@
+"""Data tables: one per dataset in schema `data`, range-partitioned by fiscal year.
+
+Rules:
+1. A row's fiscal year is decided by the contract's fiscal-date column, else by the day its file was received
+   (`_received`). Its partition is made when the first row needs it.
+2. Every row says where it came from: `_job`, the position of its job's Received event, and `_record`, its number
+   in the file counted from 1. `COPY` fills both from column defaults, so the file's bytes go in untouched:
+   `_job` from a setting of the transaction, `_record` from a sequence of the session.
+3. `COPY` is the judge of a value. What it refuses becomes a `FileRefusedError` that names record, line, column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Protocol
+
+import psycopg2
+from psycopg2 import errors, sql
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from ledger.database import lock
+from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.fiscal_calendar import FiscalCalendar, FiscalYear
+from ledger.errors import FileRefusedError
+from projections.formats.dialect import Dialect
+
+RECEIVED = "_received"
+COPY_READ_BYTES = 1 << 20
+COPY_CONTEXT = re.compile(r"COPY [^,]+, line (?P<line>\d+)(?:, column (?P<column>.*?)(?::|$))?", re.DOTALL)
+PARTITION_KEY = re.compile(r"\) = \((?P<value>.*)\)\.?$")
+
+# What lines of plain text are copied with: a delimiter and a quote that a line cannot hold.
+LINE_DELIMITER, LINE_QUOTE = "\x01", "\x02"
+
+
+class Readable(Protocol):
+    """What `COPY` reads from."""
+
+    def read(self, size: int = -1) -> bytes | memoryview:
+        """The next bytes, empty at the end."""
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """The table of a dataset under one version of its contract."""
+
+    dataset: str
+    contract: Contract
+
+    @property
+    def partition_column(self) -> str:
+        """The column that decides a row's fiscal year."""
+        return self.contract.fiscal_date_column or RECEIVED
+
+    @property
+    def name(self) -> sql.Composed:
+        """The table's quoted name."""
+        return sql.SQL("data.{}").format(sql.Identifier(self.dataset))
+
+    def partition_name(self, year: FiscalYear) -> str:
+        """`flights__fy2025_26`: the table that holds one fiscal year."""
+        return f"{self.dataset}__{year.label.lower().replace('-', '_')}"
+
+
+class PartitionMissingError(Exception):
+    """A row needs the partition of a fiscal year that is not there yet."""
+
+    def __init__(self, value: str) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+@dataclass(frozen=True)
+class CopiedRows:
+    """How many rows one COPY brought, and the labels of the fiscal years that they fell in."""
+
+    rows: int
+    fiscal_years: list[str]
+
+
+def create(session: Session, table: DataTable) -> None:
+    """Make the table of a dataset, without partitions, unless it is there."""
+    if _exists(session, table.dataset):
+        return
+    columns: list[sql.Composable] = [
+        sql.SQL("{} {}{}").format(
+            sql.Identifier(column.name), sql.SQL(column.type.value), sql.SQL("" if column.nullable else " NOT NULL")
+        )
+        for column in table.contract.columns
+    ]
+    columns += [
+        sql.SQL("_job bigint NOT NULL DEFAULT current_setting('ledger.job')::bigint"),
+        sql.SQL("_record bigint NOT NULL DEFAULT nextval(current_setting('ledger.record')::oid::regclass)"),
+    ]
+    if table.partition_column == RECEIVED:
+        columns.append(sql.SQL("_received date NOT NULL DEFAULT current_setting('ledger.received')::date"))
+    with _cursor(session) as cursor:
+        cursor.execute(
+            sql.SQL("CREATE TABLE {} ({}) PARTITION BY RANGE ({})").format(
+                table.name, sql.SQL(", ").join(columns), sql.Identifier(table.partition_column)
+            )
+        )
+        cursor.execute(sql.SQL("CREATE INDEX ON {} USING brin (_job, _record)").format(table.name))
+
+
+def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, year: FiscalYear) -> None:
+    """Make the partition of a fiscal year, unless it is there. In its own transaction.
+
+    ATTACH takes a lock that goes with running loads, where CREATE ... PARTITION OF would wait for all of them.
+    """
+    name = table.partition_name(year)
+    partition = sql.SQL("data.{}").format(sql.Identifier(name))
+    with Session(engine) as session, session.begin():
+        lock(session, f"partition {name}")
+        if _exists(session, name):
+            return
+        start, end = _bounds(table, calendar, year)
+        with _cursor(session) as cursor:
+            cursor.execute(
+                sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)").format(
+                    partition, table.name
+                )
+            )
+            cursor.execute(
+                sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM (%s) TO (%s)").format(
+                    table.name, partition
+                ),
+                (start, end),
+            )
+
+
+def year_of_value(table: DataTable, calendar: FiscalCalendar, value: str) -> FiscalYear:
+    """The fiscal year of a partition key as PostgreSQL prints it (ISO, in UTC).
+
+    Raises:
+        FileRefusedError: the value is empty or no day that the calendar knows.
+    """
+    try:
+        if _column_type(table) is ColumnType.TIMESTAMPTZ:
+            return calendar.of_instant(datetime.fromisoformat(value))
+        return calendar.of_day(date.fromisoformat(value[:10]))
+    except ValueError as error:
+        shown = "empty" if value == "null" else value
+        raise FileRefusedError(
+            "fiscal_date_invalid",
+            f"Column {table.partition_column!r} decides the fiscal year, and in a record it is {shown} ({error}).",
+            "Correct the record and send the file again.",
+            column=table.partition_column,
+        ) from None
+
+
+def copy_rows(
+    session: Session,
+    table: DataTable,
+    dialect: Dialect,
+    columns: Sequence[str],
+    source: Readable,
+    *,
+    job: int,
+    first_record: int,
+    received: date,
+) -> CopiedRows:
+    """Copy the records of `source` into the table, in the session's transaction.
+
+    Args:
+        columns: the contract's columns in the order in which they stand in the file.
+        job: the position of the job's Received event.
+        first_record: the number of the first record of `source`.
+        received: the day the file was received.
+
+    Raises:
+        PartitionMissingError: add the partition, then start the transaction again.
+        psycopg2.Error: see `refusal`.
+    """
+    with _cursor(session) as cursor:
+        cursor.execute("CREATE TEMPORARY SEQUENCE IF NOT EXISTS ledger_record CACHE 1000")
+        cursor.execute(
+            "SELECT setval('pg_temp.ledger_record', %(first_record)s, false), set_config('ledger.job', %(job)s, true),"
+            " set_config('ledger.received', %(received)s, true),"
+            " set_config('ledger.record', 'pg_temp.ledger_record'::regclass::oid::text, true),"
+            " set_config('DateStyle', 'ISO, YMD', true), set_config('TimeZone', 'UTC', true)",
+            {"first_record": first_record, "job": str(job), "received": received.isoformat()},
+        )
+        before = _rows_by_partition(cursor, table)
+        try:
+            cursor.copy_expert(_copy_statement(cursor, table, dialect, columns), source, size=COPY_READ_BYTES)
+        except errors.CheckViolation as error:
+            key = PARTITION_KEY.search(error.diag.message_detail or "")
+            if key is not None and "no partition" in str(error):
+                raise PartitionMissingError(key["value"]) from error
+            raise
+        rows = int(cursor.rowcount)
+        after = _rows_by_partition(cursor, table)
+    touched = {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}
+    assert sum(touched.values()) == rows, f"COPY says {rows} rows, the partitions {touched}"
+    return CopiedRows(rows, sorted(_label(table, name) for name in touched))
+
+
+def withdraw(session: Session, dataset: str, job: int) -> int:
+    """Take a job's rows out of its dataset's table; how many there were."""
+    if not _exists(session, dataset):
+        return 0
+    with _cursor(session) as cursor:
+        cursor.execute(sql.SQL("DELETE FROM data.{} WHERE _job = %s").format(sql.Identifier(dataset)), (job,))
+        return int(cursor.rowcount)
+
+
+def is_about_the_file(error: psycopg2.Error) -> bool:
+    """Whether PostgreSQL refused the data (class 22 or 23), and not the circumstances."""
+    return (error.pgcode or "")[:2] in ("22", "23")
+
+
+def refused_at(error: psycopg2.Error) -> tuple[int | None, str | None]:
+    """The physical line within the copied bytes, and the column, that COPY's complaint is about."""
+    found = COPY_CONTEXT.search(error.diag.context or "")
+    if found is None:
+        return None, None
+    return int(found["line"]), found["column"]
+
+
+def _exists(session: Session, name: str) -> bool:
+    found = session.execute(text("SELECT to_regclass(:name)"), {"name": f'data."{name}"'}).scalar()
+    return found is not None
+
+
+def _cursor(session: Session) -> Any:
+    return session.connection().connection.cursor()
+
+
+def _copy_statement(cursor: Any, table: DataTable, dialect: Dialect, columns: Sequence[str]) -> str:
+    options: list[sql.Composable] = [sql.SQL("FORMAT csv"), sql.SQL("ENCODING 'UTF8'")]
+    if dialect.format == "lines":
+        options += [_option("DELIMITER", LINE_DELIMITER), _option("QUOTE", LINE_QUOTE)]
+        options.append(sql.SQL("FORCE_NOT_NULL ({})").format(sql.Identifier(columns[0])))
+    else:
+        options += [_option("DELIMITER", dialect.delimiter), _option("QUOTE", dialect.quote)]
+        options.append(_option("NULL", table.contract.null_token))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(
+        table.name, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(options)
+    )
+    return str(statement.as_string(cursor))
+
+
+def _option(name: str, value: str) -> sql.Composed:
+    return sql.SQL("{} {}").format(sql.SQL(name), sql.Literal(value))
+
+
+def _rows_by_partition(cursor: Any, table: DataTable) -> dict[str, int]:
+    # PostgreSQL counts what this session inserted anyway: asking it costs nothing per row.
+    cursor.execute(
+        "SELECT c.relname, pg_stat_get_xact_tuples_inserted(c.oid) FROM pg_inherits i "
+        "JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = %s::regclass",
+        (f'data."{table.dataset}"',),
+    )
+    return {name: int(count or 0) for name, count in cursor.fetchall()}
+
+
+def _label(table: DataTable, partition: str) -> str:
+    return partition.removeprefix(f"{table.dataset}__").upper().replace("_", "-")
+
+
+def _column_type(table: DataTable) -> ColumnType:
+    if table.partition_column == RECEIVED:
+        return ColumnType.DATE
+    column: Column = next(c for c in table.contract.columns if c.name == table.partition_column)
+    return column.type
+
+
+def _bounds(table: DataTable, calendar: FiscalCalendar, year: FiscalYear) -> tuple[Any, Any]:
+    if _column_type(table) is ColumnType.TIMESTAMPTZ:
+        return calendar.bounds_of_instants(year)
+    return year.start, year.end

@@ -1,0 +1,81 @@
+"""The Celery application: `celery --app workers.app worker`.
+
+The broker is a hint (see `workers.dispatcher`), so tasks keep no results, are acknowledged late, and are never
+retried by Celery: PostgreSQL knows what is due. This module is a process's edge and reads the settings.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from kombu import Exchange, Queue
+from opentelemetry.instrumentation.celery import CeleryInstrumentor
+
+from ledger import telemetry
+from ledger.settings import Settings
+
+QUEUE = "ledger.work"
+
+
+def configured(settings: Settings) -> Celery:
+    """The application, for the broker that the settings name."""
+    broker = settings.broker_url.get_secret_value()
+    amqp = broker.startswith("amqp")
+    application = Celery("ledger", broker=broker, backend=settings.result_backend.get_secret_value())
+    arguments = {"x-queue-type": "quorum"} if amqp else None
+    exchange = Exchange("ledger", type="topic" if amqp else "direct", durable=True)
+    application.conf.update(
+        include=["workers.tasks"],
+        task_queues=(Queue(QUEUE, exchange, routing_key=QUEUE, queue_arguments=arguments),),
+        task_default_queue=QUEUE,
+        task_default_exchange="ledger",
+        task_default_exchange_type=exchange.type,
+        task_default_routing_key=QUEUE,
+        task_create_missing_queues=False,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_max_tasks_per_child=500,
+        worker_max_memory_per_child=400_000,
+        worker_soft_shutdown_timeout=10,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=True,
+        task_send_sent_event=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=4,
+        broker_heartbeat=20,
+        broker_transport_options={"confirm_publish": True} if amqp else {"visibility_timeout": 3600},
+        mongodb_backend_settings={"options": {"serverSelectionTimeoutMS": 2000, "socketTimeoutMS": 3000}},
+    )
+    return application
+
+
+app = configured(Settings())
+
+
+@setup_logging.connect
+def _keep_our_logging(**_: Any) -> None:
+    """Connecting to this signal keeps Celery from replacing the process's logging."""
+    telemetry.configure("worker", Settings())
+
+
+@worker_process_init.connect
+def _enter_the_workshop(**_: Any) -> None:
+    # After the fork: exporters have threads, and connections cannot be shared.
+    from workers import tasks
+
+    settings = Settings()
+    telemetry.configure("worker", settings)
+    CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]
+    tasks.enter(settings)
+
+
+@worker_process_shutdown.connect
+def _leave_the_workshop(**_: Any) -> None:
+    telemetry.flush()

@@ -1,0 +1,152 @@
+"""Leases: who may do a piece of work, and until when.
+
+Rules:
+1. A claim succeeds only if nobody holds the work; it raises the epoch and counts the attempt, in its own
+   transaction, before the work begins.
+2. The holder renews its lease while it works. A holder that is paused or cut off stops renewing, and after
+   `lease_seconds` another may claim the work with the next epoch.
+3. The transaction that commits the work checks the epoch under a row lock (`fence`), after the job's lock and
+   before the event. A holder that was overtaken can never commit.
+4. Only PostgreSQL's clock counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from ledger.domain.filejob import Stage
+
+log = logging.getLogger(__name__)
+
+RENEWALS_PER_LEASE = 3
+
+
+class LeaseLostError(Exception):
+    """Another worker has claimed the work, or it is no longer wanted."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A claimed piece of work. `attempt` counts from 1."""
+
+    job_id: UUID
+    stage: Stage
+    chunk: int
+    epoch: int
+    attempt: int
+
+    def key(self) -> dict[str, object]:
+        """The parameters that name the work in SQL."""
+        return {"job_id": self.job_id, "stage": self.stage.value, "chunk": self.chunk, "epoch": self.epoch}
+
+
+def claim(engine: Engine, job_id: UUID, stage: Stage, chunk: int, *, worker: str, lease_seconds: float) -> Work | None:
+    """Take a piece of work if it is due and nobody has it; None otherwise."""
+    statement = text(
+        "UPDATE work.items SET epoch = epoch + 1, attempts = attempts + 1, worker = :worker,"
+        " leased_until = clock_timestamp() + :lease_seconds * interval '1 second' "
+        "WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk AND due_at <= clock_timestamp()"
+        " AND (leased_until IS NULL OR leased_until < clock_timestamp()) RETURNING epoch, attempts"
+    )
+    with Session(engine) as session, session.begin():
+        found = session.execute(
+            statement,
+            {
+                "job_id": job_id,
+                "stage": stage.value,
+                "chunk": chunk,
+                "worker": worker,
+                "lease_seconds": lease_seconds,
+            },
+        ).first()
+    return None if found is None else Work(job_id, stage, chunk, found.epoch, found.attempts)
+
+
+def fence(session: Session, work: Work) -> None:
+    """Make sure, until the transaction ends, that the work is still ours.
+
+    Raises:
+        LeaseLostError: it is not.
+    """
+    found = session.execute(
+        text(
+            "SELECT 1 FROM work.items WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk"
+            " AND epoch = :epoch FOR UPDATE"
+        ),
+        work.key(),
+    ).first()
+    if found is None:
+        raise LeaseLostError(f"{work.stage} {work.chunk} of job {work.job_id} is no longer ours (epoch {work.epoch})")
+
+
+def finish(session: Session, work: Work) -> None:
+    """The work is done: forget it, with the transaction."""
+    session.execute(
+        text("DELETE FROM work.items WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk AND epoch = :epoch"),
+        work.key(),
+    )
+
+
+def drop_all(session: Session, job_id: UUID) -> None:
+    """Nothing more is wanted for a job: whoever still works on it will be fenced off."""
+    session.execute(text("DELETE FROM work.items WHERE job_id = :job_id"), {"job_id": job_id})
+
+
+def release(engine: Engine, work: Work, *, pause_seconds: float, reason: str) -> None:
+    """Give the work back, due again after a pause."""
+    with Session(engine) as session, session.begin():
+        session.execute(
+            text(
+                "UPDATE work.items SET leased_until = NULL, published_at = NULL, last_error = :reason,"
+                " due_at = clock_timestamp() + :pause_seconds * interval '1 second' "
+                "WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk AND epoch = :epoch"
+            ),
+            {**work.key(), "pause_seconds": pause_seconds, "reason": reason[:500]},
+        )
+
+
+class LeaseKeeper:
+    """Renews a lease from a thread of its own while the work goes on: `with LeaseKeeper(...): ...`."""
+
+    def __init__(self, engine: Engine, work: Work, lease_seconds: float) -> None:
+        self._engine = engine
+        self._work = work
+        self._lease_seconds = lease_seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._done.wait(self._lease_seconds / RENEWALS_PER_LEASE):
+            try:
+                self._renew()
+            except SQLAlchemyError as error:  # the fence decides; a failed renewal only means that it may be lost
+                log.warning("cannot renew a lease: %s", error, extra={"action": "lease_renewal_failed"})
+
+    def _renew(self) -> None:
+        with Session(self._engine) as session, session.begin():
+            session.execute(
+                text(
+                    "UPDATE work.items SET leased_until = clock_timestamp() + :lease_seconds * interval '1 second' "
+                    "WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk AND epoch = :epoch"
+                ),
+                {**self._work.key(), "lease_seconds": self._lease_seconds},
+            )

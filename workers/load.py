@@ -1,0 +1,211 @@
+"""Loading one chunk: its rows and its event in one transaction.
+
+Order within the transaction: COPY first, which is the long part and blocks nobody; then the job's lock, the fence
+and the job as it stands now; then the event, under the log's lock, held only until the commit. The transaction
+of the last chunk also reconciles the file and completes it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+
+import psycopg2
+from sqlalchemy.orm import Session
+
+from ledger import telemetry
+from ledger.blobs import BlobRange, BlobStore
+from ledger.database import lock_job
+from ledger.domain.filejob import FileJob, LoadedChunk
+from ledger.errors import FileRefusedError
+from projections.data_tables import (
+    CopiedRows,
+    DataTable,
+    PartitionMissingError,
+    add_partition,
+    copy_rows,
+    is_about_the_file,
+    refused_at,
+    year_of_value,
+)
+from projections.formats.dialect import Dialect
+from projections.formats.splitter import Chunk, Plan, cut_blank_lines
+from workers.leases import Work, fence, finish
+from workers.plan import columns_in_file
+from workers.workshop import Workshop, discard
+
+PLANS_KEPT = 16
+PLAN_BYTES_MAX = 256 << 20
+REASON_CHARACTERS_MAX = 200
+
+# What PostgreSQL says (SQLSTATE) and what we call it.
+REFUSALS = {
+    "22P02": "value_invalid",
+    "22P04": "record_malformed",
+    "22003": "value_out_of_range",
+    "22007": "date_invalid",
+    "22008": "date_invalid",
+    "22021": "encoding_invalid",
+    "23502": "value_missing",
+}
+
+
+_plans: dict[str, Plan] = {}
+
+
+def load_chunk(workshop: Workshop, work: Work) -> None:
+    """Load one chunk of a job.
+
+    Raises:
+        FileRefusedError: PostgreSQL refuses a record; it is named.
+        CountsDoNotCloseError: records are missing or too many.
+        LeaseLostError: another worker has taken over.
+    """
+    job = workshop.ledger.job(work.job_id)
+    if job.plan is None or work.chunk in job.chunks:
+        discard(workshop, work)
+        return
+    chunk = _plan(workshop.blobs, job.plan).chunks[work.chunk]
+    attributes = {
+        telemetry.JOB_ID: str(job.id),
+        telemetry.JOB_DATASET: job.dataset,
+        telemetry.CHUNK_NUMBER: chunk.number,
+        telemetry.CHUNK_BYTES: chunk.end - chunk.start,
+        telemetry.ATTEMPT: work.attempt,
+    }
+    with telemetry.span(telemetry.SPAN_LOAD, attributes):
+        while True:
+            try:
+                _commit_chunk(workshop, work, job, chunk)
+                return
+            except PartitionMissingError as missing:
+                table = _table(workshop, job)
+                year = year_of_value(table, workshop.calendar, missing.value)
+                add_partition(workshop.ledger.engine, table, workshop.calendar, year)
+
+
+def _commit_chunk(workshop: Workshop, work: Work, job: FileJob, chunk: Chunk) -> None:
+    ledger = workshop.ledger
+    source = BlobRange(workshop.blobs, job.sha256, chunk.start, chunk.end)
+    with ledger.transaction() as session:
+        with telemetry.span(telemetry.SPAN_COPY, {telemetry.CHUNK_BYTES: chunk.end - chunk.start}) as span:
+            copied = _copy(workshop, session, job, chunk, source)
+            span.set_attribute(telemetry.CHUNK_ROWS, copied.rows)
+        lock_job(session, job.id)
+        fence(session, work)
+        current = ledger.job(job.id)
+        stamp = workshop.stamp(current)
+        current.load_chunk(stamp, _loaded(chunk, copied, source.sha256), attempt=work.attempt)
+        if current.all_chunks_loaded:
+            current.complete(stamp)
+        finish(session, work)
+        with telemetry.span(telemetry.SPAN_APPEND):
+            ledger.save(current, session=session)
+    telemetry.ROWS_LOADED.add(copied.rows)
+
+
+def _copy(workshop: Workshop, session: Session, job: FileJob, chunk: Chunk, source: BlobRange) -> CopiedRows:
+    table = _table(workshop, job)
+    dialect = Dialect.from_dict(job.dialect)
+    header = _plan(workshop.blobs, str(job.plan)).header
+    try:
+        return copy_rows(
+            session,
+            table,
+            dialect,
+            columns_in_file(table.contract, header),
+            _WithoutBlankLines(source, dialect) if chunk.blank_lines else source,
+            job=workshop.ledger.job_position(session, job.id),
+            first_record=chunk.first_record,
+            received=job.created_on.astimezone(workshop.calendar.zone).date(),
+        )
+    except psycopg2.Error as error:
+        if is_about_the_file(error):
+            raise _refusal(workshop, job, chunk, dialect, error) from error
+        raise
+
+
+def _loaded(chunk: Chunk, copied: CopiedRows, sha256: str) -> LoadedChunk:
+    return LoadedChunk(
+        number=chunk.number,
+        start=chunk.start,
+        end=chunk.end,
+        sha256=sha256,
+        first_record=chunk.first_record,
+        records=chunk.records,
+        rows_loaded=copied.rows,
+        rows_rejected=0,
+        rows_skipped=0,
+        fiscal_years=copied.fiscal_years,
+    )
+
+
+def _plan(blobs: BlobStore, digest: str) -> Plan:
+    if digest not in _plans:
+        data = blobs.read(digest, 0, PLAN_BYTES_MAX)
+        assert hashlib.sha256(data).hexdigest() == digest, f"the blob of plan {digest} is not what was written"
+        if len(_plans) >= PLANS_KEPT:
+            _plans.clear()
+        _plans[digest] = Plan.from_json(data)
+    return _plans[digest]
+
+
+def _table(workshop: Workshop, job: FileJob) -> DataTable:
+    dataset = workshop.ledger.dataset(job.dataset)
+    assert dataset is not None, "a queued job has a dataset"
+    return DataTable(job.dataset, dataset.contracts[job.contract_version - 1])
+
+
+class _WithoutBlankLines:
+    """A chunk for COPY, which takes a blank line for a record: without them. Rare, so it is read as a whole."""
+
+    def __init__(self, source: BlobRange, dialect: Dialect) -> None:
+        self._pieces = io.BytesIO(b"".join(cut_blank_lines(source.read(), dialect)))
+
+    def read(self, size: int = -1) -> bytes:
+        return self._pieces.read(size)
+
+
+def _refusal(
+    workshop: Workshop, job: FileJob, chunk: Chunk, dialect: Dialect, error: psycopg2.Error
+) -> FileRefusedError:
+    line_copied, column = refused_at(error)
+    reason = (error.diag.message_primary or "it was refused")[:REASON_CHARACTERS_MAX]
+    record = line = None
+    where = f"A record between bytes {chunk.start} and {chunk.end}"
+    if line_copied is not None:
+        data = workshop.blobs.read(job.sha256, chunk.start, chunk.end - chunk.start)
+        record_in_chunk, line_in_chunk = _locate(data, dialect, line_copied)
+        record, line = chunk.first_record + record_in_chunk - 1, chunk.first_line + line_in_chunk - 1
+        where = f"Record {record} (line {line})"
+    return FileRefusedError(
+        REFUSALS.get(error.pgcode or "", "value_refused"),
+        f"{where} of {job.filename!r} does not fit dataset {job.dataset!r}"
+        + (f", column {column!r}" if column else "")
+        + f": {reason}.",
+        "Correct it and send the file again. Nothing of this file stays loaded.",
+        record=record,
+        line=line,
+        column=column,
+    )
+
+
+def _locate(data: bytes, dialect: Dialect, line_copied: int) -> tuple[int, int]:
+    """The record and the last physical line of it within a chunk, for a line as COPY counts them.
+
+    COPY counts the physical lines that it was sent, and blank lines were not.
+    """
+    if dialect.format == "lines":
+        return line_copied, line_copied
+    text = io.StringIO(data.decode(dialect.encoding), newline="")
+    reader = csv.reader(text, delimiter=dialect.delimiter, quotechar=dialect.quote)
+    records = blank_lines = 0
+    for fields in reader:
+        if not fields:
+            blank_lines += 1
+            continue
+        records += 1
+        if reader.line_num - blank_lines >= line_copied:
+            break
+    return records, reader.line_num

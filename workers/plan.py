@@ -1,0 +1,156 @@
+"""The plan of a file: sniff it, pin its contract, split it into chunks, and write all that down.
+
+One transaction makes the dataset and its table (if the file is the first of its dataset), appends Queued and
+forgets the work. The chunks themselves are a blob, named by the digest that Queued pins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from projections.inference import column_names, infer
+
+from ledger import telemetry
+from ledger.blobs import BlobStore, put
+from ledger.database import lock, lock_job
+from ledger.domain.contract import Contract, differences
+from ledger.domain.dataset import Dataset
+from ledger.domain.filejob import FileJob, Status
+from ledger.errors import FileRefusedError
+from projections.data_tables import DataTable, create
+from projections.formats.dialect import Dialect, sniff
+from projections.formats.splitter import Plan, split
+from workers.leases import Work, fence, finish
+from workers.workshop import Workshop, discard
+
+PARSER_VERSION = "delimited-1"
+SNIFF_BYTES = 1 << 20
+SAMPLE_BYTES_EACH = 256 << 10
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found out about a file."""
+
+    dialect: Dialect
+    plan: Plan
+    contract: Contract
+
+
+def plan_file(workshop: Workshop, work: Work) -> None:
+    """Plan a job's file.
+
+    Raises:
+        FileRefusedError: the file cannot be read, or does not fit its dataset's contract.
+        LeaseLostError: another worker has taken over.
+    """
+    job = workshop.ledger.job(work.job_id)
+    if job.status not in (Status.RECEIVED, Status.RETRIED):
+        discard(workshop, work)
+        return
+    attributes = {telemetry.JOB_ID: str(job.id), telemetry.JOB_SIZE_BYTES: job.size, telemetry.ATTEMPT: work.attempt}
+    with telemetry.span(telemetry.SPAN_PLAN, attributes) as span:
+        dataset = workshop.ledger.dataset(job.dataset)
+        examined = _examine(workshop, job, dataset)
+        span.set_attribute(telemetry.CHUNK_COUNT, len(examined.plan.chunks))
+        while not _write_down(workshop, work, examined, dataset):
+            # Another file has made the dataset meanwhile: its contract now decides.
+            dataset = workshop.ledger.dataset(job.dataset)
+            assert dataset is not None
+            _check_contract(dataset, examined.plan, examined.dialect)
+            examined = Examined(examined.dialect, examined.plan, dataset.contract)
+
+
+def columns_in_file(contract: Contract, header: list[str] | None) -> list[str]:
+    """The contract's columns in the order in which they stand in the file."""
+    return [column.name for column in contract.columns] if header is None else column_names(header)
+
+
+def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
+    settings, blobs = workshop.settings, workshop.blobs
+    dialect = sniff(blobs.read(job.sha256, 0, SNIFF_BYTES), job.filename)
+    plan = split(
+        lambda start, size: blobs.read(job.sha256, start, size),
+        job.size,
+        dialect,
+        chunk_bytes=settings.chunk_bytes,
+        record_bytes_max=settings.record_bytes_max,
+    )
+    if plan.records == 0:
+        raise FileRefusedError(
+            "no_records",
+            f"{job.filename!r} has a header and no record after it.",
+            "If nothing was to be delivered, there is nothing to do; else send the file again with its records.",
+            line=1,
+            byte_offset=plan.data_start,
+        )
+    if dataset is None:
+        return Examined(
+            dialect, plan, infer(plan.header, _samples(blobs, job, plan, settings.sample_bytes_max), dialect)
+        )
+    _check_contract(dataset, plan, dialect)
+    return Examined(dialect, plan, dataset.contract)
+
+
+def _check_contract(dataset: Dataset, plan: Plan, dialect: Dialect) -> None:
+    if plan.header is None:
+        return  # without names only the number of columns can be wrong, and COPY tells that with the record
+    found = differences(dataset.contract, column_names(plan.header))
+    if found:
+        raise FileRefusedError(
+            "contract_differs",
+            f"The header does not fit the contract of dataset {dataset.name!r} (version {dataset.contract_version}): "
+            + " ".join(found),
+            "Correct the header, or send the file into a dataset of its own.",
+            line=1,
+        )
+
+
+def _samples(blobs: BlobStore, job: FileJob, plan: Plan, bytes_max: int) -> Iterator[bytes]:
+    """Record-aligned pieces from the whole file: all of a small one, beginnings of chunks of a large one."""
+    total = sum(chunk.end - chunk.start for chunk in plan.chunks)
+    each = total if total <= bytes_max else max(SAMPLE_BYTES_EACH, bytes_max // len(plan.chunks))
+    step = max(1, len(plan.chunks) * each // bytes_max) if total > bytes_max else 1
+    for chunk in plan.chunks[::step]:
+        size = min(each, chunk.end - chunk.start)
+        piece = blobs.read(job.sha256, chunk.start, size)
+        yield piece if size == chunk.end - chunk.start else piece[: piece.rfind(b"\n") + 1]
+
+
+def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dataset | None) -> bool:
+    """Commit the plan; False if the dataset came into being meanwhile and nothing was written."""
+    ledger = workshop.ledger
+    plan_digest = put(workshop.blobs, examined.plan.to_json())
+    with ledger.transaction() as session:
+        job = ledger.job(work.job_id)
+        lock(session, f"dataset {job.dataset}")
+        current = ledger.dataset(job.dataset)
+        if dataset is None and current is not None:
+            return False
+        lock_job(session, job.id)
+        fence(session, work)
+        job = ledger.job(work.job_id)
+        stamp = workshop.stamp(job)
+        if current is None:
+            current = Dataset.register(stamp, name=job.dataset, contract=examined.contract, inferred_from=str(job.id))
+        create(session, DataTable(job.dataset, examined.contract))
+        job.queue(
+            stamp,
+            dialect=examined.dialect.to_dict(),
+            parser_version=PARSER_VERSION,
+            contract_version=current.contract_version,
+            contract_digest=current.contract.digest(),
+            plan=plan_digest,
+            data_start=examined.plan.data_start,
+            chunks_total=len(examined.plan.chunks),
+            records=examined.plan.records,
+        )
+        finish(session, work)
+        with telemetry.span(telemetry.SPAN_APPEND):
+            ledger.save(*_with_news(current, job), session=session)
+    return True
+
+
+def _with_news(*aggregates: Dataset | FileJob) -> list[Dataset | FileJob]:
+    return [aggregate for aggregate in aggregates if aggregate.pending_events]

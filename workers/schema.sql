@@ -1,0 +1,29 @@
+-- The work to be done. PostgreSQL is the queue: the broker only carries hints, so losing every message costs
+-- time, never work.
+
+CREATE SCHEMA IF NOT EXISTS work;
+
+-- One row per piece of work that the log asks for and that is not done. `epoch` counts claims: whoever commits
+-- with an older epoch has lost its lease. `attempts` counts before the work, so work that kills its worker is
+-- counted too. All times are PostgreSQL's.
+CREATE TABLE IF NOT EXISTS work.items (
+    job_id       uuid        NOT NULL,
+    stage        text        NOT NULL,
+    chunk        integer     NOT NULL,
+    traceparent  text,
+    epoch        integer     NOT NULL DEFAULT 0,
+    attempts     integer     NOT NULL DEFAULT 0,
+    due_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    published_at timestamptz,
+    leased_until timestamptz,
+    worker       text,
+    last_error   text,
+    PRIMARY KEY (job_id, stage, chunk)
+);
+CREATE INDEX IF NOT EXISTS items_due ON work.items (due_at);
+
+-- How far the dispatcher has followed the log.
+CREATE TABLE IF NOT EXISTS work.positions (
+    name     text   PRIMARY KEY,
+    position bigint NOT NULL
+);
