@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from api.answers import event_answer, task_answer, tasks_answer
 from api.state import CurrentState, job_id_of
-from ledger.domain.filejob import Status
+from ledger.domain.words import Status
 from ledger.errors import NotFoundError
 
 router = APIRouter(tags=["jobs"])

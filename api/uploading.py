@@ -14,8 +14,9 @@ from api.errors import PayloadTooLargeError
 from api.state import CurrentState, State, stamp
 from api.uploads import StoredFile, checked_filename, store_body, store_form
 from ledger import telemetry
-from ledger.application import Arrival, OnDuplicate, Received
+from ledger.application import Arrival, Received
 from ledger.domain.contract import check_dataset_name, dataset_name
+from ledger.domain.words import OnDuplicate
 from ledger.errors import InvalidRequestError
 
 router = APIRouter(tags=["files"])

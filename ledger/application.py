@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -25,18 +24,11 @@ from ledger.database import lock, prepare, rows, unavailable_as_error
 from ledger.domain.base import LedgerEvent, Stamp
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset, dataset_id
-from ledger.domain.filejob import FileJob, Status
+from ledger.domain.filejob import FileJob
+from ledger.domain.words import OnDuplicate, Status
 from ledger.errors import ConflictError, NotFoundError
 from ledger.event_store import EVENTS_TABLE, event_store_environment
 from ledger.settings import Settings
-
-
-class OnDuplicate(StrEnum):
-    """What to do with bytes that the dataset has already received."""
-
-    RETURN = "return"
-    REJECT = "reject"
-    ALLOW = "allow"
 
 
 @dataclass(frozen=True)

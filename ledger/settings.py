@@ -34,7 +34,9 @@ class Settings(BaseSettings):
     views_url: SecretStr = Field(
         default=SecretStr("mongodb://127.0.0.1:27017/ledger"), description="MongoDB, for the status views."
     )
-    blobs_url: str = Field(default="file:///var/lib/ledger/blobs", description="Blob store: file:///folder or s3://bucket.")
+    blobs_url: str = Field(
+        default="file:///var/lib/ledger/blobs", description="Blob store: file:///folder or s3://bucket."
+    )
     broker_url: SecretStr = Field(
         default=SecretStr("amqp://guest:guest@127.0.0.1:5672//"),
         validation_alias=AliasChoices("broker_url", "CELERY_BROKER_URL"),
@@ -59,9 +61,11 @@ class Settings(BaseSettings):
     upload_files_max: int = Field(default=1_000, gt=0, description="Most files in one multipart upload.")
     chunk_bytes: int = Field(default=16 * MEBIBYTE, gt=0, description="Aim for the size of a chunk.")
     record_bytes_max: int = Field(default=16 * MEBIBYTE, gt=0, description="Longest record that is read.")
-    sample_bytes_max: int = Field(default=8 * MEBIBYTE, gt=0, description="How much of a new dataset's file is examined.")
+    sample_bytes_max: int = Field(default=MEBIBYTE, gt=0, description="How much of a new dataset's file is examined.")
 
-    lease_seconds: float = Field(default=30.0, gt=0, description="How long a worker may be silent before its work is due.")
+    lease_seconds: float = Field(
+        default=30.0, gt=0, description="How long a worker may be silent before its work is due."
+    )
     resend_seconds: float = Field(default=15.0, gt=0, description="How long a message may go unanswered.")
     attempts_max: int = Field(default=10, gt=0, description="Attempts at one piece of work before the job fails.")
     retry_seconds_max: float = Field(default=30.0, gt=0, description="Longest pause between two attempts.")

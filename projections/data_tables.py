@@ -5,7 +5,7 @@ Rules:
    (`_received`). Its partition is made when the first row needs it.
 2. Every row says where it came from: `_job`, the position of its job's Received event, and `_record`, its number
    in the file counted from 1. `COPY` fills both from column defaults, so the file's bytes go in untouched:
-   `_job` from a setting of the transaction, `_record` from a sequence of the session.
+   `_job` from a setting of the transaction, `_record` from a sequence of the session (see `schema.sql`).
 3. `COPY` is the judge of a value. What it refuses becomes a `FileRefusedError` that names record, line, column.
 """
 
@@ -32,9 +32,6 @@ RECEIVED = "_received"
 COPY_READ_BYTES = 1 << 20
 COPY_CONTEXT = re.compile(r"COPY [^,]+, line (?P<line>\d+)(?:, column (?P<column>.*?)(?::|$))?", re.DOTALL)
 PARTITION_KEY = re.compile(r"\) = \((?P<value>.*)\)\.?$")
-
-# What lines of plain text are copied with: a delimiter and a quote that a line cannot hold.
-LINE_DELIMITER, LINE_QUOTE = "\x01", "\x02"
 
 
 class Readable(Protocol):
@@ -93,11 +90,11 @@ def create(session: Session, table: DataTable) -> None:
         for column in table.contract.columns
     ]
     columns += [
-        sql.SQL("_job bigint NOT NULL DEFAULT current_setting('ledger.job')::bigint"),
-        sql.SQL("_record bigint NOT NULL DEFAULT nextval(current_setting('ledger.record')::oid::regclass)"),
+        sql.SQL("_job bigint NOT NULL DEFAULT lineage.job()"),
+        sql.SQL("_record bigint NOT NULL DEFAULT nextval(lineage.record_sequence())"),
     ]
     if table.partition_column == RECEIVED:
-        columns.append(sql.SQL("_received date NOT NULL DEFAULT current_setting('ledger.received')::date"))
+        columns.append(sql.SQL("_received date NOT NULL DEFAULT lineage.received()"))
     with _cursor(session) as cursor:
         cursor.execute(
             sql.SQL("CREATE TABLE {} ({}) PARTITION BY RANGE ({})").format(
@@ -181,7 +178,7 @@ def copy_rows(
         cursor.execute(
             "SELECT setval('pg_temp.ledger_record', %(first_record)s, false), set_config('ledger.job', %(job)s, true),"
             " set_config('ledger.received', %(received)s, true),"
-            " set_config('ledger.record', 'pg_temp.ledger_record'::regclass::oid::text, true),"
+            " set_config('ledger.record_sequence', 'pg_temp.ledger_record'::regclass::oid::text, true),"
             " set_config('DateStyle', 'ISO, YMD', true), set_config('TimeZone', 'UTC', true)",
             {"first_record": first_record, "job": str(job), "received": received.isoformat()},
         )
@@ -233,12 +230,11 @@ def _cursor(session: Session) -> Any:
 
 def _copy_statement(cursor: Any, table: DataTable, dialect: Dialect, columns: Sequence[str]) -> str:
     options: list[sql.Composable] = [sql.SQL("FORMAT csv"), sql.SQL("ENCODING 'UTF8'")]
-    if dialect.format == "lines":
-        options += [_option("DELIMITER", LINE_DELIMITER), _option("QUOTE", LINE_QUOTE)]
-        options.append(sql.SQL("FORCE_NOT_NULL ({})").format(sql.Identifier(columns[0])))
-    else:
-        options += [_option("DELIMITER", dialect.delimiter), _option("QUOTE", dialect.quote)]
+    options += [_option("DELIMITER", dialect.delimiter), _option("QUOTE", dialect.quote)]
+    if dialect.quoting:
         options.append(_option("NULL", table.contract.null_token))
+    else:  # an empty line of plain text is a record with an empty text
+        options.append(sql.SQL("FORCE_NOT_NULL ({})").format(sql.Identifier(columns[0])))
     statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(
         table.name, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(options)
     )

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ledger.application import LoggedEvent
-from ledger.domain.filejob import FileJob, Status
+from ledger.domain.filejob import FileJob
+from ledger.domain.words import Status
 
 Document = dict[str, Any]
 

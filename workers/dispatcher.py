@@ -28,7 +28,8 @@ from ledger import telemetry
 from ledger.application import Ledger
 from ledger.database import LogListener, rows
 from ledger.domain.base import LedgerEvent
-from ledger.domain.filejob import FileJob, Stage
+from ledger.domain.filejob import FileJob
+from ledger.domain.words import Stage
 from ledger.errors import PartUnavailableError
 from ledger.settings import Settings
 from workers.tasks import load, plan, prepare_all

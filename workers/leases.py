@@ -23,7 +23,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from ledger.domain.filejob import Stage
+from ledger.domain.words import Stage
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ of the last chunk also reconciles the file and completes it.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 
@@ -29,7 +28,7 @@ from projections.data_tables import (
     refused_at,
     year_of_value,
 )
-from projections.formats.dialect import Dialect
+from projections.formats.dialect import Dialect, read_records
 from projections.formats.splitter import Chunk, Plan, cut_blank_lines
 from workers.leases import Work, fence, finish
 from workers.plan import columns_in_file
@@ -196,16 +195,15 @@ def _locate(data: bytes, dialect: Dialect, line_copied: int) -> tuple[int, int]:
 
     COPY counts the physical lines that it was sent, and blank lines were not.
     """
-    if dialect.format == "lines":
+    if not dialect.quoting:
         return line_copied, line_copied
-    text = io.StringIO(data.decode(dialect.encoding), newline="")
-    reader = csv.reader(text, delimiter=dialect.delimiter, quotechar=dialect.quote)
-    records = blank_lines = 0
-    for fields in reader:
-        if not fields:
+    records = lines = blank_lines = 0
+    for fields in read_records(data.decode(dialect.encoding), dialect.delimiter, dialect.quote):
+        lines += 1 + sum(text.count("\n") for text in fields)
+        if fields:
+            records += 1
+        else:
             blank_lines += 1
-            continue
-        records += 1
-        if reader.line_num - blank_lines >= line_copied:
+        if lines - blank_lines >= line_copied:
             break
-    return records, reader.line_num
+    return records, lines

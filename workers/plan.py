@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from projections.inference import column_names, infer
-
 from ledger import telemetry
 from ledger.blobs import BlobStore, put
 from ledger.database import lock, lock_job
 from ledger.domain.contract import Contract, differences
 from ledger.domain.dataset import Dataset
-from ledger.domain.filejob import FileJob, Status
+from ledger.domain.filejob import FileJob
+from ledger.domain.words import Status
 from ledger.errors import FileRefusedError
 from projections.data_tables import DataTable, create
 from projections.formats.dialect import Dialect, sniff
 from projections.formats.splitter import Plan, split
+from projections.inference import column_names, infer
 from workers.leases import Work, fence, finish
 from workers.workshop import Workshop, discard
 
@@ -96,7 +96,10 @@ def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Exami
 def _check_contract(dataset: Dataset, plan: Plan, dialect: Dialect) -> None:
     if plan.header is None:
         return  # without names only the number of columns can be wrong, and COPY tells that with the record
-    found = differences(dataset.contract, column_names(plan.header))
+    names = column_names(plan.header)
+    if sorted(names) == sorted(column.name for column in dataset.contract.columns):
+        return  # another order does no harm: columns are loaded by their names
+    found = differences(dataset.contract, names)
     if found:
         raise FileRefusedError(
             "contract_differs",

@@ -8,8 +8,8 @@ from ledger import telemetry
 from ledger.application import Ledger
 from ledger.blobs import open_blob_store
 from ledger.database import prepare
-from ledger.domain.filejob import Stage
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.words import Stage
 from ledger.settings import Settings
 from workers.app import app
 from workers.load import load_chunk

@@ -30,8 +30,9 @@ from ledger.application import Ledger
 from ledger.blobs import BlobStore
 from ledger.database import lock_job, unavailable_as_error
 from ledger.domain.base import Stamp
-from ledger.domain.filejob import UNFINISHED, CountsDoNotCloseError, FileJob, Stage
+from ledger.domain.filejob import CountsDoNotCloseError, FileJob
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.words import UNFINISHED, Stage
 from ledger.errors import FileRefusedError, LedgerError
 from ledger.settings import Settings
 from projections.data_tables import withdraw

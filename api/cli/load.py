@@ -14,13 +14,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from api.cli.client import Client, CommandError, ExitCode, file_size
 from api.cli.output import ERRORS, print_json, say, sentence_of
-from ledger.application import OnDuplicate
-from ledger.domain.filejob import FINISHED
+from ledger.domain.words import FINISHED, OnDuplicate
 from ledger.settings import Settings
 
-POLL_SECONDS = 0.05
+POLL_SECONDS_MIN = 0.05
 POLL_SECONDS_MAX = 1.0
-POLL_GROWTH = 1.2
+POLL_SHARE = 0.02
 STANDARD_INPUT = "-"
 
 
@@ -111,7 +110,7 @@ def watch(
     Raises:
         CommandError: the deadline passed. The work goes on.
     """
-    pause_seconds = POLL_SECONDS
+    started = time.monotonic()
     duplicate = task.get("duplicate", False)
     while not _is_over(task):
         if deadline is not None and time.monotonic() > deadline:
@@ -120,8 +119,8 @@ def watch(
                 f"It goes on without you: ledger jobs show {task['task_id']}",
                 ExitCode.TIMEOUT,
             )
-        time.sleep(pause_seconds)
-        pause_seconds = min(POLL_SECONDS_MAX, pause_seconds * POLL_GROWTH)
+        # The longer it takes, the less a little more waiting matters.
+        time.sleep(min(POLL_SECONDS_MAX, max(POLL_SECONDS_MIN, (time.monotonic() - started) * POLL_SHARE)))
         task = client.get(f"/task/{task['task_id']}")
         on_news(task)
     return {**task, "duplicate": duplicate}

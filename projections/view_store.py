@@ -1,0 +1,176 @@
+"""The MongoDB side of a disposable view: documents guarded by version, and the view's position beside them.
+
+Rules:
+1. A view is a set of documents with an `_id` and a growing `version`. A write replaces a document only if none
+   stands there or the standing one has a lower version, so applying a batch twice, or an old one late, changes
+   nothing.
+2. The position of a view is written after its documents, forgotten before them, and only grows: wherever a crash
+   falls, the position never claims documents that are not there.
+3. Generations of a view (`status_1`, `status_2`) live side by side; one document says which is live, so a switch
+   is one write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from pymongo import ASCENDING, DESCENDING, MongoClient, ReplaceOne
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout
+
+from ledger.errors import PartUnavailableError
+
+Document = dict[str, Any]
+
+VIEWS = "views"
+POSITIONS = "positions"
+DIGEST_PAGE_DOCUMENTS = 1_000
+MILLISECONDS_MAX = {"serverSelectionTimeoutMS": 2_000, "connectTimeoutMS": 2_000, "socketTimeoutMS": 5_000}
+
+# "Duplicate key": https://www.mongodb.com/docs/manual/reference/error-codes/
+DUPLICATE_KEY = 11000
+
+
+def connect(url: str) -> Database[Document]:
+    """The database that a MongoDB URL names, `ledger` if it names none. Connects on first use.
+
+    Waits for the server end after `MILLISECONDS_MAX`, unless the URL says otherwise.
+    """
+    given = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
+    limits: dict[str, Any] = {name: value for name, value in MILLISECONDS_MAX.items() if name.lower() not in given}
+    client: MongoClient[Document] = MongoClient(url, **limits)
+    return client.get_default_database("ledger")
+
+
+def live_generation(database: Database[Document], name: str) -> int:
+    """The generation of a view that readers see, 0 if there is none."""
+    with _unavailable_as_error(database):
+        found = database[VIEWS].find_one({"_id": name})
+    return 0 if found is None else int(found["live"])
+
+
+def new_generation(database: Database[Document], name: str) -> int:
+    """A number above the live generation and above every generation of the view that left something behind."""
+    with _unavailable_as_error(database):
+        keys = [*database.list_collection_names(), *(str(found["_id"]) for found in database[POSITIONS].find())]
+    parts = [key.rpartition("_") for key in keys]
+    known = [int(number) for view, _, number in parts if view == name and number.isdecimal()]
+    return max([live_generation(database, name), *known]) + 1
+
+
+def switch(database: Database[Document], name: str, generation: int) -> None:
+    """Make a generation the live one."""
+    with _unavailable_as_error(database):
+        database[VIEWS].replace_one({"_id": name}, {"_id": name, "live": generation}, upsert=True)
+
+
+class ViewStore:
+    """One generation of a view. Every method raises PartUnavailableError if MongoDB does not answer in time."""
+
+    def __init__(self, database: Database[Document], name: str, generation: int) -> None:
+        self.name = name
+        self.generation = generation
+        self._database = database
+        self._key = f"{name}_{generation}"
+        self._collection = database[self._key]
+
+    def prepare(self) -> None:
+        """Make the index that pages need, if it is not there."""
+        with _unavailable_as_error(self._database):
+            self._collection.create_index("received_position")
+
+    def documents(self, ids: Sequence[str]) -> dict[str, Document]:
+        """The documents with these ids, by id."""
+        with _unavailable_as_error(self._database):
+            return {found["_id"]: found for found in self._collection.find({"_id": {"$in": list(ids)}})}
+
+    def document(self, document_id: str) -> Document | None:
+        """One document, or None."""
+        with _unavailable_as_error(self._database):
+            return self._collection.find_one({"_id": document_id})
+
+    def write(self, documents: Sequence[Document], position: int) -> None:
+        """Write documents that are news, then move the position forward."""
+        with _unavailable_as_error(self._database):
+            # Where a newer document stands, the filter misses, the upsert inserts, and the id is taken. The id is
+            # also taken when another writer's older document came in between; so what was refused is tried once
+            # more without inserting, which settles both cases.
+            refused = self._replace_older(documents, upsert=True)
+            self._replace_older(refused, upsert=False)
+            self._database[POSITIONS].update_one({"_id": self._key}, {"$max": {"position": position}}, upsert=True)
+
+    def position(self) -> int:
+        """The position in the log that the view reflects, 0 if none."""
+        with _unavailable_as_error(self._database):
+            found = self._database[POSITIONS].find_one({"_id": self._key})
+        return 0 if found is None else int(found["position"])
+
+    def page(self, *, dataset: str | None, status: str | None, before: int | None, limit: int) -> list[Document]:
+        """At most `limit` documents, the last received first, from before a `received_position`."""
+        assert limit > 0, "to MongoDB, 0 means all"
+        wanted: Document = {}
+        if dataset is not None:
+            wanted["dataset"] = dataset
+        if status is not None:
+            wanted["status"] = status
+        if before is not None:
+            wanted["received_position"] = {"$lt": before}
+        with _unavailable_as_error(self._database):
+            return list(self._collection.find(wanted).sort("received_position", DESCENDING).limit(limit))
+
+    def digest(self) -> str:
+        """SHA-256 over all documents in the order of their ids, each a line of canonical JSON.
+
+        Reads in pages: no process holds the whole view, and no single answer has to beat the socket's time limit.
+        """
+        digest = hashlib.sha256()
+        wanted: Document = {}
+        with _unavailable_as_error(self._database):
+            while page := list(self._collection.find(wanted).sort("_id", ASCENDING).limit(DIGEST_PAGE_DOCUMENTS)):
+                for document in page:
+                    line = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+                    digest.update(line.encode() + b"\n")
+                wanted = {"_id": {"$gt": page[-1]["_id"]}}
+        return digest.hexdigest()
+
+    def drop(self) -> None:
+        """Forget the generation."""
+        with _unavailable_as_error(self._database):
+            self._database[POSITIONS].delete_one({"_id": self._key})
+            self._collection.drop()
+
+    def _replace_older(self, documents: Sequence[Document], *, upsert: bool) -> list[Document]:
+        """Replace what stands with a lower version; what was refused because its id is taken."""
+        if not documents:
+            return []
+        requests = [
+            ReplaceOne({"_id": document["_id"], "version": {"$lt": document["version"]}}, document, upsert=upsert)
+            for document in documents
+        ]
+        try:
+            self._collection.bulk_write(requests, ordered=False)
+        except BulkWriteError as error:
+            failures = error.details["writeErrors"]
+            if error.details["writeConcernErrors"] or any(failed["code"] != DUPLICATE_KEY for failed in failures):
+                raise
+            return [documents[failed["index"]] for failed in failures]
+        return []
+
+
+@contextmanager
+def _unavailable_as_error(database: Database[Document]) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionFailure, ExecutionTimeout) as error:
+        addresses = ", ".join(
+            f"{host}:{port}" for host, port in sorted(database.client.topology_description.server_descriptions())
+        )
+        raise PartUnavailableError(
+            f"MongoDB at {addresses} cannot be reached ({str(error).split(',')[0]}).",
+            "Status views wait for it; uploads and loading go on.",
+        ) from error

@@ -1,0 +1,157 @@
+"""A whole ledger for tests and benchmarks: `ledger up` in a home of its own, driven as a user drives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psycopg2
+
+START_SECONDS_MAX = 120.0
+STOP_SECONDS_MAX = 60.0
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that the user whom PostgreSQL runs as can enter, which pytest's own is not for root."""
+    folder = Path(tempfile.mkdtemp(prefix="ledger-test-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Stack:
+    """`ledger up` as a child process, its command line, its HTTP door and its database."""
+
+    def __init__(self, home: Path, environment: Mapping[str, str] | None = None, *, workers: int = 2) -> None:
+        self.home = home
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LEDGER_", "CELERY_"))}
+        self.environment = {**inherited, **(environment or {}), "LEDGER_HOME": str(home)}
+        self._workers = workers
+        self._up: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it serves."""
+        command = [sys.executable, "-m", "api.cli.main", "up", "--port", "0", "--workers", str(self._workers)]
+        with open(self.home.with_suffix(".up.log"), "ab") as log:
+            self._up = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self.state().get("url"):
+            assert self._up.poll() is None, self.home.with_suffix(".up.log").read_text()
+            assert time.monotonic() < deadline, "the ledger does not start"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop as Ctrl-C does."""
+        if self._up is not None:
+            self._up.send_signal(signal.SIGINT)
+            self._up.wait(STOP_SECONDS_MAX)
+            self._up = None
+
+    def kill_everything(self) -> None:
+        """What a power cut does: kill -9 to the supervisor and every process that it runs."""
+        assert self._up is not None
+        pids = [*self.state()["pids"].values(), self._up.pid]
+        for pid in pids:
+            for victim in [*children(pid), pid]:
+                _kill(victim)
+        self._up.wait(STOP_SECONDS_MAX)
+        self._up = None
+
+    def kill(self, name: str) -> None:
+        """kill -9 one process and its children; the supervisor starts it again."""
+        pid = self.state()["pids"][name]
+        for victim in [pid, *children(pid)]:
+            _kill(victim)
+
+    def state(self) -> dict[str, Any]:
+        """Who serves the home: url, pids and ports."""
+        try:
+            state: dict[str, Any] = json.loads((self.home / "ledger.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return state
+
+    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run the command line; look at its exit code and output."""
+        command = [sys.executable, "-m", "api.cli.main", *arguments]
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=600, **options
+        )
+
+    def json(self, *arguments: str, **options: Any) -> Any:
+        """Run a command that succeeds, with --json: what it prints."""
+        result = self.run(*arguments, "--json", **options)
+        assert result.returncode == 0, result.stderr + result.stdout
+        return json.loads(result.stdout)
+
+    @property
+    def key(self) -> str:
+        """The admin key."""
+        return (self.home / "secrets" / "admin.key").read_text().strip()
+
+    def http(self, *, key: str | None = None) -> httpx2.Client:
+        """The HTTP door, with the admin key unless another is given."""
+        headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
+        return httpx2.Client(base_url=self.state()["url"], headers=headers, timeout=120, trust_env=False)
+
+    def database_url(self) -> str:
+        """Where PostgreSQL is, for psycopg2."""
+        password = (self.home / "secrets" / "postgresql.password").read_text().strip()
+        return f"postgresql://ledger:{password}@127.0.0.1:{self.state()['ports']['postgresql']}/ledger"
+
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        connection = psycopg2.connect(self.database_url())
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(statement, parameters or None)
+                return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            connection.close()
+
+    def wait(self, task_id: str, *statuses: str, seconds_max: float = 120.0) -> dict[str, Any]:
+        """Wait until a task has one of the statuses; the task then."""
+        deadline = time.monotonic() + seconds_max
+        with self.http() as http:
+            while True:
+                task: dict[str, Any] = http.get(f"/task/{task_id}").json()
+                if task["status"] in (statuses or ("Completed", "Failed")):
+                    return task
+                assert time.monotonic() < deadline, task
+                time.sleep(0.1)
+
+
+def children(pid: int) -> list[int]:
+    """All descendants of a process that there are now."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [descendant for child in found for descendant in (int(child), *children(int(child)))]
+
+
+def memory_peak_bytes(pid: int) -> int:
+    """The most memory that a process has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) << 10
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
