@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ledger.domain.fiscal_calendar import FiscalCalendar
 
 MEBIBYTE = 1 << 20
 
@@ -72,14 +74,12 @@ class Settings(BaseSettings):
     published_max: int = Field(default=256, gt=0, description="Most unanswered messages at the broker.")
     lock_seconds_max: float = Field(default=30.0, gt=0, description="Longest wait for a lock in the database.")
 
-    @field_validator("time_zone")
-    @classmethod
-    def _zone_exists(cls, value: str) -> str:
-        ZoneInfo(value)
-        return value
-
     @model_validator(mode="after")
-    def _limits_agree(self) -> Settings:
+    def _settings_agree(self) -> Settings:
+        try:
+            FiscalCalendar.parse(self.fiscal_year_start, self.time_zone)
+        except ZoneInfoNotFoundError as error:
+            raise ValueError(f"time_zone {self.time_zone!r} is no time zone") from error
         if self.record_bytes_max > 256 * MEBIBYTE:
             raise ValueError("record_bytes_max above 256 MiB does not fit a worker's memory")
         return self

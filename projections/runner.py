@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 STATUS = "status"
 BATCH_EVENTS = 1_000
 IDLE_SECONDS_MAX = 1.0
+# Events of a load come in quick succession: a moment's rest lets several share one batch.
+GATHER_SECONDS = 0.05
 PAUSE_SECONDS_MAX = 10.0
 
 
@@ -78,6 +80,8 @@ def run(ledger: Ledger, database: Database[Document], stop: StopSignal) -> None:
                 count = apply_batch(ledger, store)
                 telemetry.PROJECTION_LAG.set(ledger.position() - store.position(), {telemetry.VIEW: STATUS})
                 pause_seconds = 0.0
+                if count < BATCH_EVENTS:
+                    stop.wait(GATHER_SECONDS)
                 if count == 0:
                     listener.wait(IDLE_SECONDS_MAX)
             except PartUnavailableError as error:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,12 @@ class Stack:
 
     def start(self) -> None:
         """Start, and wait until it serves."""
+        stale = self.state()  # who was killed had no time to take back that it serves
         command = [sys.executable, "-m", "api.cli.main", "up", "--port", "0", "--workers", str(self._workers)]
         with open(self.home.with_suffix(".up.log"), "ab") as log:
             self._up = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + START_SECONDS_MAX
-        while not self.state().get("url"):
+        while not self.state().get("url") or self.state() == stale:
             assert self._up.poll() is None, self.home.with_suffix(".up.log").read_text()
             assert time.monotonic() < deadline, "the ledger does not start"
             time.sleep(0.1)
@@ -151,7 +152,5 @@ def memory_peak_bytes(pid: int) -> int:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -17,7 +17,7 @@ from api.cli.output import ERRORS, print_json, say, sentence_of
 from ledger.domain.words import FINISHED, OnDuplicate
 from ledger.settings import Settings
 
-POLL_SECONDS_MIN = 0.05
+POLL_SECONDS_MIN = 0.1
 POLL_SECONDS_MAX = 1.0
 POLL_SHARE = 0.02
 STANDARD_INPUT = "-"

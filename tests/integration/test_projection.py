@@ -1,0 +1,255 @@
+"""The status view on real PostgreSQL and a real MongoDB-protocol server: followed, interrupted, rebuilt."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pymongo.database import Database
+
+from api.embedded.home import Home
+from api.embedded.parts import MongoDBServer, embedded_parts
+from api.embedded.postgresql import PostgreSQL
+from api.embedded.supervisor import Supervisor
+from ledger.application import Arrival, Ledger
+from ledger.domain.base import Stamp
+from ledger.domain.filejob import FileJob
+from ledger.domain.words import OnDuplicate, Stage
+from ledger.errors import ConflictError
+from ledger.settings import Settings
+from projections import runner, status
+from projections.rebuild import rebuild
+from projections.runner import STATUS, apply_batch, live_store
+from projections.status import fold_all
+from projections.view_store import ViewStore, connect, live_generation
+from tests.stack import open_folder
+
+STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1")
+Parts = tuple[Ledger, str]
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[Parts]:
+    """A ledger on PostgreSQL, and the URL of a MongoDB-protocol server without a database's name."""
+    with open_folder() as folder:
+        home = Home(folder / "home")
+        with Supervisor(home, threading.Event()) as supervisor:
+            ports = home.choose_ports({"postgresql": 0, "mongodb": 0})
+            supervisor.start(embedded_parts(home, ports), ports)
+            ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url))
+            ledger.prepare()
+            yield ledger, MongoDBServer(home, ports["mongodb"]).url_of("NAME")
+            ledger.engine.dispose()
+
+
+@pytest.fixture
+def ledger(parts: Parts) -> Ledger:
+    return parts[0]
+
+
+@pytest.fixture
+def views(parts: Parts) -> Database[dict[str, Any]]:
+    """A database of views that nobody used before: its view begins at the start of the log."""
+    return connect(parts[1].replace("NAME", f"views_{uuid4().hex}"))
+
+
+def arrival(content: str = "", dataset: str = "payments") -> Arrival:
+    digest = content or uuid4().hex * 2
+    return Arrival(uuid4(), digest, 110, "payments.csv", "text/csv", dataset)
+
+
+def receive(ledger: Ledger, count: int) -> list[UUID]:
+    arrivals = [arrival() for _ in range(count)]
+    answers = ledger.receive(arrivals, STAMP, door="http", on_duplicate=OnDuplicate.RETURN)
+    return [answer.job_id for answer in answers]
+
+
+def fail(ledger: Ledger, job_id: UUID) -> None:
+    job = ledger.job(job_id)
+    job.fail(STAMP, stage=Stage.PLAN, chunk=None, attempt=1, error={"code": "x", "message": "m", "remedy": "r"})
+    ledger.save(job)
+
+
+def catch_up(ledger: Ledger, store: ViewStore) -> None:
+    while apply_batch(ledger, store):
+        pass
+
+
+def test_the_view_tells_every_job_as_its_events_do(ledger: Ledger, views: Database[dict[str, Any]]) -> None:
+    jobs = receive(ledger, 30)
+    for job_id in jobs[::3]:
+        fail(ledger, job_id)
+    store = live_store(views)
+    catch_up(ledger, store)
+    assert store.position() == ledger.position()
+    for job_id in jobs:
+        assert store.document(str(job_id)) == fold_all(ledger.events_of(job_id))
+
+
+def test_a_crash_before_the_position_is_written_changes_nothing(
+    ledger: Ledger, views: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(ledger, 5)
+    store = live_store(views)
+    catch_up(ledger, store)
+    digest, position = store.digest(), store.position()
+    jobs = receive(ledger, 5)
+    fail(ledger, jobs[0])
+
+    class CrashError(Exception):
+        pass
+
+    real = ViewStore.write
+
+    def write_documents_only(self: ViewStore, documents: Any, position: int) -> None:
+        real(self, documents, self.position())
+        raise CrashError
+
+    monkeypatch.setattr(ViewStore, "write", write_documents_only)
+    with pytest.raises(CrashError):
+        apply_batch(ledger, store)
+    assert store.position() == position
+    monkeypatch.undo()
+    catch_up(ledger, store)
+    assert store.digest() != digest
+    assert rebuild(ledger, views, STATUS).equal is True
+
+
+def test_an_event_that_cannot_be_folded_stops_the_view_and_is_never_skipped(
+    ledger: Ledger, views: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = live_store(views)
+    catch_up(ledger, store)
+    position = store.position()
+    fail(ledger, receive(ledger, 1)[0])
+    monkeypatch.delitem(status.RULES, FileJob.Failed)
+    with pytest.raises(KeyError):
+        runner.run(ledger, views, threading.Event())
+    assert store.position() == position
+
+
+def test_a_rebuild_gives_the_same_content_and_switches(ledger: Ledger, views: Database[dict[str, Any]]) -> None:
+    receive(ledger, 20)
+    catch_up(ledger, live_store(views))
+    before = live_generation(views, STATUS)
+    rebuilt = rebuild(ledger, views, STATUS)
+    assert rebuilt.equal is True
+    assert live_generation(views, STATUS) == rebuilt.generation > before
+    assert live_store(views).digest() == rebuilt.digest
+
+
+def test_a_rebuild_finds_out_that_the_old_view_had_drifted(ledger: Ledger, views: Database[dict[str, Any]]) -> None:
+    job_id = receive(ledger, 3)[0]
+    store = live_store(views)
+    catch_up(ledger, store)
+    views[f"{STATUS}_{store.generation}"].update_one({"_id": str(job_id)}, {"$set": {"rows_loaded": 99}})
+    rebuilt = rebuild(ledger, views, STATUS)
+    assert rebuilt.equal is False
+    document = live_store(views).document(str(job_id))
+    assert document is not None
+    assert document["rows_loaded"] == 0
+
+
+def test_a_rebuild_from_a_dropped_view_tells_the_same(ledger: Ledger, views: Database[dict[str, Any]]) -> None:
+    receive(ledger, 10)
+    store = live_store(views)
+    catch_up(ledger, store)
+    digest = store.digest()
+    store.drop()
+    catch_up(ledger, live_store(views))
+    assert live_store(views).digest() == digest
+
+
+def test_readers_see_a_whole_view_while_it_is_rebuilt_and_events_come_in(
+    ledger: Ledger, views: Database[dict[str, Any]]
+) -> None:
+    jobs = receive(ledger, 10)
+    catch_up(ledger, live_store(views))
+    stop = threading.Event()
+
+    def read() -> int:
+        reads = 0
+        while not stop.is_set() or reads == 0:
+            for job_id in jobs:
+                assert live_store(views).document(str(job_id)) is not None
+            reads += 1
+        return reads
+
+    with ThreadPoolExecutor(3) as pool:
+        reader = pool.submit(read)
+        projector = pool.submit(runner.run, ledger, views, stop)
+        try:
+            for _ in range(3):
+                receive(ledger, 5)
+                rebuild(ledger, views, STATUS)
+        finally:
+            stop.set()
+        projector.result()
+        assert reader.result() > 0
+    catch_up(ledger, live_store(views))
+    assert rebuild(ledger, views, STATUS).equal is True
+
+
+def test_no_follower_passes_over_an_event_however_many_write(ledger: Ledger) -> None:
+    start = ledger.position()
+    done = threading.Event()
+    seen: list[int] = []
+
+    def follow() -> None:
+        position = start
+        while True:
+            finished = done.is_set()
+            events = ledger.events_after(position, 7)
+            seen.extend(logged.position for logged in events)
+            if events:
+                position = events[-1].position
+            elif finished:
+                return
+
+    with ThreadPoolExecutor(9) as pool:
+        follower = pool.submit(follow)
+        written = [pool.submit(receive, ledger, 2) for _ in range(60)]
+        jobs = [job_id for future in written for job_id in future.result()]
+        done.set()
+        follower.result()
+    assert len(jobs) == 120
+    assert len(seen) == len(set(seen)) == 120
+
+
+def test_the_same_bytes_received_at_once_are_one_job(ledger: Ledger) -> None:
+    content = uuid4().hex * 2
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(
+            pool.map(
+                lambda _: ledger.receive([arrival(content)], STAMP, door="http", on_duplicate=OnDuplicate.RETURN)[0],
+                range(16),
+            )
+        )
+    assert len({answer.job_id for answer in answers}) == 1
+    assert sum(not answer.duplicate for answer in answers) == 1
+    with pytest.raises(ConflictError, match="received the bytes"):
+        ledger.receive([arrival(), arrival(content)], STAMP, door="http", on_duplicate=OnDuplicate.REJECT)
+
+
+def test_a_refused_upload_leaves_no_job_of_it(ledger: Ledger) -> None:
+    content, position = uuid4().hex * 2, ledger.position()
+    ledger.receive([arrival(content)], STAMP, door="http", on_duplicate=OnDuplicate.RETURN)
+    other = arrival()
+    with pytest.raises(ConflictError):
+        ledger.receive([other, arrival(content)], STAMP, door="http", on_duplicate=OnDuplicate.REJECT)
+    assert ledger.position() > position
+    assert not ledger.events_of(other.job_id)
+
+
+def test_bytes_whose_job_failed_for_good_may_come_again(ledger: Ledger) -> None:
+    content = uuid4().hex * 2
+    first = ledger.receive([arrival(content)], STAMP, door="http", on_duplicate=OnDuplicate.RETURN)[0]
+    fail(ledger, first.job_id)
+    again = ledger.receive([arrival(content)], STAMP, door="http", on_duplicate=OnDuplicate.RETURN)[0]
+    assert not again.duplicate
+    assert again.job_id != first.job_id
