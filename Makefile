@@ -6,32 +6,35 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
 
 .PHONY: run test lint bench clean help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
-$(INSTALLED): pyproject.toml constraints.txt
+# Two sets: what running needs, and what testing needs besides.
+$(VENV)/.installed-to-run: EXTRAS := embedded
+$(VENV)/.installed-to-test: EXTRAS := embedded,server,dev
+$(VENV)/.installed-to-run $(VENV)/.installed-to-test: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[embedded,server,dev]'
-	@touch $(INSTALLED)
+	@echo 'Installing into $(VENV) (the first time takes a minute or two) ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
 
-run: $(INSTALLED)
+run: $(VENV)/.installed-to-run
 	@$(BIN)/ledger up --demo
 
-test: $(INSTALLED)
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-to-test
+	@$(BIN)/python -m pytest
 
-lint: $(INSTALLED)
+lint: $(VENV)/.installed-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)
+bench: $(VENV)/.installed-to-test
 	$(BIN)/python -m bench.ingest
 
 clean:

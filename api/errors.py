@@ -24,6 +24,7 @@ from ledger.errors import (
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 5
+SEE_DESCRIPTION = "/api/v1/openapi.json describes what can be asked."
 
 
 class UnauthorizedError(LedgerError):
@@ -88,7 +89,7 @@ def add_handlers(app: FastAPI) -> None:
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = HTTPStatus(error.status_code)
-        return problem(status, status.name.lower(), str(error.detail))
+        return problem(status, status.name.lower(), str(error.detail), SEE_DESCRIPTION)
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -96,7 +97,7 @@ def add_handlers(app: FastAPI) -> None:
             {"where": ".".join(str(part) for part in found["loc"]), "what": found["msg"]} for found in error.errors()
         ]
         detail = "; ".join(f"{found['where']}: {found['what']}" for found in errors)
-        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=errors)
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, SEE_DESCRIPTION, errors=errors)
 
     async def of_ours(request: Request, error: Exception) -> Response:
         log.error("unexpected error", exc_info=error, extra={"action": "request_crashed"})

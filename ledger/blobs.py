@@ -48,7 +48,7 @@ class BlobStore(Protocol):
         """Start a blob."""
 
     def read(self, sha256: str, start: int, size: int) -> bytes:
-        """Up to `size` bytes from `start`. Raises NotFoundError."""
+        """Up to `size` bytes from `start`. Raises NotFoundError, PartUnavailableError."""
 
     def check(self) -> None:
         """Raise PartUnavailableError unless blobs can be kept now."""
@@ -134,6 +134,10 @@ class FolderBlobStore:
                 return os.pread(file.fileno(), size, start)
         except FileNotFoundError:
             raise NotFoundError(f"The blob store has no blob {sha256}.") from None
+        except OSError as error:
+            raise PartUnavailableError(
+                f"The blob store {self._folder} cannot be read: {error.strerror}.", "Repair the folder, then try again."
+            ) from error
 
     def check(self) -> None:
         """Write, sync and remove a small file."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import boto3
 from botocore.config import Config
@@ -93,20 +93,28 @@ class _S3BlobWriter:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        try:
+        with _full_disk_as_error():
             self._spool.write(data)
-        except OSError as error:
-            raise PartUnavailableError(
-                f"The upload cannot be spooled to disk: {error.strerror}.", "Free some space and send it again."
-            ) from error
         self._hash.update(data)
         self.size += len(data)
 
     def finish(self) -> str:
         sha256 = self._hash.hexdigest()
-        self._spool.flush()
+        with _full_disk_as_error():
+            self._spool.flush()
         self._store.upload(self._spool.name, sha256)
         return sha256
 
     def abort(self) -> None:
-        self._spool.close()
+        with suppress(OSError):  # closing once more tries to write what a full disk did not take; it goes anyway
+            self._spool.close()
+
+
+@contextmanager
+def _full_disk_as_error() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PartUnavailableError(
+            f"The upload cannot be spooled to disk: {error.strerror}.", "Free some space and send it again."
+        ) from error

@@ -44,6 +44,11 @@ def lock(session: Session, name: str) -> None:
     session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
 
 
+def lock_at_once(session: Session, name: str) -> bool:
+    """Hold the lock of that name until the transaction ends, if nobody has it; whether that is so."""
+    return bool(session.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": lock_key(name)}).scalar())
+
+
 def lock_job(session: Session, job_id: UUID) -> None:
     """Be the only one who decides about a job until the transaction ends."""
     lock(session, f"job {job_id}")

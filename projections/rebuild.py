@@ -14,10 +14,11 @@ from typing import Any
 from pymongo.database import Database
 
 from ledger.application import Ledger
-from ledger.errors import InvalidRequestError
+from ledger.database import lock_at_once
+from ledger.errors import ConflictError, InvalidRequestError
 from projections.runner import STATUS, apply_batch, live_store
 from projections.status import Document
-from projections.view_store import ViewStore, new_generation, switch
+from projections.view_store import ViewStore, generations, new_generation, switch
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,22 @@ def rebuild(
 
     Raises:
         InvalidRequestError: there is no view of that name.
+        ConflictError: it is being rebuilt already.
     """
     if view not in VIEWS:
         raise InvalidRequestError(f"There is no view {view!r}.", f"The views are: {', '.join(VIEWS)}.")
+    with ledger.transaction() as session:
+        if not lock_at_once(session, f"rebuild {view}"):
+            raise ConflictError(f"The view {view!r} is being rebuilt already.", "Wait until that is done.")
+        return _rebuild(ledger, database, view, on_progress or (lambda events, position: None))
+
+
+def _rebuild(
+    ledger: Ledger, database: Database[Document], view: str, on_progress: Callable[[int, int], None]
+) -> Rebuilt:
     old = live_store(database)
+    for abandoned in generations(database, view) - {old.generation}:
+        ViewStore(database, view, abandoned).drop()
     new = ViewStore(database, view, new_generation(database, view))
     new.prepare()
     events = 0
@@ -63,8 +76,7 @@ def rebuild(
     for _ in range(COMPARE_ATTEMPTS):
         while count := apply_batch(ledger, new):
             events += count
-            if on_progress is not None:
-                on_progress(events, new.position())
+            on_progress(events, new.position())
         while apply_batch(ledger, old, until=new.position()):
             pass
         digest, digest_before = new.digest(), old.digest()

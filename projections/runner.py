@@ -27,7 +27,7 @@ STATUS = "status"
 BATCH_EVENTS = 1_000
 IDLE_SECONDS_MAX = 1.0
 # Events of a load come in quick succession: a moment's rest lets several share one batch.
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.1
 PAUSE_SECONDS_MAX = 10.0
 
 
@@ -78,12 +78,13 @@ def run(ledger: Ledger, database: Database[Document], stop: StopSignal) -> None:
             try:
                 store = live_store(database)
                 count = apply_batch(ledger, store)
-                telemetry.PROJECTION_LAG.set(ledger.position() - store.position(), {telemetry.VIEW: STATUS})
                 pause_seconds = 0.0
-                if count < BATCH_EVENTS:
-                    stop.wait(GATHER_SECONDS)
-                if count == 0:
-                    listener.wait(IDLE_SECONDS_MAX)
+                if count == BATCH_EVENTS:
+                    telemetry.PROJECTION_LAG.set(ledger.position() - store.position(), {telemetry.VIEW: STATUS})
+                    continue
+                telemetry.PROJECTION_LAG.set(0, {telemetry.VIEW: STATUS})
+                listener.wait(IDLE_SECONDS_MAX)
+                stop.wait(GATHER_SECONDS)
             except PartUnavailableError as error:
                 pause_seconds = min(PAUSE_SECONDS_MAX, pause_seconds * 2 or 0.5)
                 log.warning("the status view waits: %s", error, extra={"action": "projection_waits"})

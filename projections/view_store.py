@@ -1,12 +1,13 @@
 """The MongoDB side of a disposable view: documents guarded by version, and the view's position beside them.
 
 Rules:
-1. A view is a set of documents with an `_id` and a growing `version`. A write replaces a document only if none
-   stands there or the standing one has a lower version, so applying a batch twice, or an old one late, changes
-   nothing.
-2. The position of a view is written after its documents, forgotten before them, and only grows: wherever a crash
+1. A view is a set of documents, each with an `_id`, a growing `version`, and the `received_position` where its story
+   begins in the log: an integer that never changes and that no other document has.
+2. A write replaces a document only if none stands there or the standing one has a lower version, so applying a
+   batch twice, or an old one late, changes nothing.
+3. The position of a view is written after its documents, forgotten before them, and only grows: wherever a crash
    falls, the position never claims documents that are not there.
-3. Generations of a view (`status_1`, `status_2`) live side by side; one document says which is live, so a switch
+4. Generations of a view (`status_1`, `status_2`) live side by side; one document says which is live, so a switch
    is one write.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,7 +32,11 @@ Document = dict[str, Any]
 VIEWS = "views"
 POSITIONS = "positions"
 DIGEST_PAGE_DOCUMENTS = 1_000
+PAGE_INDEXES = (["received_position"], ["dataset", "received_position"], ["status", "received_position"])
 MILLISECONDS_MAX = {"serverSelectionTimeoutMS": 2_000, "connectTimeoutMS": 2_000, "socketTimeoutMS": 5_000}
+
+# pymongo's messages go on with its settings and its picture of all servers.
+END_OF_REASON = re.compile(r" \(configured timeouts|, Timeout: ")
 
 # "Duplicate key": https://www.mongodb.com/docs/manual/reference/error-codes/
 DUPLICATE_KEY = 11000
@@ -54,13 +60,17 @@ def live_generation(database: Database[Document], name: str) -> int:
     return 0 if found is None else int(found["live"])
 
 
-def new_generation(database: Database[Document], name: str) -> int:
-    """A number above the live generation and above every generation of the view that left something behind."""
+def generations(database: Database[Document], name: str) -> set[int]:
+    """Every generation of a view that left something behind."""
     with _unavailable_as_error(database):
         keys = [*database.list_collection_names(), *(str(found["_id"]) for found in database[POSITIONS].find())]
     parts = [key.rpartition("_") for key in keys]
-    known = [int(number) for view, _, number in parts if view == name and number.isdecimal()]
-    return max([live_generation(database, name), *known]) + 1
+    return {int(number) for view, _, number in parts if view == name and number.isdecimal()}
+
+
+def new_generation(database: Database[Document], name: str) -> int:
+    """A number above the live generation and above every generation of the view that left something behind."""
+    return max(live_generation(database, name), *generations(database, name), 0) + 1
 
 
 def switch(database: Database[Document], name: str, generation: int) -> None:
@@ -80,9 +90,10 @@ class ViewStore:
         self._collection = database[self._key]
 
     def prepare(self) -> None:
-        """Make the index that pages need, if it is not there."""
+        """Make the indexes that pages need, those that are not there."""
         with _unavailable_as_error(self._database):
-            self._collection.create_index("received_position")
+            for fields in PAGE_INDEXES:
+                self._collection.create_index(fields)
 
     def documents(self, ids: Sequence[str]) -> dict[str, Document]:
         """The documents with these ids, by id."""
@@ -124,18 +135,19 @@ class ViewStore:
             return list(self._collection.find(wanted).sort("received_position", DESCENDING).limit(limit))
 
     def digest(self) -> str:
-        """SHA-256 over all documents in the order of their ids, each a line of canonical JSON.
+        """SHA-256 over all documents in the order in which they were received, each a line of canonical JSON.
 
         Reads in pages: no process holds the whole view, and no single answer has to beat the socket's time limit.
         """
         digest = hashlib.sha256()
         wanted: Document = {}
+        order = "received_position"
         with _unavailable_as_error(self._database):
-            while page := list(self._collection.find(wanted).sort("_id", ASCENDING).limit(DIGEST_PAGE_DOCUMENTS)):
+            while page := list(self._collection.find(wanted).sort(order, ASCENDING).limit(DIGEST_PAGE_DOCUMENTS)):
                 for document in page:
                     line = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
                     digest.update(line.encode() + b"\n")
-                wanted = {"_id": {"$gt": page[-1]["_id"]}}
+                wanted = {order: {"$gt": page[-1][order]}}
         return digest.hexdigest()
 
     def drop(self) -> None:
@@ -167,10 +179,11 @@ def _unavailable_as_error(database: Database[Document]) -> Iterator[None]:
     try:
         yield
     except (ConnectionFailure, ExecutionTimeout) as error:
+        reason = END_OF_REASON.split(str(error))[0]
         addresses = ", ".join(
             f"{host}:{port}" for host, port in sorted(database.client.topology_description.server_descriptions())
         )
         raise PartUnavailableError(
-            f"MongoDB at {addresses} cannot be reached ({str(error).split(',')[0]}).",
+            f"MongoDB at {addresses} does not answer: {reason}.",
             "Status views wait for it; uploads and loading go on.",
         ) from error

@@ -57,19 +57,18 @@ class Dispatcher:
         self._ledger = ledger
         self._settings = settings
 
-    def follow(self) -> int:
-        """Write down the work of the next events in the log; how many events there were."""
+    def follow(self) -> tuple[int, int]:
+        """Write down the work of the next events in the log: how many events there were, and pieces of work."""
         with self._ledger.transaction() as session:
             position = self._locked_position(session)
             events = self._ledger.events_after(position, BATCH_EVENTS)
-            for logged in events:
-                self._add_work(session, logged.event)
+            pieces = sum(self._add_work(session, logged.event) for logged in events)
             if events:
                 session.execute(
                     text("UPDATE work.positions SET position = :position WHERE name = :name"),
                     {"name": NAME, "position": events[-1].position},
                 )
-        return len(events)
+        return len(events), pieces
 
     def publish(self) -> int:
         """Send messages for work that is due; how many were sent.
@@ -102,10 +101,17 @@ class Dispatcher:
     def run(self, stop: threading.Event) -> None:
         """Follow and publish until told to stop."""
         listener = LogListener(self._ledger.engine)
+        publish_at_seconds = 0.0
         try:
             while not stop.is_set():
                 try:
-                    if self.follow() + self.publish() == 0:
+                    events, pieces = self.follow()
+                    # Most events ask for no work, and what is due by time alone is looked for twice a second.
+                    if pieces or time.monotonic() >= publish_at_seconds:
+                        while self.publish() == BATCH_MESSAGES:
+                            pass
+                        publish_at_seconds = time.monotonic() + IDLE_SECONDS_MAX
+                    if events < BATCH_EVENTS:
                         listener.wait(IDLE_SECONDS_MAX)
                 except (PartUnavailableError, BrokerError, OSError) as error:
                     log.warning("the dispatcher waits: %s", error, extra={"action": "dispatcher_waits"})
@@ -123,9 +129,9 @@ class Dispatcher:
         ).scalar_one()
         return int(found)
 
-    def _add_work(self, session: Session, event: LedgerEvent) -> None:
+    def _add_work(self, session: Session, event: LedgerEvent) -> int:
         if not isinstance(event, FileJob.Event) or type(event) not in WORK_OF:
-            return
+            return 0
         stage, pieces = WORK_OF[type(event)](event)
         session.execute(
             text(
@@ -140,6 +146,7 @@ class Dispatcher:
                 "pieces": pieces,
             },
         )
+        return pieces
 
     def _room(self, session: Session) -> int:
         unanswered = session.execute(

@@ -193,17 +193,18 @@ def _refusal(
 def _locate(data: bytes, dialect: Dialect, line_copied: int) -> tuple[int, int]:
     """The record and the last physical line of it within a chunk, for a line as COPY counts them.
 
-    COPY counts the physical lines that it was sent, and blank lines were not.
+    COPY was not sent the blank lines. Within quotes it counts newlines only once a record has shown it that lines
+    end with them alone, and carriage returns before that and in a file of Windows line ends.
     """
     if not dialect.quoting:
         return line_copied, line_copied
-    records = lines = blank_lines = 0
+    records = lines = counted = 0
     for fields in read_records(data.decode(dialect.encoding), dialect.delimiter, dialect.quote):
         lines += 1 + sum(text.count("\n") for text in fields)
         if fields:
             records += 1
-        else:
-            blank_lines += 1
-        if lines - blank_lines >= line_copied:
+            newline = "\n" if records > 1 and dialect.line_end == "\n" else "\r"
+            counted += 1 + sum(text.count(newline) for text in fields)
+        if counted >= line_copied:
             break
     return records, lines

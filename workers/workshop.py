@@ -103,7 +103,8 @@ def _carry_through(workshop: Workshop, procedure: Procedure, work: Work) -> str:
         log.warning("%s", lost, extra={"action": "lease_lost", **where})
         return "lease_lost"
     except (FileRefusedError, CountsDoNotCloseError) as error:
-        log.info("%s", error, extra={"action": "file_failed", **where})
+        # Only the code: the message, which the Failed event keeps for the sender, may quote the file.
+        log.info("the file cannot be loaded: %s", error.code, extra={"action": "file_failed", **where})
         return _fail_or_give_back(workshop, work, error)
     except LedgerError as error:
         log.warning("%s", error, extra={"action": "work_given_back", **where})

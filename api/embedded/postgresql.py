@@ -45,6 +45,7 @@ SETTINGS = {
     "checkpoint_timeout": "15min",
     "wal_compression": "off",
     # A statement that fails names the record that it failed on: that is for the Failed event, not for a log.
+    "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
     "fsync": "on",

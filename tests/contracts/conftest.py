@@ -36,13 +36,20 @@ EMBEDDED = ["nx-27017", *(["secantusdb"] if SECANTUS else [])]
 SERVERS = [*EMBEDDED, *(["mongod"] if MONGODB_URL else [])]
 
 
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, 0))
+        return int(listener.getsockname()[1])
+
+
 @dataclass
 class ServerProcess:
     """A server on a folder and a port of its own, which can be killed and started again."""
 
     kind: str
     folder: Path
-    port: int = field(default_factory=lambda: free_port())
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -68,7 +75,9 @@ class ServerProcess:
         return self.folder / "server.pid"
 
     def url(self, database: str) -> str:
-        return f"mongodb://{LOOPBACK}:{self.port}/{database}?directConnection=true"
+        """Where pymongo finds a database, with the patience of a busy machine."""
+        options = "directConnection=true&serverSelectionTimeoutMS=5000&socketTimeoutMS=60000"
+        return f"mongodb://{LOOPBACK}:{self.port}/{database}?{options}"
 
     def start(self) -> None:
         """Start and wait until a ping is answered."""
@@ -144,13 +153,6 @@ def answers(url: str) -> bool:
         return bool(client.admin.command("ping")["ok"] == 1)
     client.close()
     return False
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

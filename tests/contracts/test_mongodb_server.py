@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 from celery import Celery, states
+from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
+from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from ledger.errors import PartUnavailableError
 from projections.view_store import Document, ViewStore, connect
@@ -67,6 +69,41 @@ def write_until_killed(server: Any, store: ViewStore, view_document: MakeDocumen
     return position
 
 
+class KillBefore(CommandListener):
+    """Kills a server just before a command on a collection is sent to it."""
+
+    def __init__(self, server: Any, command: str, collection: str) -> None:
+        self.server, self.command, self.collection = server, command, collection
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command.get(self.command) == self.collection:
+            self.server.kill()
+
+    def succeeded(self, event: object) -> None:
+        """Nothing to do."""
+
+    def failed(self, event: object) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.parametrize(("command", "collection"), [("update", "positions"), ("drop", "status_1")])
+def test_a_crash_never_leaves_a_position_without_its_documents(
+    killable_server: Any, view_document: MakeDocument, command: str, collection: str
+) -> None:
+    listener = KillBefore(killable_server, command, collection)
+    client: MongoClient[Document] = MongoClient(killable_server.url("ledger"), event_listeners=[listener])
+    store = ViewStore(connect(killable_server.url("ledger")), "status", 1)
+    doomed = ViewStore(client["ledger"], "status", 1)
+    document = view_document(1)
+    if command == "drop":
+        store.write([document], 5)
+    with pytest.raises(PartUnavailableError):
+        doomed.drop() if command == "drop" else doomed.write([document], 5)
+    killable_server.start()
+    assert store.position() == 0
+    assert store.document(document["_id"]) == document
+
+
 def test_an_orderly_stop_loses_nothing(killable_server: Any, view_document: MakeDocument) -> None:
     store = ViewStore(connect(killable_server.url("ledger")), "status", 1)
     store.prepare()
@@ -81,23 +118,24 @@ def test_a_client_goes_on_after_its_server_came_back(killable_server: Any, view_
     store = ViewStore(connect(killable_server.url("ledger")), "status", 1)
     store.write([view_document(1)], 1)
     killable_server.kill()
-    with pytest.raises(PartUnavailableError, match="MongoDB at 127.0.0.1"):
+    with pytest.raises(PartUnavailableError, match=r"MongoDB at 127\.0\.0\.1"):
         store.position()
     killable_server.start()
     assert store.position() == 1
 
 
 def test_a_server_that_stops_answering_is_reported(killable_server: Any) -> None:
-    url = f"{killable_server.url('ledger')}&socketTimeoutMS=500&serverSelectionTimeoutMS=500"
-    store = ViewStore(connect(url), "status", 1)
-    store.write([], 3)
+    patient = ViewStore(connect(killable_server.url("ledger")), "status", 1)
+    patient.write([], 3)
+    limits = "socketTimeoutMS=500&serverSelectionTimeoutMS=500"
+    hasty = ViewStore(connect(f"mongodb://127.0.0.1:{killable_server.port}/ledger?{limits}"), "status", 1)
     killable_server.process.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(PartUnavailableError):
-            store.position()
+            hasty.position()
     finally:
         killable_server.process.send_signal(signal.SIGCONT)
-    assert store.position() == 3
+    assert patient.position() == 3
 
 
 def test_everything_is_written_inside_the_given_folder(killable_server: Any, view_document: MakeDocument) -> None:

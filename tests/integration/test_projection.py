@@ -26,7 +26,7 @@ from projections import runner, status
 from projections.rebuild import rebuild
 from projections.runner import STATUS, apply_batch, live_store
 from projections.status import fold_all
-from projections.view_store import ViewStore, connect, live_generation
+from projections.view_store import ViewStore, connect, generations, live_generation
 from tests.stack import open_folder
 
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1")
@@ -253,3 +253,29 @@ def test_bytes_whose_job_failed_for_good_may_come_again(ledger: Ledger) -> None:
     again = ledger.receive([arrival(content)], STAMP, door="http", on_duplicate=OnDuplicate.RETURN)[0]
     assert not again.duplicate
     assert again.job_id != first.job_id
+
+
+def test_two_rebuilds_at_once_do_not_disturb_each_other(ledger: Ledger, views: Database[dict[str, Any]]) -> None:
+    receive(ledger, 5)
+    catch_up(ledger, live_store(views))
+    refused: list[ConflictError] = []
+
+    def rebuild_meanwhile(events: int, position: int) -> None:
+        with pytest.raises(ConflictError, match="being rebuilt") as found:
+            rebuild(ledger, views, STATUS)
+        refused.append(found.value)
+
+    assert rebuild(ledger, views, STATUS, rebuild_meanwhile).equal is True
+    assert refused
+
+
+def test_what_a_killed_rebuild_left_behind_is_swept_by_the_next(
+    ledger: Ledger, views: Database[dict[str, Any]]
+) -> None:
+    receive(ledger, 5)
+    catch_up(ledger, live_store(views))
+    abandoned = ViewStore(views, STATUS, 7)
+    catch_up(ledger, abandoned)
+    rebuilt = rebuild(ledger, views, STATUS)
+    assert rebuilt.equal is True
+    assert generations(views, STATUS) == {rebuilt.generation}
