@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import Task
 from kombu.exceptions import OperationalError as BrokerError
@@ -50,6 +50,13 @@ WORK_OF: dict[type[FileJob.Event], Callable[[Any], tuple[Stage, int]]] = {
 TASK_OF: dict[str, Task[Any, Any]] = {Stage.PLAN.value: plan, Stage.LOAD.value: load}
 
 
+class Followed(NamedTuple):
+    """How many events were followed, and how many pieces of work they asked for."""
+
+    events: int
+    pieces: int
+
+
 class Dispatcher:
     """Turns events into due work, and due work into messages."""
 
@@ -57,8 +64,8 @@ class Dispatcher:
         self._ledger = ledger
         self._settings = settings
 
-    def follow(self) -> tuple[int, int]:
-        """Write down the work of the next events in the log: how many events there were, and pieces of work."""
+    def follow(self) -> Followed:
+        """Write down the work of the next events in the log."""
         with self._ledger.transaction() as session:
             position = self._locked_position(session)
             events = self._ledger.events_after(position, BATCH_EVENTS)
@@ -68,7 +75,7 @@ class Dispatcher:
                     text("UPDATE work.positions SET position = :position WHERE name = :name"),
                     {"name": NAME, "position": events[-1].position},
                 )
-        return len(events), pieces
+        return Followed(len(events), pieces)
 
     def publish(self) -> int:
         """Send messages for work that is due; how many were sent.
@@ -105,13 +112,13 @@ class Dispatcher:
         try:
             while not stop.is_set():
                 try:
-                    events, pieces = self.follow()
+                    followed = self.follow()
                     # Most events ask for no work, and what is due by time alone is looked for twice a second.
-                    if pieces or time.monotonic() >= publish_at_seconds:
+                    if followed.pieces or time.monotonic() >= publish_at_seconds:
                         while self.publish() == BATCH_MESSAGES:
                             pass
                         publish_at_seconds = time.monotonic() + IDLE_SECONDS_MAX
-                    if events < BATCH_EVENTS:
+                    if followed.events < BATCH_EVENTS:
                         listener.wait(IDLE_SECONDS_MAX)
                 except (PartUnavailableError, BrokerError, OSError) as error:
                     log.warning("the dispatcher waits: %s", error, extra={"action": "dispatcher_waits"})

@@ -1,0 +1,146 @@
+"""One example of every event that the ledger stores, made by the commands that make them in real life.
+
+An example stands for what was stored once and for all: never change one. When an event's class gets a higher
+`class_version`, its example may get new fields; `python -m tests.golden.write` then adds a file beside the old one.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from eventsourcing.persistence import Mapper, StoredEvent
+from eventsourcing.utils import get_topic
+
+from ledger.application import Ledger
+from ledger.domain.base import LedgerEvent, Stamp
+from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.dataset import Dataset
+from ledger.domain.filejob import FileJob, LoadedChunk
+from ledger.domain.words import Stage
+from ledger.settings import Settings
+
+FOLDER = Path(__file__).parent
+JOB_ID = UUID("0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51")
+START = datetime(2026, 4, 1, 9, 30, 0, 123456, tzinfo=UTC)
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+CONTRACT = Contract(
+    (
+        Column("payment", ColumnType.BIGINT, nullable=False),
+        Column("paid_on", ColumnType.DATE, nullable=False),
+        Column("amount", ColumnType.NUMERIC),
+        Column("überweisung", ColumnType.TEXT),
+    ),
+    null_token="NULL",
+    fiscal_date_column="paid_on",
+)
+ERROR = {
+    "code": "value_invalid",
+    "message": "Record 7 (line 8) of 'payments.csv' does not fit dataset 'payments', column 'amount'.",
+    "remedy": "Correct it and send the file again. Nothing of this file stays loaded.",
+    "record": 7,
+    "line": 8,
+    "byte_offset": None,
+    "column": "amount",
+}
+DIALECT = {"format": "delimited", "encoding": "utf-8", "delimiter": ";", "quote": '"', "header": True}
+
+
+def stamp(seconds: int) -> Stamp:
+    """When the example was decided: some seconds after the first one."""
+    return Stamp(START + timedelta(seconds=seconds), "worker", "request-1", TRACEPARENT)
+
+
+def examples() -> dict[str, LedgerEvent]:
+    """One event of every class, by topic; the first one that its aggregate triggers."""
+    found: dict[str, LedgerEvent] = {}
+    for aggregate in (_completed_and_archived(), _failed_and_cancelled(), _dataset()):
+        for event in aggregate.pending_events:
+            assert isinstance(event, LedgerEvent)
+            found.setdefault(get_topic(type(event)), event)
+    return found
+
+
+def mapper() -> Mapper[UUID]:
+    """The mapper of the real application, which reaches for no database before it is asked for something."""
+    return Ledger(Settings()).mapper
+
+
+def to_text(stored: StoredEvent) -> str:
+    """A stored event as a golden file holds it: every byte of the state, as text."""
+    values = {
+        "topic": stored.topic,
+        "originator_id": str(stored.originator_id),
+        "originator_version": stored.originator_version,
+        "state": stored.state.decode("utf-8"),
+    }
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def from_text(text: str) -> StoredEvent:
+    """The stored event that a golden file holds."""
+    values: dict[str, Any] = json.loads(text)
+    return StoredEvent(
+        UUID(values["originator_id"]), values["originator_version"], values["topic"], values["state"].encode("utf-8")
+    )
+
+
+def golden_path(event_class: type[LedgerEvent]) -> Path:
+    """The file of the example of a class, as its present version writes it."""
+    return FOLDER / f"{get_topic(event_class)}.{getattr(event_class, 'class_version', 1)}.json"
+
+
+def _received() -> FileJob:
+    return FileJob.receive(
+        JOB_ID,
+        stamp(0),
+        sha256="ab" * 32,
+        size=70,
+        filename="payments-März.csv",
+        content_type="text/csv",
+        door="http",
+        dataset="payments",
+    )
+
+
+def _queued() -> FileJob:
+    job = _received()
+    job.queue(
+        stamp(1),
+        dialect=DIALECT,
+        parser_version="delimited-1",
+        contract_version=1,
+        contract_digest=CONTRACT.digest(),
+        plan="ef" * 32,
+        data_start=10,
+        chunks_total=1,
+        records=3,
+    )
+    return job
+
+
+def _completed_and_archived() -> FileJob:
+    job = _queued()
+    years = ["FY2024-25", "FY2025-26"]
+    job.load_chunk(stamp(2), LoadedChunk(0, 10, 70, "12" * 32, 1, 3, 2, 1, 0, years), attempt=1)
+    job.complete(stamp(3))
+    job.archive(stamp(4), fiscal_years=years, manifest="34" * 32)
+    job.restore(stamp(5), fiscal_years=years, manifest="34" * 32)
+    return job
+
+
+def _failed_and_cancelled() -> FileJob:
+    job = _queued()
+    job.fail(stamp(2), stage=Stage.LOAD, chunk=0, attempt=1, error=ERROR, rows_withdrawn=2)
+    job.retry(stamp(3), reason="the sender corrected the contract")
+    job.cancel(stamp(4), reason="sent by mistake", rows_withdrawn=0)
+    return job
+
+
+def _dataset() -> Dataset:
+    dataset = Dataset.register(stamp(0), name="payments", contract=CONTRACT, inferred_from=str(JOB_ID))
+    dataset.change_contract(stamp(1), contract=Contract(CONTRACT.columns[:3]), reason="the text is no longer sent")
+    return dataset

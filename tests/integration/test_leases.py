@@ -1,0 +1,481 @@
+"""Work on real PostgreSQL: who may do it, until when, and that nobody who lost it leaves anything behind.
+
+Workers are threads. A worker is paused where its story needs it: inside its transaction, at a named step.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from api.embedded.home import Home
+from api.embedded.parts import embedded_parts
+from api.embedded.postgresql import PostgreSQL
+from api.embedded.supervisor import Supervisor
+from ledger.application import Arrival, Ledger
+from ledger.blobs import FolderBlobStore, put
+from ledger.domain.base import Stamp
+from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.words import OnDuplicate, Stage, Status
+from ledger.errors import PartUnavailableError
+from ledger.settings import Settings
+from tests.stack import open_folder
+from workers import load as load_module
+from workers.dispatcher import Dispatcher
+from workers.leases import LeaseKeeper, LeaseLostError, Work, claim, finish, release
+from workers.load import load_chunk
+from workers.plan import plan_file
+from workers.tasks import prepare_all
+from workers.workshop import Procedure, Workshop, perform
+
+WAIT_SECONDS_MAX = 60.0
+LONG_LEASE_SECONDS = 300.0
+SHORT_LEASE_SECONDS = 0.2
+ROWS = 400
+CONTRACT = Contract(
+    (Column("number", ColumnType.BIGINT), Column("paid_on", ColumnType.DATE, nullable=False)),
+    fiscal_date_column="paid_on",
+)
+STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1")
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+    return found
+
+
+@dataclass
+class Place:
+    """Everything that workers need, one dataset, and a look at what they did."""
+
+    workshop: Workshop
+    dataset: str = field(default_factory=lambda: f"payments_{uuid4().hex[:8]}")
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.workshop.ledger
+
+    def with_settings(self, **values: Any) -> Place:
+        settings = self.workshop.settings.model_copy(update=values)
+        return Place(replace(self.workshop, settings=settings), self.dataset)
+
+    def receive(self, *, last_line: str = "") -> UUID:
+        """A file in several chunks, received, with its work written down."""
+        if self.ledger.dataset(self.dataset) is None:
+            self.ledger.register_dataset(self.dataset, CONTRACT, STAMP)
+        lines = [f"{number},2026-04-{1 + number % 30:02}\n" for number in range(ROWS)]
+        data = ("number,paid_on\n" + "".join(lines) + last_line).encode()
+        arrival = Arrival(uuid4(), put(self.workshop.blobs, data), len(data), "payments.csv", "text/csv", self.dataset)
+        self.ledger.receive([arrival], STAMP, door="http", on_duplicate=OnDuplicate.ALLOW)
+        self.follow()
+        return arrival.job_id
+
+    def plan(self, **file: Any) -> UUID:
+        """A file that is received and planned: its chunks are due."""
+        job_id = self.receive(**file)
+        self.perform(job_id, Stage.PLAN)
+        self.follow()
+        assert self.ledger.job(job_id).status is Status.QUEUED
+        return job_id
+
+    def follow(self) -> None:
+        while Dispatcher(self.ledger, self.workshop.settings).follow().events:
+            pass
+
+    def perform(self, job_id: UUID, stage: Stage, chunk: int = 0, procedure: Procedure | None = None) -> None:
+        """What a message makes a worker do."""
+        chosen = procedure or {Stage.PLAN: plan_file, Stage.LOAD: load_chunk}[stage]
+        perform(self.workshop, chosen, job_id, stage, chunk, time.time())
+
+    def claim(self, job_id: UUID, stage: Stage, chunk: int = 0, *, lease_seconds: float) -> Work | None:
+        return claim(self.ledger.engine, job_id, stage, chunk, worker="test", lease_seconds=lease_seconds)
+
+    def claim_when_due(self, job_id: UUID, stage: Stage, chunk: int = 0, *, lease_seconds: float) -> Work:
+        work = wait_until(
+            lambda: self.claim(job_id, stage, chunk, lease_seconds=lease_seconds), "the work does not become due"
+        )
+        assert isinstance(work, Work)
+        return work
+
+    def query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with self.ledger.transaction() as session:
+            return [tuple(row) for row in session.execute(text(statement), parameters).all()]
+
+    def rows(self) -> tuple[int, int]:
+        """How many rows the dataset has, and their sum."""
+        [(count, total)] = self.query(f"SELECT count(*), coalesce(sum(number), 0) FROM data.{self.dataset}")
+        return int(count), int(total)
+
+    def events(self, job_id: UUID) -> list[str]:
+        return [logged.topic.removeprefix("filejob.") for logged in self.ledger.events_of(job_id)]
+
+    def work(self, job_id: UUID) -> list[tuple[Any, ...]]:
+        return self.query(
+            "SELECT stage, chunk, epoch, attempts, due_at, leased_until FROM work.items WHERE job_id = :job_id"
+            " ORDER BY stage, chunk",
+            job_id=job_id,
+        )
+
+
+ALL_ROWS = (ROWS, sum(range(ROWS)))
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[Ledger]:
+    """A ledger on PostgreSQL, with every schema that workers use."""
+    with open_folder() as folder:
+        home = Home(folder / "home")
+        with Supervisor(home, threading.Event()) as supervisor:
+            ports = home.choose_ports({"postgresql": 0})
+            supervisor.start(embedded_parts(home, ports), ports)
+            ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url))
+            prepare_all(ledger)
+            yield ledger
+            ledger.engine.dispose()
+
+
+@pytest.fixture
+def place(ledger: Ledger, tmp_path: Any) -> Place:
+    """A dataset of its own, on a blob store of its own."""
+    settings = Settings(chunk_bytes=2048, lease_seconds=LONG_LEASE_SECONDS, attempts_max=3, retry_seconds_max=0.05)
+    blobs = FolderBlobStore(tmp_path / "blobs")
+    return Place(Workshop(ledger, blobs, settings, FiscalCalendar.parse("04-01", "UTC")))
+
+
+class Pause:
+    """Stops one thread where it calls a function of a module, until it is told to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any, function: str) -> None:
+        self._reached = threading.Event()
+        self._go_on = threading.Event()
+        self._paused: threading.Thread | None = None
+        real = getattr(module, function)
+
+        def paused(*arguments: Any) -> Any:
+            if threading.current_thread() is self._paused:
+                self._reached.set()
+                assert self._go_on.wait(WAIT_SECONDS_MAX)
+            return real(*arguments)
+
+        monkeypatch.setattr(module, function, paused)
+        self.error: BaseException | None = None
+
+    def start(self, function: Callable[[], object]) -> None:
+        """Run a function in a thread of its own until it stands at the pause."""
+
+        def run() -> None:
+            try:
+                function()
+            except BaseException as error:
+                self.error = error
+
+        self._paused = threading.Thread(target=run, daemon=True)
+        self._paused.start()
+        wait_until(lambda: self._reached.is_set() or not self._thread.is_alive(), "the worker does not get there")
+        assert self._reached.is_set(), self.error
+
+    def end(self) -> BaseException | None:
+        """Let it go on to its end; the error that it ended with."""
+        self._go_on.set()
+        self._thread.join(WAIT_SECONDS_MAX)
+        assert not self._thread.is_alive(), "it does not end"
+        return self.error
+
+    @property
+    def _thread(self) -> threading.Thread:
+        assert self._paused is not None
+        return self._paused
+
+
+def test_of_eight_claims_at_once_one_succeeds(place: Place) -> None:
+    job_id = place.plan()
+    chunks = place.ledger.job(job_id).chunks_total
+    assert chunks >= 3
+    together = threading.Barrier(8)
+
+    def attempt(chunk: int) -> Work | None:
+        together.wait(WAIT_SECONDS_MAX)
+        return place.claim(job_id, Stage.LOAD, chunk, lease_seconds=LONG_LEASE_SECONDS)
+
+    with ThreadPoolExecutor(8) as threads:
+        for chunk in range(chunks):
+            found = [work for work in threads.map(attempt, [chunk] * 8) if work is not None]
+            assert [(work.epoch, work.attempt) for work in found] == [(1, 1)]
+    assert [row[2:4] for row in place.work(job_id)] == [(1, 1)] * chunks
+
+
+def test_a_lease_that_ran_out_can_be_claimed_with_the_next_epoch(place: Place) -> None:
+    job_id = place.receive()
+    first = place.claim(job_id, Stage.PLAN, lease_seconds=SHORT_LEASE_SECONDS)
+    [(*_, leased_until)] = place.work(job_id)
+    second = place.claim_when_due(job_id, Stage.PLAN, lease_seconds=LONG_LEASE_SECONDS)
+    assert first is not None
+    assert (first.epoch, second.epoch) == (1, 2)
+    assert (first.attempt, second.attempt) == (1, 2)
+    [(now,)] = place.query("SELECT clock_timestamp()")
+    assert now > leased_until
+    assert place.claim(job_id, Stage.PLAN, lease_seconds=LONG_LEASE_SECONDS) is None
+
+
+def test_a_paused_worker_cannot_commit_after_its_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = place.plan()
+    chunks = place.ledger.job(job_id).chunks_total
+    work = place.claim(job_id, Stage.LOAD, 0, lease_seconds=SHORT_LEASE_SECONDS)
+    assert work is not None
+    pause = Pause(monkeypatch, load_module, "lock_job")
+    pause.start(lambda: load_chunk(place.workshop, work))
+
+    other = place.claim_when_due(job_id, Stage.LOAD, 0, lease_seconds=LONG_LEASE_SECONDS)
+    load_chunk(place.workshop, other)
+    before = place.rows(), place.events(job_id)
+    assert before[1] == ["received", "queued", "chunk_loaded"]
+
+    assert isinstance(pause.end(), LeaseLostError)
+    assert (place.rows(), place.events(job_id)) == before
+    for chunk in range(1, chunks):
+        place.perform(job_id, Stage.LOAD, chunk)
+    assert place.ledger.job(job_id).status is Status.COMPLETED
+    assert place.rows() == ALL_ROWS
+
+
+def test_a_paused_worker_cannot_commit_before_the_one_that_took_over(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = place.plan()
+    work = place.claim(job_id, Stage.LOAD, 0, lease_seconds=SHORT_LEASE_SECONDS)
+    assert work is not None
+    pause = Pause(monkeypatch, load_module, "lock_job")
+    pause.start(lambda: load_chunk(place.workshop, work))
+    other = place.claim_when_due(job_id, Stage.LOAD, 0, lease_seconds=LONG_LEASE_SECONDS)
+
+    assert isinstance(pause.end(), LeaseLostError)
+    assert place.rows() == (0, 0)
+    assert place.events(job_id) == ["received", "queued"]
+    load_chunk(place.workshop, other)
+    assert place.events(job_id) == ["received", "queued", "chunk_loaded"]
+    assert place.ledger.job(job_id).chunks[0].rows_loaded == place.rows()[0]
+
+
+def test_an_overtaken_worker_neither_ends_nor_gives_back_nor_renews_the_work_of_another(place: Place) -> None:
+    job_id = place.receive()
+    lost = place.claim(job_id, Stage.PLAN, lease_seconds=SHORT_LEASE_SECONDS)
+    assert lost is not None
+    place.claim_when_due(job_id, Stage.PLAN, lease_seconds=LONG_LEASE_SECONDS)
+    before = place.work(job_id)
+    with place.ledger.transaction() as session:
+        finish(session, lost)
+    release(place.ledger.engine, lost, pause_seconds=0, reason="late")
+    with LeaseKeeper(place.ledger.engine, lost, 0.03):
+        [(start,)] = place.query("SELECT clock_timestamp()")
+        wait_until(
+            lambda: place.query("SELECT clock_timestamp() > :start + interval '0.3 second'", start=start)[0][0], "clock"
+        )
+    assert place.work(job_id) == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "chunk"), [(Stage.PLAN, 0), (Stage.LOAD, 0), (Stage.LOAD, 99), (Stage.PLAN, 1)], ids=str
+)
+def test_a_duplicate_late_or_unknown_message_has_no_effect(place: Place, stage: Stage, chunk: int) -> None:
+    job_id = place.plan()
+    if (stage, chunk) == (Stage.LOAD, 0):
+        place.perform(job_id, stage, chunk)
+    before = place.rows(), place.events(job_id), place.work(job_id), place.ledger.position()
+    for target in (job_id, job_id, uuid4()):
+        place.perform(target, stage, 99 if target != job_id else chunk)
+    assert (place.rows(), place.events(job_id), place.work(job_id), place.ledger.position()) == before
+
+
+def test_a_message_before_its_time_has_no_effect(place: Place) -> None:
+    job_id = place.receive()
+    place.perform(job_id, Stage.LOAD, 0)
+    assert place.events(job_id) == ["received"]
+    place.perform(job_id, Stage.PLAN)
+    assert place.events(job_id) == ["received", "queued"]
+
+
+def test_work_that_comes_back_after_the_job_has_ended_is_forgotten(place: Place) -> None:
+    job_id = place.plan()
+    for chunk in range(place.ledger.job(job_id).chunks_total):
+        place.perform(job_id, Stage.LOAD, chunk)
+    assert place.ledger.job(job_id).status is Status.COMPLETED
+    for stage in Stage:
+        place.query("INSERT INTO work.items (job_id, stage, chunk) VALUES (:job_id, :stage, 0) RETURNING 1",
+                    job_id=job_id, stage=stage.value)  # fmt: skip
+        place.perform(job_id, stage, 0)
+    assert place.work(job_id) == []
+    assert place.rows() == ALL_ROWS
+    assert place.events(job_id).count("completed") == 1
+
+
+def away(workshop: Workshop, work: Work) -> None:
+    raise PartUnavailableError("The blob store is away.", "Bring it back.")
+
+
+def broken(workshop: Workshop, work: Work) -> None:
+    raise ZeroDivisionError
+
+
+def perform_until_forgotten(
+    place: Place, job_id: UUID, stage: Stage, chunk: int, procedure: Procedure | None = None
+) -> None:
+    def forgotten() -> bool:
+        place.perform(job_id, stage, chunk, procedure)
+        return place.work(job_id) == []
+
+    wait_until(forgotten, "it is tried for ever")
+
+
+@pytest.mark.parametrize("procedure", [away, broken], ids=["a part is away", "our own mistake"])
+def test_work_given_back_is_due_again_after_its_pause(place: Place, procedure: Procedure) -> None:
+    job_id = place.receive()
+    [(before,)] = place.query("SELECT clock_timestamp()")
+    place.with_settings(retry_seconds_max=0.4).perform(job_id, Stage.PLAN, procedure=procedure)
+    [(_, _, epoch, attempts, due_at, leased_until)] = place.work(job_id)
+    assert (epoch, attempts, leased_until) == (1, 1, None)
+    assert (due_at - before).total_seconds() >= 0.4
+    work = place.claim_when_due(job_id, Stage.PLAN, lease_seconds=LONG_LEASE_SECONDS)
+    assert (work.epoch, work.attempt) == (2, 2)
+    [(now,)] = place.query("SELECT clock_timestamp()")
+    assert now >= due_at
+    assert place.events(job_id) == ["received"]
+
+
+def test_work_that_kills_its_workers_is_counted_and_fails_its_job_for_good(place: Place) -> None:
+    job_id = place.plan()
+    place.perform(job_id, Stage.LOAD, 0)
+    loaded = place.rows()[0]
+    assert loaded > 0
+    for attempt in range(1, place.workshop.settings.attempts_max + 1):  # each claims, then is never heard of again
+        work = place.claim_when_due(job_id, Stage.LOAD, 1, lease_seconds=SHORT_LEASE_SECONDS)
+        assert work.attempt == attempt
+    perform_until_forgotten(place, job_id, Stage.LOAD, 1)
+    failed: Any = place.ledger.events_of(job_id)[-1].event
+    assert place.events(job_id)[-1] == "failed"
+    assert failed.error["code"] == "attempts_exhausted"
+    assert (failed.rows_withdrawn, failed.chunk, failed.retry_at) == (loaded, 1, None)
+    assert place.rows() == (0, 0)
+
+
+def test_work_that_always_fails_fails_its_job_with_the_last_reason(place: Place) -> None:
+    job_id = place.receive()
+    perform_until_forgotten(place, job_id, Stage.PLAN, 0, broken)
+    failed: Any = place.ledger.events_of(job_id)[-1].event
+    assert place.events(job_id) == ["received", "failed"]
+    assert "ZeroDivisionError" in failed.error["message"]
+    assert failed.attempt == place.workshop.settings.attempts_max + 1
+
+
+def fail_with_the_last_chunk(place: Place, job_id: UUID) -> None:
+    place.perform(job_id, Stage.LOAD, place.ledger.job(job_id).chunks_total - 1)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_job_that_fails_while_a_chunk_was_copied_but_not_fenced_keeps_no_rows(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    job_id = place.plan(last_line="refused,2026-04-01\n")
+    place.perform(job_id, Stage.LOAD, 1 - number)
+    work = place.claim(job_id, Stage.LOAD, number, lease_seconds=LONG_LEASE_SECONDS)
+    assert work is not None
+    pause = Pause(monkeypatch, load_module, "lock_job")
+    pause.start(lambda: load_chunk(place.workshop, work))
+    fail_with_the_last_chunk(place, job_id)
+    assert place.ledger.job(job_id).status is Status.FAILED
+    assert isinstance(pause.end(), LeaseLostError)
+    assert place.rows() == (0, 0)
+    assert place.events(job_id) == ["received", "queued", "chunk_loaded", "failed"]
+    assert place.work(job_id) == []
+
+
+def test_a_job_that_fails_while_a_chunk_is_being_committed_waits_for_it_and_withdraws_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = place.plan(last_line="refused,2026-04-01\n")
+    pause = Pause(monkeypatch, load_module, "finish")
+    pause.start(lambda: place.perform(job_id, Stage.LOAD, 0))
+    failing = threading.Thread(target=fail_with_the_last_chunk, args=(place, job_id), daemon=True)
+    failing.start()
+    wait_until(lambda: place.query("SELECT 1 FROM pg_locks WHERE NOT granted"), "nobody waits for the job's lock")
+    assert pause.end() is None
+    failing.join(WAIT_SECONDS_MAX)
+    assert not failing.is_alive()
+    assert place.events(job_id) == ["received", "queued", "chunk_loaded", "failed"]
+    failed: Any = place.ledger.events_of(job_id)[-1].event
+    assert failed.error["code"] == "value_invalid"
+    assert failed.rows_withdrawn > 0
+    assert place.rows() == (0, 0)
+    assert place.work(job_id) == []
+
+
+def test_a_long_piece_of_work_stays_with_the_worker_that_renews_its_lease(place: Place) -> None:
+    lease_seconds = 2.0
+    job_id = place.receive()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def long(workshop: Workshop, work: Work) -> None:
+        begun.set()
+        assert go_on.wait(WAIT_SECONDS_MAX)
+        plan_file(workshop, work)
+
+    patient = place.with_settings(lease_seconds=lease_seconds)
+    worker = threading.Thread(target=patient.perform, args=(job_id, Stage.PLAN, 0, long), daemon=True)
+    worker.start()
+    assert begun.wait(WAIT_SECONDS_MAX)
+    [(*_, first_end)] = place.work(job_id)
+
+    def two_leases_later() -> bool:
+        assert place.claim(job_id, Stage.PLAN, lease_seconds=lease_seconds) is None, "another could take it"
+        question = "SELECT clock_timestamp() > :first_end + interval '2 second'"
+        return bool(place.query(question, first_end=first_end)[0][0])
+
+    wait_until(two_leases_later, "clock")
+    go_on.set()
+    worker.join(WAIT_SECONDS_MAX)
+    assert place.events(job_id) == ["received", "queued"]
+    assert place.work(job_id) == []
+
+
+def test_workers_that_end_all_chunks_at_once_complete_the_job_once(place: Place) -> None:
+    job_id = place.plan()
+    chunks = place.ledger.job(job_id).chunks_total
+    together = threading.Barrier(chunks)
+
+    def work(chunk: int) -> None:
+        together.wait(WAIT_SECONDS_MAX)
+        place.perform(job_id, Stage.LOAD, chunk)
+
+    with ThreadPoolExecutor(chunks) as threads:
+        list(threads.map(work, range(chunks)))
+    assert place.events(job_id) == ["received", "queued", *["chunk_loaded"] * chunks, "completed"]
+    events: list[Any] = [logged.event for logged in place.ledger.events_of(job_id)]
+    assert [event.attempt for event in events[2:-1]] == [1] * chunks, "none had to be repeated"
+    assert place.rows() == ALL_ROWS
+
+
+def test_two_followers_of_the_log_write_work_down_once(place: Place) -> None:
+    job_id = place.receive()
+    place.perform(job_id, Stage.PLAN)
+    together = threading.Barrier(4)
+
+    def follow() -> None:
+        together.wait(WAIT_SECONDS_MAX)
+        place.follow()
+
+    with ThreadPoolExecutor(4) as threads:
+        for future in [threads.submit(follow) for _ in range(4)]:
+            future.result(WAIT_SECONDS_MAX)
+    assert [row[1] for row in place.work(job_id)] == list(range(place.ledger.job(job_id).chunks_total))

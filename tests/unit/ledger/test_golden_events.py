@@ -1,0 +1,102 @@
+"""What was ever stored is readable for ever: one stored example of every version of every event, kept byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eventsourcing.utils import get_topic
+
+from ledger.domain.base import LedgerEvent
+from ledger.domain.dataset import Dataset
+from ledger.domain.filejob import FileJob
+from tests.golden.examples import FOLDER, examples, from_text, golden_path, mapper, to_text
+
+# Names that stand in the log of every installation. Add to them; never change or remove one.
+TOPICS_FOR_EVER = {
+    "dataset",
+    "dataset.contract_changed",
+    "dataset.registered",
+    "filejob",
+    "filejob.archived",
+    "filejob.cancelled",
+    "filejob.chunk_loaded",
+    "filejob.completed",
+    "filejob.failed",
+    "filejob.queued",
+    "filejob.received",
+    "filejob.restored",
+    "filejob.retried",
+}
+GOLDEN_FILES = sorted(FOLDER.glob("*.json"))
+EXAMPLES = examples()
+
+
+def event_classes() -> list[type[LedgerEvent]]:
+    """Every class of an event that an aggregate can trigger; the bases named `Event` are none."""
+
+    def below(base: type[LedgerEvent]) -> Iterator[type[LedgerEvent]]:
+        for found in base.__subclasses__():
+            yield found
+            yield from below(found)
+
+    return sorted(
+        {found for found in below(LedgerEvent) if found.__module__.startswith("ledger.") and found.__name__ != "Event"},
+        key=lambda found: found.__qualname__,
+    )
+
+
+def named(values: list[Any]) -> dict[str, Any]:
+    return {"argvalues": values, "ids": [getattr(value, "__qualname__", None) or value.name for value in values]}
+
+
+def test_there_is_no_topic_that_is_not_on_the_list_and_none_was_lost() -> None:
+    classes: list[type] = [*event_classes(), FileJob, Dataset]
+    assert {get_topic(found) for found in classes} == TOPICS_FOR_EVER
+
+
+@pytest.mark.parametrize("event_class", **named(event_classes()))
+def test_every_event_has_a_golden_file_for_its_present_version(event_class: type[LedgerEvent]) -> None:
+    assert golden_path(event_class).exists(), "python -m tests.golden.write adds it"
+    assert get_topic(event_class) in EXAMPLES
+
+
+@pytest.mark.parametrize("path", **named(GOLDEN_FILES))
+def test_a_stored_event_of_any_version_is_read_with_every_field(path: Path) -> None:
+    stored = from_text(path.read_text(encoding="utf-8"))
+    event = mapper().to_domain_event(stored)
+    example = EXAMPLES[stored.topic]
+    assert type(event) is type(example)
+    for field in fields(example):
+        there, expected = getattr(event, field.name), getattr(example, field.name)
+        assert there == expected, field.name
+        assert type(there) is type(expected), field.name
+    assert set(vars(event)) == {field.name for field in fields(example)}
+
+
+@pytest.mark.parametrize("topic", sorted(EXAMPLES))
+def test_the_present_code_writes_the_bytes_that_are_stored(topic: str) -> None:
+    event = EXAMPLES[topic]
+    expected = golden_path(type(event)).read_text(encoding="utf-8")
+    assert to_text(mapper().to_stored_event(event)) == expected, "stored bytes changed: raise class_version and upcast"
+
+
+@pytest.mark.parametrize("path", **named(GOLDEN_FILES))
+def test_a_golden_file_belongs_to_a_version_that_is_or_was(path: Path) -> None:
+    topic, _, version = path.name.removesuffix(".json").rpartition(".")
+    assert from_text(path.read_text(encoding="utf-8")).topic == topic
+    assert 1 <= int(version) <= getattr(type(EXAMPLES[topic]), "class_version", 1)
+
+
+def test_an_aggregate_is_rebuilt_from_golden_events() -> None:
+    names = ["filejob.received.1", "filejob.queued.1", "filejob.chunk_loaded.1", "filejob.completed.1"]
+    job: Any = None
+    for name in names:
+        event: Any = mapper().to_domain_event(from_text((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
+        job = event.mutate(job)
+    assert isinstance(job, FileJob)
+    assert (job.status, job.version, job.filename) == ("Completed", 4, "payments-März.csv")
+    assert (job.chunks[0].end, job.chunks[0].fiscal_years) == (70, ["FY2024-25", "FY2025-26"])
