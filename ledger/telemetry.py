@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import context, metrics, trace
-from opentelemetry._logs import set_logger_provider
+from opentelemetry._logs import get_logger_provider, set_logger_provider
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -98,7 +98,7 @@ def instrument_engine(engine: Engine) -> None:
 
 def flush() -> None:
     """Send what is still waiting to be exported, before the process ends."""
-    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
+    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider(), get_logger_provider()):
         force_flush = getattr(provider, "force_flush", None)
         if force_flush is not None:
             force_flush(5_000)

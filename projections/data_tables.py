@@ -6,7 +6,7 @@ Rules:
 2. Every row says where it came from: `_job`, the position of its job's Received event, and `_record`, its number
    in the file counted from 1. `COPY` fills both from column defaults, so the file's bytes go in untouched:
    `_job` from a setting of the transaction, `_record` from a sequence of the session (see `schema.sql`).
-3. `COPY` is the judge of a value. What it refuses becomes a `FileRefusedError` that names record, line, column.
+3. `COPY` is the judge of a value. What it refuses is told with line and column (`refused_at`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from sqlalchemy.orm import Session
 from ledger.database import lock
 from ledger.domain.contract import Column, ColumnType, Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar, FiscalYear
-from ledger.errors import FileRefusedError
 from projections.formats.dialect import Dialect
 
 RECEIVED = "_received"
@@ -66,9 +65,10 @@ class DataTable:
 class PartitionMissingError(Exception):
     """A row needs the partition of a fiscal year that is not there yet."""
 
-    def __init__(self, value: str) -> None:
-        super().__init__(value)
+    def __init__(self, value: str, line: int | None) -> None:
+        super().__init__("no partition")
         self.value = value
+        self.line = line
 
 
 @dataclass(frozen=True)
@@ -134,20 +134,11 @@ def year_of_value(table: DataTable, calendar: FiscalCalendar, value: str) -> Fis
     """The fiscal year of a partition key as PostgreSQL prints it (ISO, in UTC).
 
     Raises:
-        FileRefusedError: the value is empty or no day that the calendar knows.
+        ValueError: the value is null, or no day that the calendar knows.
     """
-    try:
-        if _column_type(table) is ColumnType.TIMESTAMPTZ:
-            return calendar.of_instant(datetime.fromisoformat(value))
-        return calendar.of_day(date.fromisoformat(value[:10]))
-    except ValueError as error:
-        shown = "empty" if value == "null" else value
-        raise FileRefusedError(
-            "fiscal_date_invalid",
-            f"Column {table.partition_column!r} decides the fiscal year, and in a record it is {shown} ({error}).",
-            "Correct the record and send the file again.",
-            column=table.partition_column,
-        ) from None
+    if _column_type(table) is ColumnType.TIMESTAMPTZ:
+        return calendar.of_instant(datetime.fromisoformat(value))
+    return calendar.of_day(date.fromisoformat(value[:10]))
 
 
 def copy_rows(
@@ -188,7 +179,7 @@ def copy_rows(
         except errors.CheckViolation as error:
             key = PARTITION_KEY.search(error.diag.message_detail or "")
             if key is not None and "no partition" in str(error):
-                raise PartitionMissingError(key["value"]) from error
+                raise PartitionMissingError(key["value"], refused_at(error)[0]) from error
             raise
         rows = int(cursor.rowcount)
         after = _rows_by_partition(cursor, table)
@@ -207,8 +198,8 @@ def withdraw(session: Session, dataset: str, job: int) -> int:
 
 
 def is_about_the_file(error: psycopg2.Error) -> bool:
-    """Whether PostgreSQL refused the data (class 22 or 23), and not the circumstances."""
-    return (error.pgcode or "")[:2] in ("22", "23")
+    """Whether PostgreSQL refused the data (classes 22, 23 and 54), and not the circumstances."""
+    return (error.pgcode or "")[:2] in ("22", "23", "54")
 
 
 def refused_at(error: psycopg2.Error) -> tuple[int | None, str | None]:

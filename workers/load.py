@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 
 import psycopg2
 from sqlalchemy.orm import Session
 
 from ledger import telemetry
 from ledger.blobs import BlobRange, BlobStore
-from ledger.database import lock_job
+from ledger.database import is_unavailable, lock_job
 from ledger.domain.filejob import FileJob, LoadedChunk
-from ledger.errors import FileRefusedError
+from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN
+from ledger.errors import FileRefusedError, LedgerError
 from projections.data_tables import (
     CopiedRows,
     DataTable,
@@ -38,19 +40,27 @@ PLANS_KEPT = 16
 PLAN_BYTES_MAX = 256 << 20
 REASON_CHARACTERS_MAX = 200
 
-# What PostgreSQL says (SQLSTATE) and what we call it.
+# What PostgreSQL says (SQLSTATE), what we call it, and in which words. Its own words quote the value, and an error
+# is kept in an event, which holds no row data.
 REFUSALS = {
-    "22P02": "value_invalid",
-    "22P04": "record_malformed",
-    "22003": "value_out_of_range",
-    "22007": "date_invalid",
-    "22008": "date_invalid",
-    "22021": "encoding_invalid",
-    "23502": "value_missing",
+    "22P02": ("value_invalid", "the value is not of the column's type"),
+    "22003": ("value_out_of_range", "the value is out of the range of the column's type"),
+    "22007": ("date_invalid", "the value is no date or time as YYYY-MM-DD or YYYY-MM-DD HH:MM:SS"),
+    "22008": ("date_invalid", "the value is a date or time that does not exist"),
+    "22021": ("encoding_invalid", "it holds bytes that are not UTF-8"),
+    "23502": ("value_missing", "the value is missing, and the contract wants one"),
+    "54000": ("record_too_long", "the record is too big for a row of a table"),
 }
+RAGGED = "22P04"
 
 
 _plans: dict[str, Plan] = {}
+
+
+class CopyFailedError(LedgerError):
+    """COPY failed for a reason that is neither the file's nor the database's absence: a deadlock, say."""
+
+    code = "copy_failed"
 
 
 def load_chunk(workshop: Workshop, work: Work) -> None:
@@ -79,9 +89,7 @@ def load_chunk(workshop: Workshop, work: Work) -> None:
                 _commit_chunk(workshop, work, job, chunk)
                 return
             except PartitionMissingError as missing:
-                table = _table(workshop, job)
-                year = year_of_value(table, workshop.calendar, missing.value)
-                add_partition(workshop.ledger.engine, table, workshop.calendar, year)
+                _add_partition(workshop, job, chunk, missing)
 
 
 def _commit_chunk(workshop: Workshop, work: Work, job: FileJob, chunk: Chunk) -> None:
@@ -121,8 +129,32 @@ def _copy(workshop: Workshop, session: Session, job: FileJob, chunk: Chunk, sour
         )
     except psycopg2.Error as error:
         if is_about_the_file(error):
-            raise _refusal(workshop, job, chunk, dialect, error) from error
-        raise
+            raise _refusal(workshop, job, chunk, error) from error
+        if is_unavailable(error):
+            raise
+        # Not the original error behind it: its context may quote a record.
+        raise CopyFailedError(
+            f"COPY of {job.filename!r} failed ({error.pgcode}: {_without_values(error)}).",
+            "It will be tried again.",
+        ) from None
+
+
+def _add_partition(workshop: Workshop, job: FileJob, chunk: Chunk, missing: PartitionMissingError) -> None:
+    table = _table(workshop, job)
+    try:
+        year = year_of_value(table, workshop.calendar, missing.value)
+    except ValueError:
+        where, record, line = _place(workshop, job, chunk, missing.line)
+        raise FileRefusedError(
+            "fiscal_date_invalid",
+            f"{where} of {job.filename!r} belongs to no fiscal year from {YEAR_MIN} to {YEAR_MAX}: its column "
+            f"{table.partition_column!r} is empty or far away in time.",
+            "Correct it and send the file again. Nothing of this file stays loaded.",
+            record=record,
+            line=line,
+            column=table.partition_column,
+        ) from None
+    add_partition(workshop.ledger.engine, table, workshop.calendar, year)
 
 
 def _loaded(chunk: Chunk, copied: CopiedRows, sha256: str) -> LoadedChunk:
@@ -166,28 +198,42 @@ class _WithoutBlankLines:
         return self._pieces.read(size)
 
 
-def _refusal(
-    workshop: Workshop, job: FileJob, chunk: Chunk, dialect: Dialect, error: psycopg2.Error
-) -> FileRefusedError:
+def _refusal(workshop: Workshop, job: FileJob, chunk: Chunk, error: psycopg2.Error) -> FileRefusedError:
     line_copied, column = refused_at(error)
-    reason = (error.diag.message_primary or "it was refused")[:REASON_CHARACTERS_MAX]
-    record = line = None
-    where = f"A record between bytes {chunk.start} and {chunk.end}"
-    if line_copied is not None:
-        data = workshop.blobs.read(job.sha256, chunk.start, chunk.end - chunk.start)
-        record_in_chunk, line_in_chunk = _locate(data, dialect, line_copied)
-        record, line = chunk.first_record + record_in_chunk - 1, chunk.first_line + line_in_chunk - 1
-        where = f"Record {record} (line {line})"
+    code, reason = REFUSALS.get(error.pgcode or "", ("record_refused", _without_values(error)))
+    if error.pgcode == RAGGED:  # these words name columns, never values
+        code, reason = "record_malformed", error.diag.message_primary or "it has another number of fields"
+    where, record, line = _place(workshop, job, chunk, line_copied)
+    of_column = "" if column is None else f", column {column!r}{_type_of(workshop, job, column)}"
     return FileRefusedError(
-        REFUSALS.get(error.pgcode or "", "value_refused"),
-        f"{where} of {job.filename!r} does not fit dataset {job.dataset!r}"
-        + (f", column {column!r}" if column else "")
-        + f": {reason}.",
+        code,
+        f"{where} of {job.filename!r} does not fit dataset {job.dataset!r}{of_column}: {reason}.",
         "Correct it and send the file again. Nothing of this file stays loaded.",
         record=record,
         line=line,
         column=column,
     )
+
+
+def _place(
+    workshop: Workshop, job: FileJob, chunk: Chunk, line_copied: int | None
+) -> tuple[str, int | None, int | None]:
+    """Where a line that COPY complained about stands in the file: in words, as a record, and as a line."""
+    if line_copied is None:
+        return f"A record between bytes {chunk.start} and {chunk.end}", None, None
+    data = workshop.blobs.read(job.sha256, chunk.start, chunk.end - chunk.start)
+    record_in_chunk, line_in_chunk = _locate(data, Dialect.from_dict(job.dialect), line_copied)
+    record, line = chunk.first_record + record_in_chunk - 1, chunk.first_line + line_in_chunk - 1
+    return f"Record {record} (line {line})", record, line
+
+
+def _type_of(workshop: Workshop, job: FileJob, column: str) -> str:
+    types = {known.name: known.type for known in _table(workshop, job).contract.columns}
+    return f" ({types[column]})" if column in types else ""
+
+
+def _without_values(error: psycopg2.Error) -> str:
+    return re.sub(r'"[^"]*"', '"..."', error.diag.message_primary or type(error).__name__)[:REASON_CHARACTERS_MAX]
 
 
 def _locate(data: bytes, dialect: Dialect, line_copied: int) -> tuple[int, int]:

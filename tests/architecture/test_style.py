@@ -67,7 +67,7 @@ def test_every_required_package_is_really_used() -> None:
         "fastapi", "celery", "eventsourcing", "pymongo", "sqlalchemy", "psycopg2", "boto3", "pydantic", "opentelemetry",
     }  # fmt: skip
     assert required <= imported
-    assert "uvicorn" in (ROOT / "api" / "cli" / "up.py").read_text()
+    assert "uvicorn" in (ROOT / "api" / "cli" / "serve.py").read_text()
 
 
 def test_the_project_speaks_of_itself_alone() -> None:
