@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableErr
 log = logging.getLogger(__name__)
 
 ABANDONED_SECONDS = 24 * 3600
+SYNC_BYTES = 32 << 20
 
 
 class BlobWriter(Protocol):
@@ -172,6 +174,9 @@ class _FolderBlobWriter:
         except OSError as error:
             raise _cannot_write(folder, error) from error
         self._file: io.FileIO | None = io.FileIO(descriptor, "wb")
+        self._synced = 0
+        self._syncing: threading.Thread | None = None
+        self._sync_error: OSError | None = None
 
     def write(self, data: bytes) -> None:
         assert self._file is not None
@@ -183,12 +188,17 @@ class _FolderBlobWriter:
             self.size += len(data)
         except OSError as error:
             raise _cannot_write(self._folder, error) from error
+        if self.size - self._synced >= SYNC_BYTES:
+            self._sync_meanwhile()
 
     def finish(self) -> str:
         assert self._file is not None
         sha256 = self._hash.hexdigest()
         target = self._folder / sha256[:2] / sha256
         try:
+            self._join()
+            if self._sync_error is not None:
+                raise self._sync_error
             os.fsync(self._file.fileno())
             self._file.close()
             target.parent.mkdir(exist_ok=True)
@@ -204,10 +214,30 @@ class _FolderBlobWriter:
     def abort(self) -> None:
         if self._file is None:
             return
+        self._join()
         self._file.close()
         self._file = None
         with suppress(FileNotFoundError):
             os.unlink(self._path)
+
+    def _sync_meanwhile(self) -> None:
+        """Let the disk begin while more comes in, so that the last fsync, which counts, is short."""
+        if self._syncing is None or not self._syncing.is_alive():
+            assert self._file is not None
+            self._synced = self.size
+            self._syncing = threading.Thread(target=self._sync, args=(self._file.fileno(),), daemon=True)
+            self._syncing.start()
+
+    def _sync(self, descriptor: int) -> None:
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            # Linux tells a failed write-back once: the last fsync would find nothing wrong.
+            self._sync_error = error
+
+    def _join(self) -> None:
+        if self._syncing is not None:
+            self._syncing.join()
 
 
 def _sync_folder(folder: Path) -> None:

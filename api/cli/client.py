@@ -66,6 +66,7 @@ class Client:
             headers={"Authorization": f"Bearer {key}"},
             timeout=httpx2.Timeout(SECONDS_MAX, connect=5.0),
             trust_env=False,
+            verify=url.startswith("https:"),  # reading certificates takes longer than most commands
         )
 
     @classmethod

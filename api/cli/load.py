@@ -19,7 +19,7 @@ from ledger.settings import Settings
 
 POLL_SECONDS_MIN = 0.1
 POLL_SECONDS_MAX = 1.0
-POLL_SHARE = 0.1
+POLL_SHARE = 0.05
 STANDARD_INPUT = "-"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -19,7 +20,7 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from ledger import blobs_s3
-from ledger.blobs import ABANDONED_SECONDS, BlobRange, BlobStore, FolderBlobStore, open_blob_store, put
+from ledger.blobs import ABANDONED_SECONDS, SYNC_BYTES, BlobRange, BlobStore, FolderBlobStore, open_blob_store, put
 from ledger.blobs_s3 import S3BlobStore
 from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableError
 
@@ -293,3 +294,23 @@ def test_a_full_spool_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: py
                 attempt()
             assert list(spool.iterdir()) == []
         assert place.names() == []
+
+
+def test_a_write_back_that_fails_early_fails_the_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux tells it once, to whoever syncs first: here to the sync that runs while more comes in."""
+    told: list[int] = []
+
+    def told_once(descriptor: int) -> None:
+        if not told:
+            told.append(descriptor)
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", told_once)
+    writer = FolderBlobStore(tmp_path).writer()
+    for _ in range(SYNC_BYTES // MEBIBYTE + 1):
+        writer.write(bytes(MEBIBYTE))
+    with pytest.raises(PartUnavailableError, match="Input/output error"):
+        writer.finish()
+    writer.abort()
+    assert told
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
