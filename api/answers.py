@@ -4,7 +4,7 @@ Rules:
 1. A job that the view does not know yet is told from the log, so a fresh task is never "not found".
 2. Without MongoDB every answer about one job comes from the log.
 3. An answer says which position of the log it reflects, and an answer from the view also how far the view is
-   behind.
+   behind, or that nobody can tell because PostgreSQL is away.
 """
 
 from __future__ import annotations
@@ -66,9 +66,12 @@ def tasks_answer(
     }
 
 
-def view_answer(state: State, position: int) -> dict[str, int]:
-    """How old the view is: its position, the log's, and the events in between."""
-    log_position = max(position, state.ledger.position())
+def view_answer(state: State, position: int) -> dict[str, int | None]:
+    """How old the view is: its position, the log's, and the events in between; null while the log cannot be asked."""
+    try:
+        log_position = max(position, state.ledger.position())
+    except PartUnavailableError:
+        return {"position": position, "log_position": None, "lag": None}
     return {"position": position, "log_position": log_position, "lag": log_position - position}
 
 

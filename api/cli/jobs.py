@@ -46,7 +46,9 @@ def list_jobs(
             for task in answer["tasks"]
         ],
     )
-    if answer["view"]["lag"]:
+    if answer["view"]["lag"] is None:
+        say("The log cannot be reached: nobody can tell how old this list is.")
+    elif answer["view"]["lag"]:
         say(f"The list is {answer['view']['lag']} events behind the log.")
 
 
