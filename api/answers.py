@@ -5,21 +5,33 @@ Rules:
 2. Without MongoDB every answer about one job comes from the log.
 3. An answer says which position of the log it reflects, and an answer from the view also how far the view is
    behind, or that nobody can tell because PostgreSQL is away.
+4. Who waits for the end of a job is told it from the log, without waiting for the view as well.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from typing import Any
 from uuid import UUID
 
 from api.state import State
 from ledger.application import Ledger, LoggedEvent
+from ledger.database import LogListener
+from ledger.domain.filejob import FileJob
 from ledger.errors import NotFoundError, PartUnavailableError
 from projections.runner import live_store
 from projections.status import fold_all, rfc3339, task
 
 log = logging.getLogger(__name__)
+
+# Each waiter keeps a thread and a connection.
+WAITERS_MAX = 8
+TOPICS_OF_AN_END = frozenset(
+    event.TOPIC for event in (FileJob.Completed, FileJob.Failed, FileJob.Cancelled, FileJob.Archived, FileJob.Restored)
+)
+_waiters = threading.BoundedSemaphore(WAITERS_MAX)
 
 # What an event's own fields are, apart from what every event has.
 COMMON_FIELDS = frozenset(
@@ -49,6 +61,25 @@ def task_answer(state: State, job_id: UUID) -> dict[str, Any]:
     except PartUnavailableError as error:
         log.warning("the status view is away: %s", error, extra={"action": "view_unavailable"})
     return {**task_from_log(state.ledger, job_id), "view": None}
+
+
+def wait_for_end(ledger: Ledger, job_id: UUID, seconds_max: float) -> bool:
+    """Wait until a job has ended; whether it has. Does not wait when `WAITERS_MAX` others do."""
+    if not _waiters.acquire(blocking=False):
+        return False
+    listener = LogListener(ledger.engine)
+    deadline = time.monotonic() + seconds_max
+    try:
+        listener.wait(0)  # from here on no event is missed
+        while ledger.last_topic(job_id) not in TOPICS_OF_AN_END:
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
+                return False
+            listener.wait(seconds_left)
+        return True
+    finally:
+        listener.close()
+        _waiters.release()
 
 
 def tasks_answer(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from api.answers import event_answer, task_answer, tasks_answer
+from api.answers import event_answer, task_answer, task_from_log, tasks_answer, wait_for_end
 from api.state import CurrentState, job_id_of
 from ledger.domain.words import Status
 from ledger.errors import NotFoundError
@@ -15,12 +15,20 @@ router = APIRouter(tags=["jobs"])
 
 PAGE_JOBS = 50
 PAGE_JOBS_MAX = 500
+WAIT_SECONDS_MAX = 30.0
 
 
 @router.get("/task/{task_id}")
-def show_task(task_id: str, state: CurrentState) -> dict[str, Any]:
-    """Where a task stands."""
-    return task_answer(state, job_id_of(task_id))
+def show_task(
+    task_id: str,
+    state: CurrentState,
+    wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for its end.")] = 0,
+) -> dict[str, Any]:
+    """Where a task stands: at once, or when it has ended."""
+    job_id = job_id_of(task_id)
+    if wait and wait_for_end(state.ledger, job_id, wait):
+        return {**task_from_log(state.ledger, job_id), "view": None}
+    return task_answer(state, job_id)
 
 
 @router.get("/api/v1/jobs")

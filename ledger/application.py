@@ -185,6 +185,18 @@ class Ledger(Application[UUID]):
             )
         return [self._logged(row) for row in found]
 
+    def last_topic(self, originator_id: UUID) -> str | None:
+        """The topic of the last event of a job or dataset, None if it has none."""
+        with self.transaction() as session:
+            found = session.execute(
+                text(
+                    f"SELECT topic FROM {EVENTS_TABLE} WHERE originator_id = :originator_id"
+                    " ORDER BY originator_version DESC LIMIT 1"
+                ),
+                {"originator_id": originator_id},
+            ).scalar()
+        return None if found is None else str(found)
+
     def position(self) -> int:
         """The position of the last event, 0 in an empty log."""
         with self.transaction() as session:

@@ -25,7 +25,7 @@ from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableErr
 log = logging.getLogger(__name__)
 
 ABANDONED_SECONDS = 24 * 3600
-SYNC_BYTES = 32 << 20
+SYNC_BYTES = 64 << 20
 
 
 class BlobWriter(Protocol):

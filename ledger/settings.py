@@ -61,7 +61,7 @@ class Settings(BaseSettings):
 
     upload_bytes_max: int = Field(default=64 << 30, gt=0, description="Largest file that a door takes.")
     upload_files_max: int = Field(default=1_000, gt=0, description="Most files in one multipart upload.")
-    chunk_bytes: int = Field(default=16 * MEBIBYTE, gt=0, description="Aim for the size of a chunk.")
+    chunk_bytes: int = Field(default=24 * MEBIBYTE, gt=0, description="Aim for the size of a chunk.")
     record_bytes_max: int = Field(default=16 * MEBIBYTE, gt=0, description="Longest record that is read.")
     sample_bytes_max: int = Field(default=MEBIBYTE, gt=0, description="How much of a new dataset's file is examined.")
 

@@ -101,7 +101,7 @@ def create(session: Session, table: DataTable) -> None:
                 table.name, sql.SQL(", ").join(columns), sql.Identifier(table.partition_column)
             )
         )
-        cursor.execute(sql.SQL("CREATE INDEX ON {} USING brin (_job, _record)").format(table.name))
+        cursor.execute(sql.SQL("CREATE INDEX ON {} USING brin (_job)").format(table.name))
 
 
 def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, year: FiscalYear) -> None:

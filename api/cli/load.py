@@ -5,21 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from api.cli.client import Client, CommandError, ExitCode, file_size
-from api.cli.output import ERRORS, print_json, say, sentence_of
+from api.cli.output import Bars, bars, print_json, say, sentence_of
 from ledger.domain.words import FINISHED, OnDuplicate
 from ledger.settings import Settings
 
 POLL_SECONDS_MIN = 0.1
 POLL_SECONDS_MAX = 1.0
 POLL_SHARE = 0.05
+WAIT_SECONDS = 10.0
 STANDARD_INPUT = "-"
 
 
@@ -44,7 +43,7 @@ def load(
     """
     client = Client.found(Settings())
     tasks = []
-    with _progress(quiet=as_json) as progress:
+    with bars(quiet=as_json) as progress:
         for path in _sources(files):
             tasks.append(_send(client, progress, path, dataset, on_duplicate.value))
         if wait:
@@ -75,11 +74,11 @@ def _sources(files: list[str]) -> Iterator[Path | None]:
 
 
 def _send(
-    client: Client, progress: Progress, path: Path | None, dataset: str | None, on_duplicate: str
+    client: Client, progress: Bars | None, path: Path | None, dataset: str | None, on_duplicate: str
 ) -> dict[str, Any]:
     size = None if path is None else file_size(path)
     filename = "standard-input" if path is None else path.name
-    bar = progress.add_task(f"sending {filename}", total=size)
+    advance = progress.add(f"sending {filename}", size) if progress else lambda _: None
     source = sys.stdin.buffer if path is None else path.open("rb", buffering=0)
     try:
         return client.upload(
@@ -88,7 +87,7 @@ def _send(
             size=size,
             dataset=dataset,
             on_duplicate=on_duplicate,
-            on_progress=lambda sent: progress.advance(bar, sent),
+            on_progress=advance,
         )
     finally:
         if path is not None:
@@ -100,12 +99,13 @@ def watch(
     task: dict[str, Any],
     *,
     deadline: float | None = None,
-    on_news: Callable[[dict[str, Any]], None] = lambda _: None,
+    on_news: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Wait until a task has ended: the task then.
 
     Args:
         deadline: of `time.monotonic()`; None waits for ever.
+        on_news: called with the task each time it was asked for; without it the server is asked to wait.
 
     Raises:
         CommandError: the deadline passed. The work goes on.
@@ -113,47 +113,48 @@ def watch(
     started = time.monotonic()
     duplicate = task.get("duplicate", False)
     while not _is_over(task):
-        if deadline is not None and time.monotonic() > deadline:
+        seconds_left = WAIT_SECONDS if deadline is None else deadline - time.monotonic()
+        if seconds_left <= 0:
             raise CommandError(
                 f"{task['filename']} has not ended; it is {task['status']}.",
                 f"It goes on without you: ledger jobs show {task['task_id']}",
                 ExitCode.TIMEOUT,
             )
-        # The longer it takes, the less a little more waiting matters.
-        time.sleep(min(POLL_SECONDS_MAX, max(POLL_SECONDS_MIN, (time.monotonic() - started) * POLL_SHARE)))
-        task = client.get(f"/task/{task['task_id']}")
-        on_news(task)
+        if on_news is None:
+            task = client.get(f"/task/{task['task_id']}", wait=min(WAIT_SECONDS, seconds_left))
+            if not _is_over(task):
+                time.sleep(POLL_SECONDS_MIN)  # a server with many who wait answers at once
+        else:
+            # The longer it takes, the less a little more waiting matters.
+            time.sleep(min(POLL_SECONDS_MAX, max(POLL_SECONDS_MIN, (time.monotonic() - started) * POLL_SHARE)))
+            task = client.get(f"/task/{task['task_id']}")
+            on_news(task)
     return {**task, "duplicate": duplicate}
 
 
 def _watched(
-    client: Client, progress: Progress, tasks: list[dict[str, Any]], timeout: float | None
+    client: Client, progress: Bars | None, tasks: list[dict[str, Any]], timeout: float | None
 ) -> list[dict[str, Any]]:
     deadline = None if timeout is None else time.monotonic() + timeout
-    bars = [progress.add_task(f"loading {task['filename']}", total=task["size"]) for task in tasks]
+    if progress is None:  # nobody looks: no need to ask again and again
+        return [watch(client, task, deadline=deadline) for task in tasks]
+    shows = [_bar_of(progress, task) for task in tasks]
+    return [watch(client, task, deadline=deadline, on_news=show) for task, show in zip(tasks, shows, strict=True)]
 
-    def show(bar: TaskID, task: dict[str, Any]) -> None:
-        done = task["chunks_loaded"] / task["chunks_total"] if task["chunks_total"] else 0.0
-        progress.update(bar, completed=task["size"] * done)
 
-    return [
-        watch(client, task, deadline=deadline, on_news=partial(show, bar))
-        for bar, task in zip(bars, tasks, strict=True)
-    ]
+def _bar_of(progress: Bars, task: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    advance = progress.add(f"loading {task['filename']}", task["size"])
+    shown = 0
+
+    def show(news: dict[str, Any]) -> None:
+        nonlocal shown
+        done = news["size"] * news["chunks_loaded"] // news["chunks_total"] if news["chunks_total"] else 0
+        advance(done - shown)
+        shown = done
+
+    return show
 
 
 def _is_over(task: dict[str, Any]) -> bool:
     will_be_retried = task["status"] == "Failed" and (task["error"] or {}).get("retry_at") is not None
     return task["status"] in FINISHED and not will_be_retried
-
-
-def _progress(*, quiet: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=ERRORS,
-        disable=quiet or not ERRORS.is_terminal,
-        transient=True,
-    )

@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 ERRORS = Console(stderr=True, highlight=False)
 OUTPUT = Console(highlight=False)
 
-COLOUR_OF_STATUS = {"Completed": "green", "Failed": "red", "Cancelled": "yellow", "Archived": "blue"}
+
+class Bars:
+    """Progress bars on a terminal, by bytes."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def add(self, what: str, total_bytes: int | None) -> Callable[[int], None]:
+        """A new bar: the function that moves it on by so many bytes."""
+        return partial(self._progress.advance, self._progress.add_task(what, total=total_bytes))
+
+
+@contextmanager
+def bars(*, quiet: bool) -> Iterator[Bars | None]:
+    """Bars while somebody looks; None if nobody does."""
+    if quiet or not ERRORS.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    with Progress(*columns, console=ERRORS, transient=True) as progress:
+        yield Bars(progress)
 
 
 def print_json(value: Any) -> None:
@@ -31,6 +58,8 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
         for row in [columns, *rows]:
             sys.stdout.write("\t".join(row) + "\n")
         return
+    from rich.table import Table
+
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         shown.add_column(column)

@@ -42,6 +42,8 @@ SETTINGS = {
     # Loads write much: fewer checkpoints write fewer full pages. The wheel's build has no lz4, and pglz takes
     # processor time that a load needs.
     "max_wal_size": "4GB",
+    # A commit waits for its log to reach the disk: the log writer begins early, so that little is left then.
+    "wal_writer_delay": "10ms",
     "checkpoint_timeout": "15min",
     "wal_compression": "off",
     # A statement that fails names the record that it failed on: that is for the Failed event, not for a log.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+import subprocess
+import sys
 from decimal import Decimal
 from itertools import product
 from pathlib import Path
@@ -176,3 +180,35 @@ def _check_explained(result: Any, exit_code: int, reason: str) -> None:
     assert result.returncode == exit_code, result.stderr
     assert reason in result.stderr
     assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_a_person_at_a_terminal_sees_bars_and_a_machine_does_not(stack: Stack, tmp_path: Path) -> None:
+    path = tmp_path / "watched.csv"
+    path.write_text("id,memo\n" + "".join(f"{number},{'x' * 90}\n" for number in range(50_000)))
+    piped = stack.run("load", str(path), "--dataset", "watched_piped", "--wait")
+    assert piped.returncode == 0
+    assert "sending" not in piped.stderr
+    shown, exit_code = _at_a_terminal(stack, "load", str(path), "--dataset", "watched_shown", "--wait")
+    assert exit_code == 0
+    assert "sending watched.csv" in shown
+    assert "loading watched.csv" in shown
+    assert "50,000 of 50,000 records loaded" in shown
+
+
+def _at_a_terminal(stack: Stack, *arguments: str) -> tuple[str, int]:
+    ours, theirs = pty.openpty()
+    environment = {**stack.environment, "TERM": "xterm", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "api.cli.main", *arguments]
+    process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            block = os.read(ours, 1 << 16)
+        except OSError:  # how Linux says that nobody holds the other end any more
+            break
+        if not block:
+            break
+        shown += block
+    os.close(ours)
+    return shown.decode(), process.wait()
