@@ -13,9 +13,10 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from ledger.settings import Settings
 from tests.stack import Stack
 
-CHUNK_BYTES = 16 << 20  # the default
+CHUNK_BYTES: int = Settings.model_fields["chunk_bytes"].default
 LONG_LINE_BYTES = 100_000_000
 WAIT_SECONDS_MAX = 60.0
 HEADER = "id,day,name\n"

@@ -178,6 +178,7 @@ def load(stack: Stack, receiver: Receiver, folder: Path) -> Story:
     lines = (f"{number},2026-04-{1 + number % 30:02},{MARKER}x{number}\n" for number in range(ROWS))
     path.write_text("number,paid_on,text\n" + "".join(lines))
     [task] = stack.json("load", str(path), "--wait")
+    stack.json("jobs", "show", task["task_id"])
     assert (task["status"], task["rows_loaded"]) == ("Completed", ROWS)
     assert task["chunks_total"] >= 2
     statement = (
