@@ -19,6 +19,7 @@ POLL_SECONDS_MIN = 0.1
 POLL_SECONDS_MAX = 1.0
 POLL_SHARE = 0.05
 WAIT_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 STANDARD_INPUT = "-"
 
 
@@ -108,9 +109,9 @@ def watch(
         on_news: called with the task each time it was asked for; without it the server is asked to wait.
 
     Raises:
-        CommandError: the deadline passed. The work goes on.
+        CommandError: the deadline passed, or the server was silent for `PATIENCE_SECONDS`. The work goes on.
     """
-    started = time.monotonic()
+    started = answered = time.monotonic()
     duplicate = task.get("duplicate", False)
     while not _is_over(task):
         seconds_left = WAIT_SECONDS if deadline is None else deadline - time.monotonic()
@@ -120,15 +121,22 @@ def watch(
                 f"It goes on without you: ledger jobs show {task['task_id']}",
                 ExitCode.TIMEOUT,
             )
-        if on_news is None:
-            task = client.get(f"/task/{task['task_id']}", wait=min(WAIT_SECONDS, seconds_left))
-            if not _is_over(task):
-                time.sleep(POLL_SECONDS_MIN)  # a server with many who wait answers at once
-        else:
+        if on_news is not None:
             # The longer it takes, the less a little more waiting matters.
             time.sleep(min(POLL_SECONDS_MAX, max(POLL_SECONDS_MIN, (time.monotonic() - started) * POLL_SHARE)))
-            task = client.get(f"/task/{task['task_id']}")
+        try:
+            wait = min(WAIT_SECONDS, seconds_left) if on_news is None else None
+            task = client.get(f"/task/{task['task_id']}", wait=wait)
+            answered = time.monotonic()
+        except CommandError as error:
+            if error.exit_code != ExitCode.UNREACHABLE or time.monotonic() - answered > PATIENCE_SECONDS:
+                raise
+            time.sleep(POLL_SECONDS_MAX)  # a part restarts, say; the file is in the ledger and goes on
+            continue
+        if on_news is not None:
             on_news(task)
+        elif not _is_over(task):
+            time.sleep(POLL_SECONDS_MIN)  # a server with many who wait answers at once
     return {**task, "duplicate": duplicate}
 
 
