@@ -2,7 +2,8 @@ r"""`make bench`: the wall time of `ledger load FILE --wait` beside `psql \copy`
 
 Both go to the same PostgreSQL server: the ledger into its partitioned table with lineage, `\copy` into a bare
 table of the same types. They take turns in one run, and the medians are compared as a ratio, because a machine
-that others share is slow at times. Also printed: where the ledger's time went, and the peak memory of each process.
+that others share is slow at times. Autovacuum is off meanwhile: it would fall upon either of them by chance.
+Also printed: where the ledger's time went, and the peak memory of each process.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ def main() -> None:
         print(f"{options.records:,} records, {path.stat().st_size / 1e6:.0f} MB, {os.cpu_count()} cores")
         bench = Bench(folder / "home", workers=options.workers)
         bench.start()
+        bench.psql("ALTER SYSTEM SET autovacuum = off")
+        bench.psql("DO $$ BEGIN PERFORM pg_reload_conf(); END $$")
         copies, ledgers, stages = [], [], []
         try:
             for number in range(options.rounds + 1):

@@ -1,13 +1,12 @@
 """Every setting of every process, read once at the process's edge, typed and frozen.
 
 `LEDGER_*` variables, plus the customary `CELERY_BROKER_URL`, `CELERY_RESULT_BACKEND` and OpenTelemetry's own
-`OTEL_*` (which its SDK reads by itself). This is the only module that looks at the environment. Units stand
-last in a name; a limit that depends on another is checked here, at start.
+`OTEL_*` (which its SDK reads by itself). Units stand last in a name; a limit that depends on another is checked
+here, at start.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
@@ -106,8 +105,3 @@ class Settings(BaseSettings):
                 }
             )
         return rows
-
-
-def environment() -> dict[str, str]:
-    """A copy of this process's environment, for the processes that it starts."""
-    return dict(os.environ)

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import httpx2
 
 from api.embedded.home import Home
+from ledger.environment import environment
 from ledger.errors import LedgerError
-from ledger.settings import Settings
 
 READ_BYTES = 1 << 20
 SECONDS_MAX = 600.0
@@ -70,27 +70,25 @@ class Client:
         )
 
     @classmethod
-    def found(cls, settings: Settings) -> Client:
-        """The client for the server that the settings or the home folder name.
+    def found(cls) -> Client:
+        """The client for the server that the environment or the home folder name.
+
+        It reads its four variables itself: the library behind `ledger.settings` takes longer to import than most
+        commands take.
 
         Raises:
             CommandError: no server is known, or no key.
         """
-        home = Home.default(settings.home)
-        state = home.read_state() if settings.url is None else None
-        url = settings.url or (state or {}).get("url")
+        given = environment()
+        home = Home.default(Path(given["LEDGER_HOME"]) if given.get("LEDGER_HOME") else None)
+        url = given.get("LEDGER_URL") or (home.read_state() or {}).get("url")
         if not url:
             raise CommandError(
                 f"No ledger is serving the home {home.path}.",
                 "Start one with `ledger up`, or name a server with LEDGER_URL.",
                 ExitCode.UNREACHABLE,
             )
-        key = settings.admin_key()
-        if key is None and (home.secrets / "admin.key").exists():
-            key = home.secret("admin.key")
-        if key is None:
-            raise CommandError("There is no API key.", "Give LEDGER_API_KEY.", ExitCode.NOT_ALLOWED)
-        return cls(url, key)
+        return cls(url, given.get("LEDGER_API_KEY") or _key_in(given.get("LEDGER_API_KEY_FILE"), home))
 
     def get(self, path: str, **parameters: Any) -> dict[str, Any]:
         """Ask for a resource."""
@@ -174,3 +172,15 @@ def file_size(path: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         raise CommandError(f"{path} cannot be read: {error.strerror}.", "Check the path.", ExitCode.USAGE) from error
+
+
+def _key_in(path: str | None, home: Home) -> str:
+    file = Path(path) if path else home.secrets / "admin.key"
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise CommandError(
+            f"There is no API key: {file} cannot be read ({error.strerror}).",
+            "Give LEDGER_API_KEY, or LEDGER_API_KEY_FILE with the file that holds it.",
+            ExitCode.NOT_ALLOWED,
+        ) from error

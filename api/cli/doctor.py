@@ -6,7 +6,7 @@ import importlib.util
 import platform
 import shutil
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,9 @@ from api.cli.client import Client, CommandError, ExitCode
 from api.cli.output import print_json, table
 from api.embedded.home import Home
 from ledger.errors import LedgerError
-from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from ledger.settings import Settings
 
 FREE_BYTES_MIN = 1 << 30
 EMBEDDED_MODULES = {
@@ -33,7 +35,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: ledger doctor
     """
-    settings = Settings()
+    settings = _settings()
     findings = [
         _finding("python", _python),
         _finding("embedded parts", _embedded_parts),
@@ -57,7 +59,7 @@ def config(as_json: AsJson = False) -> None:
 
     Example: LEDGER_LOG_LEVEL=DEBUG ledger config
     """
-    explained = Settings().explained()
+    explained = _settings().explained()
     if as_json:
         print_json(explained)
         return
@@ -65,6 +67,12 @@ def config(as_json: AsJson = False) -> None:
         ["SETTING", "VALUE", "FROM", "MEANING"],
         [[row["setting"], str(row["value"] or ""), row["source"], row["meaning"]] for row in explained],
     )
+
+
+def _settings() -> Settings:
+    from ledger.settings import Settings  # only here, so that other commands start without its library
+
+    return Settings()
 
 
 def _finding(check: str, look: Callable[[], str]) -> Finding:
@@ -110,7 +118,7 @@ def _server(settings: Settings) -> list[Finding]:
     if settings.url is None and Home.default(settings.home).read_state() is None:
         return []
     try:
-        client = Client.found(settings)
+        client = Client.found()
         answer = client.health()
         client.get("/api/v1/jobs", limit=1)
     except CommandError as error:

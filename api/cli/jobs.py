@@ -8,7 +8,6 @@ import typer
 
 from api.cli.client import Client
 from api.cli.output import print_json, say, sentence_of, table
-from ledger.settings import Settings
 
 jobs = typer.Typer(no_args_is_help=True, help="What arrived, and what became of it.")
 
@@ -26,7 +25,7 @@ def list_jobs(
 
     Example: ledger jobs list --status Failed
     """
-    answer = Client.found(Settings()).get("/api/v1/jobs", dataset=dataset, status=status, limit=limit)
+    answer = Client.found().get("/api/v1/jobs", dataset=dataset, status=status, limit=limit)
     if as_json:
         print_json(answer["tasks"])
         return
@@ -58,7 +57,7 @@ def show_job(task_id: str, as_json: AsJson = False) -> None:
 
     Example: ledger jobs show 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
     """
-    task = Client.found(Settings()).get(f"/api/v1/jobs/{task_id}")
+    task = Client.found().get(f"/api/v1/jobs/{task_id}")
     if as_json:
         print_json(task)
         return
@@ -72,7 +71,7 @@ def show_events(task_id: str, as_json: AsJson = False) -> None:
 
     Example: ledger jobs events 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
     """
-    events = Client.found(Settings()).get(f"/api/v1/jobs/{task_id}/events")["events"]
+    events = Client.found().get(f"/api/v1/jobs/{task_id}/events")["events"]
     if as_json:
         print_json(events)
         return

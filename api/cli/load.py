@@ -13,7 +13,6 @@ import typer
 from api.cli.client import Client, CommandError, ExitCode, file_size
 from api.cli.output import Bars, bars, print_json, say, sentence_of
 from ledger.domain.words import FINISHED, OnDuplicate
-from ledger.settings import Settings
 
 POLL_SECONDS_MIN = 0.1
 POLL_SECONDS_MAX = 1.0
@@ -42,7 +41,7 @@ def load(
 
       zcat big.csv.gz | ledger load - --dataset payments --wait --json
     """
-    client = Client.found(Settings())
+    client = Client.found()
     tasks = []
     with bars(quiet=as_json) as progress:
         for path in _sources(files):

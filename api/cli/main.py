@@ -14,7 +14,6 @@ from api.cli.load import load
 from api.cli.output import print_json, say
 from api.cli.up import up
 from ledger.errors import LedgerError
-from ledger.settings import Settings
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +33,7 @@ def rebuild(view: Annotated[str, typer.Argument(help="The view: status.")], as_j
 
     Example: ledger rebuild status
     """
-    answer = Client.found(Settings()).post(f"/api/v1/views/{view}/rebuild")
+    answer = Client.found().post(f"/api/v1/views/{view}/rebuild")
     if as_json:
         print_json(answer)
         return

@@ -6,16 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
-
-ERRORS = Console(stderr=True, highlight=False)
-OUTPUT = Console(highlight=False)
 
 
 class Bars:
@@ -32,13 +28,13 @@ class Bars:
 @contextmanager
 def bars(*, quiet: bool) -> Iterator[Bars | None]:
     """Bars while somebody looks; None if nobody does."""
-    if quiet or not ERRORS.is_terminal:
+    if quiet or not sys.stderr.isatty():
         yield None
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
-    with Progress(*columns, console=ERRORS, transient=True) as progress:
+    with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
         yield Bars(progress)
 
 
@@ -49,7 +45,7 @@ def print_json(value: Any) -> None:
 
 def say(sentence: str, style: str | None = None) -> None:
     """People read this."""
-    ERRORS.print(sentence, style=style, markup=False, soft_wrap=True)
+    _console(stderr=True).print(sentence, style=style, markup=False, soft_wrap=True)
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:
@@ -65,7 +61,7 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
         shown.add_column(column)
     for row in rows:
         shown.add_row(*row)
-    OUTPUT.print(shown)
+    _console(stderr=False).print(shown)
 
 
 def sentence_of(task: dict[str, Any]) -> str:
@@ -84,3 +80,10 @@ def sentence_of(task: dict[str, Any]) -> str:
             return f"{name}: {task['chunks_loaded']} of {task['chunks_total']} chunks loaded."
         case _:
             return f"{name}: {status.lower()}, for dataset {dataset}."
+
+
+@cache
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console  # only when something is printed for people: it takes a while to import
+
+    return Console(stderr=stderr, highlight=False)

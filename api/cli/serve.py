@@ -22,7 +22,8 @@ from api.embedded.home import LOOPBACK, Home, free_port
 from api.embedded.parts import PREFERRED_PORTS, embedded_parts, parts_needed
 from api.embedded.process import Program
 from api.embedded.supervisor import Supervisor
-from ledger.settings import Settings, environment
+from ledger.environment import environment
+from ledger.settings import Settings
 
 SAMPLE = "payments.csv"
 PORT_PREFERRED = 8000

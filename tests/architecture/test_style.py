@@ -50,7 +50,7 @@ def test_a_file_and_its_functions_stay_small(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_settings_look_at_the_environment(path: Path) -> None:
-    if path != ROOT / "ledger" / "settings.py":
+    if path != ROOT / "ledger" / "environment.py":
         assert not re.search(r"os\.(environ|getenv)|from os import .*environ", path.read_text())
 
 
