@@ -13,7 +13,7 @@ from api import health, jobs, operations, uploading
 from api.auth import KeyRequired
 from api.errors import add_handlers
 from api.state import State
-from ledger import telemetry
+from ledger import failpoints, telemetry
 from ledger.application import Ledger
 from ledger.blobs import open_blob_store
 from ledger.settings import Settings
@@ -33,6 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         telemetry.configure("api", settings)
+        failpoints.use(settings.failpoints)
         ledger = Ledger(settings)
         telemetry.instrument_engine(ledger.engine)
         ledger.prepare()

@@ -28,6 +28,7 @@ from ledger.domain.filejob import FileJob
 from ledger.domain.words import OnDuplicate, Status
 from ledger.errors import ConflictError, NotFoundError
 from ledger.event_store import EVENTS_TABLE, event_store_environment
+from ledger.failpoints import failpoint
 from ledger.settings import Settings
 
 
@@ -115,7 +116,9 @@ class Ledger(Application[UUID]):
                 answers.append(Received(known or arrival.job_id, known is not None))
             if new:
                 self._append_arrivals(session, new)
-            return answers
+                failpoint("received_appended")
+        failpoint("received_committed")
+        return answers
 
     def job(self, job_id: UUID) -> FileJob:
         """The job as the log tells it.

@@ -21,6 +21,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableError
+from ledger.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class BlobRange(io.RawIOBase):
         data = self._store.read(self._blob, self._position, left if size < 0 else min(size, left))
         self._position += len(data)
         self._hash.update(data)
+        failpoint("chunk_reading")
         return data
 
     def readable(self) -> bool:
@@ -188,6 +190,7 @@ class _FolderBlobWriter:
             self.size += len(data)
         except OSError as error:
             raise _cannot_write(self._folder, error) from error
+        failpoint("blob_growing")
         if self.size - self._synced >= SYNC_BYTES:
             self._sync_meanwhile()
 
@@ -203,12 +206,14 @@ class _FolderBlobWriter:
             self._file.close()
             target.parent.mkdir(exist_ok=True)
             os.chmod(self._path, 0o440)
+            failpoint("blob_synced")
             os.replace(self._path, target)
             for folder in (target.parent, self._folder):
                 _sync_folder(folder)
         except OSError as error:
             raise _cannot_write(self._folder, error) from error
         self._file = None
+        failpoint("blob_durable")
         return sha256
 
     def abort(self) -> None:

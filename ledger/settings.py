@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     attempts_max: int = Field(default=10, gt=0, description="Attempts at one piece of work before the job fails.")
     retry_seconds_max: float = Field(default=30.0, gt=0, description="Longest pause between two attempts.")
     published_max: int = Field(default=256, gt=0, description="Most unanswered messages at the broker.")
+    failpoints: Path | None = Field(default=None, description="A folder that arms failpoints; for tests only.")
     lock_seconds_max: float = Field(default=30.0, gt=0, description="Longest wait for a lock in the database.")
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 
-from ledger import telemetry
+from ledger import failpoints, telemetry
 from ledger.application import Ledger
 from ledger.settings import Settings
 from projections.runner import run
@@ -16,6 +16,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = Settings()
     telemetry.configure("projector", settings)
+    failpoints.use(settings.failpoints)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

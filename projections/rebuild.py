@@ -16,6 +16,7 @@ from pymongo.database import Database
 from ledger.application import Ledger
 from ledger.database import lock_at_once
 from ledger.errors import ConflictError, InvalidRequestError
+from ledger.failpoints import failpoint
 from projections.runner import STATUS, apply_batch, live_store
 from projections.status import Document
 from projections.view_store import ViewStore, generations, new_generation, switch
@@ -83,7 +84,9 @@ def _rebuild(
         if old.position() == new.position():  # still so after both digests: nothing moved meanwhile
             equal = digest == digest_before
             break
+    failpoint("rebuild_compared")
     switch(database, view, new.generation)
+    failpoint("rebuild_switched")
     old.drop()
     if equal is False:
         log.error("the view %s had drifted from the log", view, extra={"action": "view_drifted"})

@@ -26,6 +26,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout
 
 from ledger.errors import PartUnavailableError
+from ledger.failpoints import failpoint
 
 Document = dict[str, Any]
 
@@ -113,7 +114,9 @@ class ViewStore:
             # more without inserting, which settles both cases.
             refused = self._replace_older(documents, upsert=True)
             self._replace_older(refused, upsert=False)
+            failpoint("view_written")
             self._database[POSITIONS].update_one({"_id": self._key}, {"$max": {"position": position}}, upsert=True)
+            failpoint("view_positioned")
 
     def position(self) -> int:
         """The position in the log that the view reflects, 0 if none."""

@@ -13,7 +13,7 @@ from celery.signals import setup_logging, worker_process_init, worker_process_sh
 from kombu import Exchange, Queue
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 
-from ledger import telemetry
+from ledger import failpoints, telemetry
 from ledger.settings import Settings
 
 QUEUE = "ledger.work"
@@ -72,6 +72,7 @@ def _enter_the_workshop(**_: Any) -> None:
 
     settings = Settings()
     telemetry.configure("worker", settings)
+    failpoints.use(settings.failpoints)
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]
     tasks.enter(settings)
 

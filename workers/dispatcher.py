@@ -24,7 +24,7 @@ from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from ledger import telemetry
+from ledger import failpoints, telemetry
 from ledger.application import Ledger
 from ledger.database import LogListener, rows
 from ledger.domain.base import LedgerEvent
@@ -181,6 +181,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = Settings()
     telemetry.configure(NAME, settings)
+    failpoints.use(settings.failpoints)
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -20,6 +20,7 @@ from ledger.database import is_unavailable, lock_job
 from ledger.domain.filejob import FileJob, LoadedChunk
 from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN
 from ledger.errors import FileRefusedError, LedgerError
+from ledger.failpoints import failpoint
 from projections.data_tables import (
     CopiedRows,
     DataTable,
@@ -99,6 +100,7 @@ def _commit_chunk(workshop: Workshop, work: Work, job: FileJob, chunk: Chunk) ->
         with telemetry.span(telemetry.SPAN_COPY, {telemetry.CHUNK_BYTES: chunk.end - chunk.start}) as span:
             copied = _copy(workshop, session, job, chunk, source)
             span.set_attribute(telemetry.CHUNK_ROWS, copied.rows)
+        failpoint("chunk_copied")
         lock_job(session, job.id)
         fence(session, work)
         current = ledger.job(job.id)
@@ -109,6 +111,8 @@ def _commit_chunk(workshop: Workshop, work: Work, job: FileJob, chunk: Chunk) ->
         finish(session, work)
         with telemetry.span(telemetry.SPAN_APPEND):
             ledger.save(current, session=session)
+        failpoint("chunk_appended")
+    failpoint("chunk_committed")
     telemetry.ROWS_LOADED.add(copied.rows)
 
 

@@ -17,6 +17,7 @@ from ledger.domain.dataset import Dataset
 from ledger.domain.filejob import FileJob
 from ledger.domain.words import Status
 from ledger.errors import FileRefusedError
+from ledger.failpoints import failpoint
 from projections.data_tables import DataTable, create
 from projections.formats.dialect import Dialect, sniff
 from projections.formats.splitter import Plan, split
@@ -125,6 +126,7 @@ def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dat
     """Commit the plan; False if the dataset came into being meanwhile and nothing was written."""
     ledger = workshop.ledger
     plan_digest = put(workshop.blobs, examined.plan.to_json())
+    failpoint("plan_stored")
     with ledger.transaction() as session:
         job = ledger.job(work.job_id)
         lock(session, f"dataset {job.dataset}")
@@ -152,6 +154,8 @@ def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dat
         finish(session, work)
         with telemetry.span(telemetry.SPAN_APPEND):
             ledger.save(*_with_news(current, job), session=session)
+        failpoint("plan_appended")
+    failpoint("plan_committed")
     return True
 
 
