@@ -19,6 +19,7 @@ from uuid import UUID
 from api.state import State
 from ledger.application import Ledger, LoggedEvent
 from ledger.database import LogListener
+from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
 from ledger.errors import NotFoundError, PartUnavailableError
 from projections.runner import live_store
@@ -28,9 +29,7 @@ log = logging.getLogger(__name__)
 
 # Each waiter keeps a thread and a connection.
 WAITERS_MAX = 8
-TOPICS_OF_AN_END = frozenset(
-    event.TOPIC for event in (FileJob.Completed, FileJob.Failed, FileJob.Cancelled, FileJob.Archived, FileJob.Restored)
-)
+ENDS = (FileJob.Completed, FileJob.Cancelled, FileJob.Archived, FileJob.Restored)
 _waiters = threading.BoundedSemaphore(WAITERS_MAX)
 
 # What an event's own fields are, apart from what every event has.
@@ -71,7 +70,7 @@ def wait_for_end(ledger: Ledger, job_id: UUID, seconds_max: float) -> bool:
     deadline = time.monotonic() + seconds_max
     try:
         listener.wait(0)  # from here on no event is missed
-        while ledger.last_topic(job_id) not in TOPICS_OF_AN_END:
+        while not _is_end(ledger.last_event(job_id)):
             seconds_left = deadline - time.monotonic()
             if seconds_left <= 0:
                 return False
@@ -80,6 +79,10 @@ def wait_for_end(ledger: Ledger, job_id: UUID, seconds_max: float) -> bool:
     finally:
         listener.close()
         _waiters.release()
+
+
+def _is_end(event: LedgerEvent | None) -> bool:
+    return isinstance(event, ENDS) or (isinstance(event, FileJob.Failed) and event.retry_at is None)
 
 
 def tasks_answer(

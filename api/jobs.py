@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Body, Query, Request
 
 from api.answers import event_answer, task_answer, task_from_log, tasks_answer, wait_for_end
-from api.state import CurrentState, job_id_of
+from api.state import CurrentState, job_id_of, stamp
 from ledger.domain.words import Status
 from ledger.errors import NotFoundError
+from workers.commands import cancel
 
 router = APIRouter(tags=["jobs"])
 
 PAGE_JOBS = 50
 PAGE_JOBS_MAX = 500
 WAIT_SECONDS_MAX = 30.0
+REASON_CHARACTERS_MAX = 500
+
+Reason = Annotated[str, Body(embed=True, max_length=REASON_CHARACTERS_MAX, description="Why, for the record.")]
 
 
 @router.get("/task/{task_id}")
@@ -58,3 +62,17 @@ def show_events(job_id: str, state: CurrentState) -> dict[str, Any]:
     if not events:
         raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
     return {"events": [event_answer(logged) for logged in events]}
+
+
+@router.post("/api/v1/jobs/{job_id}/retry")
+def retry_job(job_id: str, request: Request, state: CurrentState, reason: Reason = "") -> dict[str, Any]:
+    """Try a failed job again: what is missing of it if it waits for that anyway, else the whole file."""
+    job = state.ledger.retry(job_id_of(job_id), stamp(request), reason=reason)
+    return {**task_from_log(state.ledger, job.id), "view": None}
+
+
+@router.post("/api/v1/jobs/{job_id}/cancel")
+def cancel_job(job_id: str, request: Request, state: CurrentState, reason: Reason = "") -> dict[str, Any]:
+    """End a job that has not completed, and take back the rows that it has loaded."""
+    job = cancel(state.ledger, job_id_of(job_id), stamp(request), reason=reason)
+    return {**task_from_log(state.ledger, job.id), "view": None}

@@ -5,6 +5,7 @@ Rules:
 2. The same bytes into the same dataset are one job, unless the sender says otherwise or the earlier job failed
    for good or was cancelled. Two uploads of the same bytes at once decide one after the other.
 3. Whoever decides about a job inside a transaction holds the job's lock and reads the job afterwards.
+4. A retry never loads bytes a second time that have come in again meanwhile.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from eventsourcing.persistence import StoredEvent
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from ledger.database import lock, prepare, rows, unavailable_as_error
+from ledger.database import lock, lock_job, prepare, rows, unavailable_as_error
 from ledger.domain.base import LedgerEvent, Stamp
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset, dataset_id
+from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob
-from ledger.domain.words import OnDuplicate, Status
+from ledger.domain.words import ENDED_WELL, OnDuplicate
 from ledger.errors import ConflictError, NotFoundError
 from ledger.event_store import EVENTS_TABLE, event_store_environment
 from ledger.failpoints import failpoint
@@ -59,6 +61,10 @@ class LoggedEvent:
     position: int
     event: LedgerEvent
     topic: str
+
+
+# Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
+AGGREGATES = (FileJob, Dataset, DeadLetter)
 
 
 class Ledger(Application[UUID]):
@@ -119,6 +125,28 @@ class Ledger(Application[UUID]):
                 failpoint("received_appended")
         failpoint("received_committed")
         return answers
+
+    def retry(self, job_id: UUID, stamp: Stamp, *, reason: str) -> FileJob:
+        """Open the next attempt of a job that failed: at once if it waits for one, from the plan if it ended.
+
+        Raises:
+            NotFoundError: there is no such job.
+            ConflictError: it has not failed, or its bytes were received again meanwhile.
+        """
+        known = self.job(job_id)
+        with self.transaction() as session:
+            lock(session, f"content {known.dataset} {known.sha256}")
+            lock_job(session, job_id)
+            job = self.job(job_id)
+            twin = self._latest(session, job.dataset, job.sha256)
+            if twin is not None and twin.id != job.id and not job.waiting:
+                raise ConflictError(
+                    f"The bytes of {job.filename!r} were received again, as job {twin.id}.",
+                    "Look at that one. To load them twice on purpose, send the file with on_duplicate=allow.",
+                )
+            job.retry(stamp, reason=reason)
+            self.save(job, session=session)
+        return job
 
     def job(self, job_id: UUID) -> FileJob:
         """The job as the log tells it.
@@ -188,17 +216,16 @@ class Ledger(Application[UUID]):
             )
         return [self._logged(row) for row in found]
 
-    def last_topic(self, originator_id: UUID) -> str | None:
-        """The topic of the last event of a job or dataset, None if it has none."""
+    def last_event(self, originator_id: UUID) -> LedgerEvent | None:
+        """The last event of a job or dataset, None if it has none."""
         with self.transaction() as session:
-            found = session.execute(
-                text(
-                    f"SELECT topic FROM {EVENTS_TABLE} WHERE originator_id = :originator_id"
-                    " ORDER BY originator_version DESC LIMIT 1"
-                ),
-                {"originator_id": originator_id},
-            ).scalar()
-        return None if found is None else str(found)
+            found = rows(
+                session,
+                f"SELECT id, originator_id, originator_version, topic, state FROM {EVENTS_TABLE} "
+                "WHERE originator_id = :originator_id ORDER BY originator_version DESC LIMIT 1",
+                originator_id=originator_id,
+            )
+        return self._logged(found[0]).event if found else None
 
     def position(self) -> int:
         """The position of the last event, 0 in an empty log."""
@@ -209,18 +236,19 @@ class Ledger(Application[UUID]):
         twin = fresh.get((arrival.dataset, arrival.sha256))
         if twin is not None:
             return twin.id
-        found = session.execute(
-            text(
-                "SELECT job_id FROM ledger.arrivals WHERE dataset = :dataset AND sha256 = :sha256 "
-                "ORDER BY position DESC LIMIT 1"
-            ),
-            {"dataset": arrival.dataset, "sha256": arrival.sha256},
-        ).scalar()
-        if found is None:
-            return None
-        job = self.job(found)
-        failed_for_good = job.status is Status.FAILED and job.plan is None
-        return None if failed_for_good or job.status is Status.CANCELLED else job.id
+        job = self._latest(session, arrival.dataset, arrival.sha256)
+        return None if job is None else job.id
+
+    def _latest(self, session: Session, dataset: str, sha256: str) -> FileJob | None:
+        """The job that answers for these bytes in this dataset: the last one that did not end badly."""
+        found = rows(
+            session,
+            "SELECT job_id FROM ledger.arrivals WHERE dataset = :dataset AND sha256 = :sha256 ORDER BY position DESC",
+            dataset=dataset,
+            sha256=sha256,
+        )
+        jobs = (self.job(row.job_id) for row in found)
+        return next((job for job in jobs if job.is_open or job.status in ENDED_WELL), None)
 
     def _received(self, arrival: Arrival, stamp: Stamp, door: str) -> FileJob:
         return FileJob.receive(

@@ -8,6 +8,7 @@ import select
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from importlib.resources import files
 from typing import Any
 from uuid import UUID
@@ -47,6 +48,13 @@ def lock(session: Session, name: str) -> None:
 def lock_at_once(session: Session, name: str) -> bool:
     """Hold the lock of that name until the transaction ends, if nobody has it; whether that is so."""
     return bool(session.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": lock_key(name)}).scalar())
+
+
+def now(session: Session) -> datetime:
+    """The time by PostgreSQL's clock, the only one that counts where processes have to agree."""
+    found = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    assert isinstance(found, datetime)
+    return found
 
 
 def lock_job(session: Session, job_id: UUID) -> None:

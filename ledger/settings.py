@@ -68,9 +68,18 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="How long a worker may be silent before its work is due."
     )
     resend_seconds: float = Field(default=15.0, gt=0, description="How long a message may go unanswered.")
-    attempts_max: int = Field(default=10, gt=0, description="Attempts at one piece of work before the job fails.")
-    retry_seconds_max: float = Field(default=30.0, gt=0, description="Longest pause between two attempts.")
-    published_max: int = Field(default=256, gt=0, description="Most unanswered messages at the broker.")
+    plan_attempts_max: int = Field(default=5, gt=0, description="Attempts at a plan before the job fails for good.")
+    load_attempts_max: int = Field(default=10, gt=0, description="Attempts at a chunk before the job fails for good.")
+    retry_seconds_min: float = Field(default=1.0, gt=0, description="Pause after the first attempt; it then doubles.")
+    retry_seconds_max: float = Field(default=60.0, gt=0, description="Longest pause between two attempts.")
+    retry_jitter_share: float = Field(
+        default=0.25, ge=0, lt=1, description="How much of a pause chance may take off, so that not all come at once."
+    )
+    plan_seconds_max: float = Field(default=1_500.0, gt=0, description="Longest time that one plan may take.")
+    load_seconds_max: float = Field(default=300.0, gt=0, description="Longest time that one chunk may take.")
+    published_max: int = Field(default=256, gt=0, description="Most unanswered messages in one queue of the broker.")
+    publish_seconds_max: float = Field(default=5.0, gt=0, description="How long the broker may take for a message.")
+    deliveries_max: int = Field(default=20, gt=0, description="Deliveries of one message before RabbitMQ drops it.")
     failpoints: Path | None = Field(default=None, description="A folder that arms failpoints; for tests only.")
     lock_seconds_max: float = Field(default=30.0, gt=0, description="Longest wait for a lock in the database.")
 
@@ -80,6 +89,8 @@ class Settings(BaseSettings):
             FiscalCalendar.parse(self.fiscal_year_start, self.time_zone)
         except ZoneInfoNotFoundError as error:
             raise ValueError(f"time_zone {self.time_zone!r} is no time zone") from error
+        if self.retry_seconds_min > self.retry_seconds_max:
+            raise ValueError("retry_seconds_min is above retry_seconds_max")
         if self.record_bytes_max > 256 * MEBIBYTE:
             raise ValueError("record_bytes_max above 256 MiB does not fit a worker's memory")
         return self

@@ -112,7 +112,8 @@ def _queued(document: Document, event: FileJob.Queued) -> Document:
 
 def _chunk_loaded(document: Document, event: FileJob.ChunkLoaded) -> Document:
     return {
-        "status": Status.PROCESSING.value,
+        # A chunk that was under way when the job failed may still end: the job waits for its retry all the same.
+        "status": document["status"] if document["status"] == Status.FAILED else Status.PROCESSING.value,
         "chunks_loaded": document["chunks_loaded"] + 1,
         "rows_loaded": document["rows_loaded"] + event.rows_loaded,
         "rows_rejected": document["rows_rejected"] + event.rows_rejected,
@@ -139,7 +140,7 @@ def _failed(document: Document, event: FileJob.Failed) -> Document:
 
 
 def _retried(document: Document, event: FileJob.Retried) -> Document:
-    return {"status": Status.RETRIED.value, "attempt": event.attempt, "finished_at": None}
+    return {"status": Status.RETRIED.value, "attempt": event.attempt, "finished_at": None, "error": None}
 
 
 def _cancelled(document: Document, event: FileJob.Cancelled) -> Document:

@@ -10,39 +10,45 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
-from kombu import Exchange, Queue
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 
 from ledger import failpoints, telemetry
 from ledger.settings import Settings
+from workers.queues import SMALL, exchange, is_rabbitmq, work_queues
 
-QUEUE = "ledger.work"
+RESULT_SECONDS_KEPT = 7 * 24 * 3600
 
 
 def configured(settings: Settings) -> Celery:
     """The application, for the broker that the settings name."""
-    broker = settings.broker_url.get_secret_value()
-    amqp = broker.startswith("amqp")
-    application = Celery("ledger", broker=broker, backend=settings.result_backend.get_secret_value())
-    arguments = {"x-queue-type": "quorum"} if amqp else None
-    exchange = Exchange("ledger", type="topic" if amqp else "direct", durable=True)
+    application = Celery(
+        "ledger",
+        broker=settings.broker_url.get_secret_value(),
+        backend=settings.result_backend.get_secret_value(),
+    )
     application.conf.update(
         include=["workers.tasks"],
-        task_queues=(Queue(QUEUE, exchange, routing_key=QUEUE, queue_arguments=arguments),),
-        task_default_queue=QUEUE,
-        task_default_exchange="ledger",
-        task_default_exchange_type=exchange.type,
-        task_default_routing_key=QUEUE,
+        task_queues=work_queues(settings),
+        task_default_queue=SMALL,
+        task_default_exchange=exchange(settings).name,
+        task_default_exchange_type=exchange(settings).type,
+        task_default_routing_key=SMALL,
         task_create_missing_queues=False,
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
+        # A child that is at something for longer is killed; its lease then runs out, and the attempt counts.
+        task_annotations={
+            "ledger.plan": {"time_limit": settings.plan_seconds_max},
+            "ledger.load": {"time_limit": settings.load_seconds_max},
+        },
         worker_prefetch_multiplier=1,
         worker_max_tasks_per_child=500,
         worker_max_memory_per_child=400_000,
         worker_soft_shutdown_timeout=10,
+        worker_enable_soft_shutdown_on_idle=True,
         worker_hijack_root_logger=False,
         worker_send_task_events=True,
         task_send_sent_event=False,
@@ -50,7 +56,9 @@ def configured(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         broker_connection_timeout=4,
         broker_heartbeat=20,
-        broker_transport_options={"confirm_publish": True} if amqp else {"visibility_timeout": 3600},
+        broker_pool_acquire_timeout=settings.publish_seconds_max,
+        broker_transport_options={"confirm_publish": True} if is_rabbitmq(settings) else {"visibility_timeout": 3600},
+        result_expires=RESULT_SECONDS_KEPT,
         mongodb_backend_settings={"options": {"serverSelectionTimeoutMS": 2000, "socketTimeoutMS": 3000}},
     )
     return application

@@ -5,8 +5,10 @@ Rules:
    written in one transaction, so no event is passed over and none is followed twice.
 2. The broker is a hint. Whatever is due and not leased is published, and published again after `resend_seconds`
    without an answer; delivery twice, late or out of order does no harm (see `workers.leases`).
-3. At most `published_max` messages are unanswered at a time, so a long log cannot flood the broker.
-4. Two dispatchers at once are safe: row locks keep them apart.
+3. Work is marked as published first and sent then, so that no lock is held while the broker is waited for. What
+   could not be sent is due again at once.
+4. At most `published_max` messages are unanswered in a queue at a time, so a long log cannot flood the broker.
+5. Two dispatchers at once are safe: row locks keep them apart.
 """
 
 from __future__ import annotations
@@ -15,11 +17,10 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from celery import Task
-from kombu.exceptions import OperationalError as BrokerError
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -31,7 +32,12 @@ from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
 from ledger.domain.words import Stage
 from ledger.errors import PartUnavailableError
+from ledger.failpoints import failpoint
 from ledger.settings import Settings
+from workers.dead_letters import DeadLetters
+from workers.leases import hurry
+from workers.publisher import Publisher
+from workers.queues import LARGE, SMALL, WORK_QUEUES, is_rabbitmq, queue_of
 from workers.tasks import load, plan, prepare_all
 
 log = logging.getLogger(__name__)
@@ -41,11 +47,23 @@ BATCH_EVENTS = 500
 BATCH_MESSAGES = 100
 IDLE_SECONDS_MAX = 0.5
 PAUSE_SECONDS = 1.0
+# What is planned within a second or so, however small its chunks will be.
+SMALL_BYTES_MAX = 64 << 20
 
-# EVENT -> TASK: which work an event asks for, as (stage, number of pieces).
-WORK_OF: dict[type[FileJob.Event], Callable[[Any], tuple[Stage, int]]] = {
-    FileJob.Received: lambda event: (Stage.PLAN, 1),
-    FileJob.Queued: lambda event: (Stage.LOAD, event.chunks_total),
+
+class Wanted(NamedTuple):
+    """The work that an event asks for: so many pieces of a stage, sent to a queue."""
+
+    stage: Stage
+    pieces: int
+    queue: str
+
+
+# EVENT -> TASK: which work an event asks for. A retry of chunks finds them in the table: they were never done.
+WORK_OF: dict[type[FileJob.Event], Callable[[Any], Wanted]] = {
+    FileJob.Received: lambda event: Wanted(Stage.PLAN, 1, SMALL if event.size <= SMALL_BYTES_MAX else LARGE),
+    FileJob.Queued: lambda event: Wanted(Stage.LOAD, event.chunks_total, queue_of(event.chunks_total)),
+    FileJob.Retried: lambda event: Wanted(Stage.PLAN, 1 if event.stage == Stage.PLAN else 0, LARGE),
 }
 TASK_OF: dict[str, Task[Any, Any]] = {Stage.PLAN.value: plan, Stage.LOAD.value: load}
 
@@ -63,6 +81,7 @@ class Dispatcher:
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._ledger = ledger
         self._settings = settings
+        self._publisher = Publisher(settings)
 
     def follow(self) -> Followed:
         """Write down the work of the next events in the log."""
@@ -75,34 +94,28 @@ class Dispatcher:
                     text("UPDATE work.positions SET position = :position WHERE name = :name"),
                     {"name": NAME, "position": events[-1].position},
                 )
+            failpoint("work_written")
+        failpoint("work_committed")
         return Followed(len(events), pieces)
 
     def publish(self) -> int:
         """Send messages for work that is due; how many were sent.
 
         Raises:
-            BrokerError: the broker cannot be reached; the work stays due.
+            PartUnavailableError: the broker or the database cannot be reached; the work stays due.
         """
-        with self._ledger.transaction() as session:
-            due = rows(
-                session,
-                "SELECT job_id, stage, chunk, traceparent FROM work.items"
-                " WHERE due_at <= clock_timestamp()"
-                " AND (leased_until IS NULL OR leased_until < clock_timestamp())"
-                " AND (published_at IS NULL OR published_at < clock_timestamp() - :resend * interval '1 second')"
-                " ORDER BY due_at, chunk LIMIT :limit FOR UPDATE SKIP LOCKED",
-                resend=self._settings.resend_seconds,
-                limit=min(BATCH_MESSAGES, self._room(session)),
-            )
-            for item in due:
-                self._send(item)
-                session.execute(
-                    text(
-                        "UPDATE work.items SET published_at = clock_timestamp()"
-                        " WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk"
-                    ),
-                    {"job_id": item.job_id, "stage": item.stage, "chunk": item.chunk},
-                )
+        return sum(self._publish(queue) for queue in WORK_QUEUES)
+
+    def _publish(self, queue: str) -> int:
+        due = self._mark_published(queue)
+        failpoint("message_marked")
+        for number, item in enumerate(due):
+            try:
+                self._publisher.send(TASK_OF[item.stage], item)
+            except PartUnavailableError:
+                self._unmark(due[number:])
+                raise
+            failpoint("message_sent")
         return len(due)
 
     def run(self, stop: threading.Event) -> None:
@@ -115,16 +128,17 @@ class Dispatcher:
                     followed = self.follow()
                     # Most events ask for no work, and what is due by time alone is looked for twice a second.
                     if followed.pieces or time.monotonic() >= publish_at_seconds:
-                        while self.publish() == BATCH_MESSAGES:
+                        while self.publish() >= BATCH_MESSAGES:
                             pass
                         publish_at_seconds = time.monotonic() + IDLE_SECONDS_MAX
                     if followed.events < BATCH_EVENTS:
                         listener.wait(IDLE_SECONDS_MAX)
-                except (PartUnavailableError, BrokerError, OSError) as error:
+                except PartUnavailableError as error:
                     log.warning("the dispatcher waits: %s", error, extra={"action": "dispatcher_waits"})
                     stop.wait(PAUSE_SECONDS)
         finally:
             listener.close()
+            self._publisher.close()
 
     def _locked_position(self, session: Session) -> int:
         session.execute(
@@ -139,42 +153,62 @@ class Dispatcher:
     def _add_work(self, session: Session, event: LedgerEvent) -> int:
         if not isinstance(event, FileJob.Event) or type(event) not in WORK_OF:
             return 0
-        stage, pieces = WORK_OF[type(event)](event)
+        wanted = WORK_OF[type(event)](event)
         session.execute(
             text(
-                "INSERT INTO work.items (job_id, stage, chunk, traceparent)"
-                " SELECT :job_id, :stage, chunk, :traceparent FROM generate_series(0, :pieces - 1) AS chunk"
+                "INSERT INTO work.items (job_id, stage, chunk, queue, traceparent)"
+                " SELECT :job_id, :stage, chunk, :queue, :traceparent FROM generate_series(0, :pieces - 1) AS chunk"
                 " ON CONFLICT DO NOTHING"
             ),
             {
                 "job_id": event.originator_id,
-                "stage": stage.value,
+                "stage": wanted.stage.value,
+                "queue": wanted.queue,
                 "traceparent": event.traceparent,
-                "pieces": pieces,
+                "pieces": wanted.pieces,
             },
         )
-        return pieces
+        if isinstance(event, FileJob.Retried):
+            hurry(session, event.originator_id)
+        return wanted.pieces or 1
 
-    def _room(self, session: Session) -> int:
+    def _mark_published(self, queue: str) -> Sequence[Any]:
+        """The work of a queue that is due, as many pieces as there is room for, marked as published."""
+        with self._ledger.transaction() as session:
+            marked = rows(
+                session,
+                "UPDATE work.items SET published_at = clock_timestamp() FROM ("
+                " SELECT job_id, stage, chunk FROM work.items WHERE queue = :queue AND due_at <= clock_timestamp()"
+                " AND (leased_until IS NULL OR leased_until < clock_timestamp())"
+                " AND (published_at IS NULL OR published_at < clock_timestamp() - :resend * interval '1 second')"
+                " ORDER BY due_at, chunk LIMIT :limit FOR UPDATE SKIP LOCKED"
+                ") AS due WHERE (items.job_id, items.stage, items.chunk) = (due.job_id, due.stage, due.chunk)"
+                " RETURNING items.job_id, items.stage, items.chunk, items.due_at, items.queue, items.traceparent",
+                queue=queue,
+                resend=self._settings.resend_seconds,
+                limit=min(BATCH_MESSAGES, self._room(session, queue)),
+            )
+        return sorted(marked, key=lambda item: (item.due_at, item.chunk))
+
+    def _unmark(self, unsent: Sequence[Any]) -> None:
+        with self._ledger.transaction() as session:
+            session.execute(
+                text(
+                    "UPDATE work.items SET published_at = NULL"
+                    " WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk AND leased_until IS NULL"
+                ),
+                [{"job_id": item.job_id, "stage": item.stage, "chunk": item.chunk} for item in unsent],
+            )
+
+    def _room(self, session: Session, queue: str) -> int:
         unanswered = session.execute(
             text(
-                "SELECT count(*) FROM work.items WHERE leased_until IS NULL"
+                "SELECT count(*) FROM work.items WHERE queue = :queue AND leased_until IS NULL"
                 " AND published_at >= clock_timestamp() - :resend * interval '1 second'"
             ),
-            {"resend": self._settings.resend_seconds},
+            {"queue": queue, "resend": self._settings.resend_seconds},
         ).scalar_one()
         return max(0, self._settings.published_max - int(unanswered))
-
-    def _send(self, item: Any) -> None:
-        with telemetry.continued(item.traceparent):
-            TASK_OF[item.stage].apply_async(
-                kwargs={
-                    "job_id": str(item.job_id),
-                    "chunk": item.chunk,
-                    "published_at_seconds": time.time(),
-                },
-                retry=False,
-            )
 
 
 def main() -> None:
@@ -189,8 +223,29 @@ def main() -> None:
     ledger = Ledger(settings)
     telemetry.instrument_engine(ledger.engine)
     prepare_all(ledger)
+    reactors = [threading.Thread(target=_until, args=(stop, run)) for run in _reactors(ledger, settings)]
+    for reactor in reactors:
+        reactor.start()
     Dispatcher(ledger, settings).run(stop)
+    for reactor in reactors:
+        reactor.join()
     telemetry.flush()
+
+
+def _until(stop: threading.Event, run: Callable[[threading.Event], None]) -> None:
+    try:
+        run(stop)
+    except Exception:  # the edge of a thread: our own mistake ends the process, which is then started again
+        log.exception("a reactor failed", extra={"action": "reactor_failed"})
+        stop.set()
+
+
+def _reactors(ledger: Ledger, settings: Settings) -> list[Callable[[threading.Event], None]]:
+    """What else follows along, each in a thread of its own, so that none can hold up the work."""
+    reactors: list[Callable[[threading.Event], None]] = []
+    if is_rabbitmq(settings):
+        reactors.append(DeadLetters(ledger, settings.broker_url.get_secret_value()).run)
+    return reactors
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -28,6 +29,7 @@ from ledger.domain.words import Stage
 log = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 3
+REASON_CHARACTERS_MAX = 500
 
 
 class LeaseLostError(Exception):
@@ -101,17 +103,40 @@ def drop_all(session: Session, job_id: UUID) -> None:
     session.execute(text("DELETE FROM work.items WHERE job_id = :job_id"), {"job_id": job_id})
 
 
-def release(engine: Engine, work: Work, *, pause_seconds: float, reason: str) -> None:
-    """Give the work back, due again after a pause."""
-    with Session(engine) as session, session.begin():
-        session.execute(
-            text(
-                "UPDATE work.items SET leased_until = NULL, published_at = NULL, last_error = :reason,"
-                " due_at = clock_timestamp() + :pause_seconds * interval '1 second' "
-                "WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk AND epoch = :epoch"
-            ),
-            {**work.key(), "pause_seconds": pause_seconds, "reason": reason[:500]},
-        )
+def release(session: Session, work: Work, *, pause_seconds: float, reason: str) -> datetime:
+    """Give the work back, with the transaction; when it will be due again."""
+    found = session.execute(
+        text(
+            "UPDATE work.items SET leased_until = NULL, published_at = NULL, last_error = :reason,"
+            " due_at = clock_timestamp() + :pause_seconds * interval '1 second' "
+            "WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk AND epoch = :epoch RETURNING due_at"
+        ),
+        {**work.key(), "pause_seconds": pause_seconds, "reason": reason[:REASON_CHARACTERS_MAX]},
+    ).scalar_one()
+    assert isinstance(found, datetime)
+    return found
+
+
+def hold_back(session: Session, job_id: UUID, *, until: datetime) -> None:
+    """Let a job's work that nobody has begun wait until then."""
+    session.execute(
+        text(
+            "UPDATE work.items SET due_at = greatest(due_at, :until), published_at = NULL WHERE job_id = :job_id"
+            " AND (leased_until IS NULL OR leased_until < clock_timestamp())"
+        ),
+        {"job_id": job_id, "until": until},
+    )
+
+
+def hurry(session: Session, job_id: UUID) -> None:
+    """Make a job's work due now, but for what somebody is at."""
+    session.execute(
+        text(
+            "UPDATE work.items SET due_at = least(due_at, clock_timestamp()), published_at = NULL"
+            " WHERE job_id = :job_id AND (leased_until IS NULL OR leased_until < clock_timestamp())"
+        ),
+        {"job_id": job_id},
+    )
 
 
 class LeaseKeeper:

@@ -73,7 +73,7 @@ def load_chunk(workshop: Workshop, work: Work) -> None:
         LeaseLostError: another worker has taken over.
     """
     job = workshop.ledger.job(work.job_id)
-    if job.plan is None or work.chunk in job.chunks:
+    if job.plan is None or work.chunk in job.chunks:  # it failed for good, was cancelled, or the chunk is loaded
         discard(workshop, work)
         return
     chunk = _plan(workshop.blobs, job.plan).chunks[work.chunk]

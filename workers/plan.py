@@ -47,7 +47,7 @@ def plan_file(workshop: Workshop, work: Work) -> None:
         LeaseLostError: another worker has taken over.
     """
     job = workshop.ledger.job(work.job_id)
-    if job.status not in (Status.RECEIVED, Status.RETRIED):
+    if job.plan is not None or job.status not in (Status.RECEIVED, Status.RETRIED):
         discard(workshop, work)
         return
     attributes = {telemetry.JOB_ID: str(job.id), telemetry.JOB_SIZE_BYTES: job.size, telemetry.ATTEMPT: work.attempt}

@@ -5,11 +5,12 @@ CREATE SCHEMA IF NOT EXISTS work;
 
 -- One row per piece of work that the log asks for and that is not done. `epoch` counts claims: whoever commits
 -- with an older epoch has lost its lease. `attempts` counts before the work, so work that kills its worker is
--- counted too. All times are PostgreSQL's.
+-- counted too. `queue` is where its messages go. All times are PostgreSQL's.
 CREATE TABLE IF NOT EXISTS work.items (
     job_id       uuid        NOT NULL,
     stage        text        NOT NULL,
     chunk        integer     NOT NULL,
+    queue        text        NOT NULL DEFAULT 'ledger.small',
     traceparent  text,
     epoch        integer     NOT NULL DEFAULT 0,
     attempts     integer     NOT NULL DEFAULT 0,
@@ -21,6 +22,13 @@ CREATE TABLE IF NOT EXISTS work.items (
     PRIMARY KEY (job_id, stage, chunk)
 );
 CREATE INDEX IF NOT EXISTS items_due ON work.items (due_at);
+
+-- A database of before there were two queues.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'work.items'::regclass AND attname = 'queue') THEN
+        ALTER TABLE work.items ADD COLUMN queue text NOT NULL DEFAULT 'ledger.small';
+    END IF;
+END $$;
 
 -- How far the dispatcher has followed the log.
 CREATE TABLE IF NOT EXISTS work.positions (

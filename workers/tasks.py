@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
 from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from ledger import telemetry
 from ledger.application import Ledger
@@ -14,9 +18,23 @@ from ledger.settings import Settings
 from workers.app import app
 from workers.load import load_chunk
 from workers.plan import plan_file
-from workers.workshop import Workshop, perform
+from workers.workshop import Procedure, Workshop, perform
+
+log = logging.getLogger(__name__)
+
+CHUNK_MAX = (1 << 31) - 1  # the column's type
 
 _workshop: list[Workshop] = []
+
+
+class WorkMessage(BaseModel):
+    """What a message says: which work is due, and when it was published."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    job_id: UUID
+    chunk: int = Field(ge=0, le=CHUNK_MAX, strict=True)
+    published_at_seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
 def prepare_all(ledger: Ledger) -> None:
@@ -35,13 +53,29 @@ def enter(settings: Settings) -> None:
     _workshop[:] = [Workshop(ledger, open_blob_store(settings.blobs_url), settings, calendar)]
 
 
-@app.task(name="ledger.plan")
-def plan(job_id: str, chunk: int, published_at_seconds: float) -> None:
+# Anything may lie in a queue: what is not a message of ours is counted, logged, and done with.
+@app.task(name="ledger.plan", typing=False)
+def plan(*arguments: Any, **message: Any) -> None:
     """Plan a job's file."""
-    perform(_workshop[0], plan_file, UUID(job_id), Stage.PLAN, chunk, published_at_seconds)
+    _perform(plan_file, Stage.PLAN, arguments, message)
 
 
-@app.task(name="ledger.load")
-def load(job_id: str, chunk: int, published_at_seconds: float) -> None:
+@app.task(name="ledger.load", typing=False)
+def load(*arguments: Any, **message: Any) -> None:
     """Load one chunk of a job."""
-    perform(_workshop[0], load_chunk, UUID(job_id), Stage.LOAD, chunk, published_at_seconds)
+    _perform(load_chunk, Stage.LOAD, arguments, message)
+
+
+def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any]) -> None:
+    try:
+        wanted = WorkMessage.model_validate({**message, "arguments": arguments} if arguments else message)
+    except ValueError as error:
+        telemetry.MESSAGES_REFUSED.add(1, {telemetry.STAGE: stage.value})
+        log.warning(
+            "a message is not one of ours: %s fields, %s",
+            len(message),
+            type(error).__name__,
+            extra={"action": "message_refused", "stage": stage.value},
+        )
+        return
+    perform(_workshop[0], procedure, wanted.job_id, stage, wanted.chunk, wanted.published_at_seconds)

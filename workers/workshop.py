@@ -2,17 +2,19 @@
 
 Rules:
 1. A message without due work behind it has no effect: it is a duplicate, late, or not ours.
-2. The file's fault (it cannot be read, a value is refused, its counts do not close) fails the job for good and
-   withdraws its rows, in one transaction.
-3. The world's fault (a part away, a connection lost) gives the work back with a growing pause. After
-   `attempts_max` attempts, which are counted before the work, the job fails for good as well.
-4. Our own mistakes are logged with their traceback and treated like the world's: the job ends by rule 3.
+2. An error that is not worth another attempt (see `workers.retry`), or that came with the last one, fails the job
+   for good and withdraws its rows, in one transaction.
+3. Any other error gives the work back with a pause, and Failed tells when it will be retried. The whole job waits
+   until then: what else of it is due would most likely meet the same trouble. Whoever is first to work on the job
+   again appends Retried.
+4. Where the log itself is away nothing can be written down: the lease runs out, and the work is due again.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
 import time
 from collections.abc import Callable
@@ -24,19 +26,22 @@ from uuid import UUID
 import psycopg2
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from ledger import telemetry
 from ledger.application import Ledger
 from ledger.blobs import BlobStore
-from ledger.database import lock_job, unavailable_as_error
+from ledger.database import lock_job, now, unavailable_as_error
 from ledger.domain.base import Stamp
-from ledger.domain.filejob import CountsDoNotCloseError, FileJob
+from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_calendar import FiscalCalendar
-from ledger.domain.words import UNFINISHED, Stage
-from ledger.errors import FileRefusedError, LedgerError
+from ledger.domain.words import Stage
+from ledger.errors import LedgerError
+from ledger.failpoints import failpoint
 from ledger.settings import Settings
 from projections.data_tables import withdraw
-from workers.leases import LeaseKeeper, LeaseLostError, Work, claim, drop_all, fence, finish, release
+from workers.leases import LeaseKeeper, LeaseLostError, Work, claim, drop_all, fence, finish, hold_back, release
+from workers.retry import RetryPolicy, error_fields, is_worth_retrying
 
 log = logging.getLogger(__name__)
 
@@ -66,17 +71,19 @@ def perform(
     """Do a piece of work if it is due, and see to it that its end, good or bad, is on record."""
     settings = workshop.settings
     telemetry.record_queue_wait(published_at_seconds, time.time(), stage.value)
-    work = claim(
-        workshop.ledger.engine,
-        job_id,
-        stage,
-        chunk,
-        worker=f"{socket.gethostname()}:{os.getpid()}",
-        lease_seconds=settings.lease_seconds,
-    )
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    try:
+        with unavailable_as_error():
+            work = claim(
+                workshop.ledger.engine, job_id, stage, chunk, worker=worker, lease_seconds=settings.lease_seconds
+            )
+    except LedgerError as unavailable:  # the work stays due, and its message will be sent again
+        log.warning("cannot claim work: %s", unavailable, extra={"action": "work_not_claimed", "job_id": str(job_id)})
+        return
     if work is None:
         log.info("nothing due behind a message", extra={"action": "work_not_due", "job_id": str(job_id)})
         return
+    failpoint("work_claimed")
     started = time.monotonic()
     with LeaseKeeper(workshop.ledger.engine, work, settings.lease_seconds):
         outcome = _carry_through(workshop, procedure, work)
@@ -94,93 +101,123 @@ def discard(workshop: Workshop, work: Work) -> None:
 def _carry_through(workshop: Workshop, procedure: Procedure, work: Work) -> str:
     where = {"job_id": str(work.job_id), "stage": work.stage.value, "chunk": work.chunk, "attempt": work.attempt}
     try:
-        if work.attempt > workshop.settings.attempts_max:
-            _fail(workshop, work, _exhausted(workshop, work))
-            return "exhausted"
+        if work.attempt > RetryPolicy.of(workshop.settings, work.stage).attempts_max:
+            return _record(workshop, work, _vanished(workshop, work), where)
         with unavailable_as_error():
+            if workshop.ledger.job(work.job_id).waiting:
+                _open_next_attempt(workshop, work)
             procedure(workshop, work)
     except LeaseLostError as lost:
         log.warning("%s", lost, extra={"action": "lease_lost", **where})
         return "lease_lost"
-    except (FileRefusedError, CountsDoNotCloseError) as error:
-        # Only the code: the message, which the Failed event keeps for the sender, may quote the file.
-        log.info("the file cannot be loaded: %s", error.code, extra={"action": "file_failed", **where})
-        return _fail_or_give_back(workshop, work, error)
     except LedgerError as error:
-        log.warning("%s", error, extra={"action": "work_given_back", **where})
-        _give_back(workshop, work, error)
-        return "given_back"
+        # Only the code: the message, which the Failed event keeps for the sender, may quote the file.
+        log.warning("work failed: %s", error.code, extra={"action": "work_failed", **where})
+        return _record(workshop, work, error, where)
     except Exception as error:  # the edge of a task: whatever went wrong, the work must become due again
-        log.exception("work failed unexpectedly", extra={"action": "work_given_back", **where})
-        _give_back(workshop, work, error)
-        return "given_back"
+        log.exception("work failed unexpectedly", extra={"action": "work_failed", **where})
+        return _record(workshop, work, error, where)
     return "done"
 
 
-def _fail_or_give_back(workshop: Workshop, work: Work, error: LedgerError) -> str:
+def _record(workshop: Workshop, work: Work, error: Exception, where: dict[str, Any]) -> str:
+    """Write an error down, as the end of the job or as a pause; what the attempt came to."""
+    policy = RetryPolicy.of(workshop.settings, work.stage)
     try:
-        _fail(workshop, work, error_fields(error))
-    except LeaseLostError:
-        return "lease_lost"
-    except LedgerError as unavailable:
-        _give_back(workshop, work, unavailable)
+        if not is_worth_retrying(error):
+            _fail(workshop, work, error_fields(error))
+            return "failed"
+        if work.attempt >= policy.attempts_max:
+            _fail(workshop, work, error_fields(_exhausted(work, policy.attempts_max, error), code="attempts_exhausted"))
+            return "exhausted"
+        _give_back(workshop, work, error, policy.pause_seconds(work.attempt, random.random()))  # noqa: S311 - no secret
         return "given_back"
-    return "failed"
+    except LeaseLostError as lost:
+        log.warning("%s", lost, extra={"action": "lease_lost", **where})
+        return "lease_lost"
+    except (LedgerError, DBAPIError, psycopg2.Error) as unavailable:
+        # The lease runs out by itself; the sweeper then finds the work due.
+        log.warning("cannot write down a failure: %s", unavailable, extra={"action": "work_abandoned", **where})
+        return "abandoned"
+
+
+def _open_next_attempt(workshop: Workshop, work: Work) -> None:
+    """Say that a job which waited goes on, unless this is work that was under way before its pause is over."""
+    ledger = workshop.ledger
+    with ledger.transaction() as session:
+        job = _job_of(workshop, session, work)
+        if job.retry_at is not None and job.retry_at <= now(session):
+            job.retry(workshop.stamp(job), reason="The pause is over.")
+            ledger.save(job, session=session)
+    failpoint("retry_committed")
 
 
 def _fail(workshop: Workshop, work: Work, error: dict[str, Any]) -> None:
     ledger = workshop.ledger
     with ledger.transaction() as session:
-        lock_job(session, work.job_id)
-        fence(session, work)
-        job = ledger.job(work.job_id)
-        if job.status in UNFINISHED:
+        job = _job_of(workshop, session, work)
+        if job.is_open:
             withdrawn = withdraw(session, job.dataset, ledger.job_position(session, job.id))
-            job.fail(
-                workshop.stamp(job),
-                stage=work.stage,
-                chunk=work.chunk if work.stage is Stage.LOAD else None,
-                attempt=work.attempt,
-                error=error,
-                rows_withdrawn=withdrawn,
-            )
-            ledger.save(job, session=session)
+            _append_failed(workshop, session, job, work, error, None, withdrawn)
         drop_all(session, work.job_id)
+        failpoint("failure_appended")
+    failpoint("failure_committed")
 
 
-def _give_back(workshop: Workshop, work: Work, error: Exception) -> None:
-    pause_seconds = min(workshop.settings.retry_seconds_max, 0.5 * 2 ** min(work.attempt, 16))
-    try:
-        release(workshop.ledger.engine, work, pause_seconds=pause_seconds, reason=f"{type(error).__name__}: {error}")
-    except (DBAPIError, psycopg2.Error) as unavailable:
-        # The lease runs out by itself; the sweeper then finds the work due.
-        log.warning("cannot give work back: %s", unavailable, extra={"action": "work_abandoned"})
+def _give_back(workshop: Workshop, work: Work, error: Exception, pause_seconds: float) -> None:
+    with workshop.ledger.transaction() as session:
+        job = _job_of(workshop, session, work)
+        reason = error.message if isinstance(error, LedgerError) else type(error).__name__
+        retry_at = release(session, work, pause_seconds=pause_seconds, reason=reason)
+        if job.is_open and not job.waiting:
+            hold_back(session, job.id, until=retry_at)
+            _append_failed(workshop, session, job, work, error_fields(error), retry_at, 0)
+        failpoint("pause_appended")
+    failpoint("pause_committed")
 
 
-def _exhausted(workshop: Workshop, work: Work) -> dict[str, Any]:
+def _job_of(workshop: Workshop, session: Session, work: Work) -> FileJob:
+    """The job as it stands, until the transaction ends: nobody else decides about it, and the work is ours."""
+    lock_job(session, work.job_id)
+    fence(session, work)
+    return workshop.ledger.job(work.job_id)
+
+
+def _append_failed(
+    workshop: Workshop,
+    session: Session,
+    job: FileJob,
+    work: Work,
+    error: dict[str, Any],
+    retry_at: datetime | None,
+    rows_withdrawn: int,
+) -> None:
+    job.fail(
+        workshop.stamp(job),
+        stage=work.stage,
+        chunk=work.chunk if work.stage is Stage.LOAD else None,
+        attempt=work.attempt,
+        error=error,
+        retry_at=retry_at,
+        rows_withdrawn=rows_withdrawn,
+    )
+    workshop.ledger.save(job, session=session)
+
+
+def _exhausted(work: Work, attempts: int, error: Exception) -> LedgerError:
+    """What ends a job whose last attempt failed with `error`."""
+    last = error_fields(error)["message"]
+    return LedgerError(
+        f"No attempt at stage {work.stage} came to an end, and there were {attempts}. The last one: {last}",
+        f"Repair what the message names, then retry the job: ledger jobs retry {work.job_id}",
+    )
+
+
+def _vanished(workshop: Workshop, work: Work) -> LedgerError:
+    """What ends a job whose workers died, one after the other."""
     with workshop.ledger.transaction() as session:
         reason = session.execute(
             text("SELECT last_error FROM work.items WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk"),
             work.key(),
         ).scalar()
-    return error_fields(
-        LedgerError(
-            f"{work.attempt - 1} attempts at stage {work.stage} did not come to an end. "
-            f"The last one: {reason or 'its worker died'}.",
-            "Repair what the message names, then retry the job.",
-        ),
-        code="attempts_exhausted",
-    )
-
-
-def error_fields(error: LedgerError, code: str | None = None) -> dict[str, Any]:
-    """An error as a Failed event and a task carry it."""
-    return {
-        "code": code or error.code,
-        "message": error.message,
-        "remedy": error.remedy,
-        "record": getattr(error, "record", None),
-        "line": getattr(error, "line", None),
-        "byte_offset": getattr(error, "byte_offset", None),
-        "column": getattr(error, "column", None),
-    }
+    return LedgerError(f"Its worker died or never came back (last known error: {reason or 'none'}).")

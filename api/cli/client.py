@@ -94,9 +94,9 @@ class Client:
         """Ask for a resource."""
         return self._call("GET", path, params={key: value for key, value in parameters.items() if value is not None})
 
-    def post(self, path: str) -> dict[str, Any]:
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
         """Ask for something to be done."""
-        return self._call("POST", path)
+        return self._call("POST", path, json=body) if body else self._call("POST", path)
 
     def health(self) -> dict[str, Any]:
         """What `/readyz` says, be it ready or not."""

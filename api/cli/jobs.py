@@ -6,12 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.client import Client
-from api.cli.output import print_json, say, sentence_of, table
+from api.cli.client import Client, ExitCode
+from api.cli.load import watch, watch_all
+from api.cli.output import bars, print_json, say, sentence_of, table
 
 jobs = typer.Typer(no_args_is_help=True, help="What arrived, and what became of it.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TaskIds = Annotated[list[str], typer.Argument(help="One or many.", show_default=False)]
+Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 
 
 @jobs.command("list")
@@ -89,6 +92,58 @@ def show_events(task_id: str, as_json: AsJson = False) -> None:
             for event in events
         ],
     )
+
+
+@jobs.command("retry")
+def retry_job(
+    task_ids: TaskIds,
+    reason: Reason = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every job has ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Try failed jobs again: what is missing of one that waits for its retry, else the whole file.
+
+    Example: ledger jobs retry 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51 --reason "the disk has room again" --wait
+    """
+    client = Client.found()
+    tasks = [client.post(f"/api/v1/jobs/{task_id}/retry", reason=reason) for task_id in task_ids]
+    if wait:
+        tasks = [watch(client, task) for task in tasks]
+    _tell(tasks, as_json)
+    if wait and any(task["status"] != "Completed" for task in tasks):
+        raise typer.Exit(ExitCode.JOB_FAILED)
+
+
+@jobs.command("cancel")
+def cancel_job(task_ids: TaskIds, reason: Reason = "", as_json: AsJson = False) -> None:
+    """End jobs that have not completed; the rows that they have loaded are taken back.
+
+    Example: ledger jobs cancel 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51 --reason "the wrong month"
+    """
+    client = Client.found()
+    _tell([client.post(f"/api/v1/jobs/{task_id}/cancel", reason=reason) for task_id in task_ids], as_json)
+
+
+@jobs.command("watch")
+def watch_job(task_ids: TaskIds, as_json: AsJson = False) -> None:
+    """Wait until jobs have ended, and tell what became of them.
+
+    Example: ledger jobs watch 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
+    """
+    client = Client.found()
+    with bars(quiet=as_json) as progress:
+        tasks = watch_all(client, progress, [client.get(f"/task/{task_id}") for task_id in task_ids], None)
+    _tell(tasks, as_json)
+    if any(task["status"] != "Completed" for task in tasks):
+        raise typer.Exit(ExitCode.JOB_FAILED)
+
+
+def _tell(tasks: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(tasks)
+        return
+    for task in tasks:
+        say(sentence_of(task))
 
 
 def _shown(value: Any) -> str:

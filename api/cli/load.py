@@ -47,7 +47,7 @@ def load(
         for path in _sources(files):
             tasks.append(_send(client, progress, path, dataset, on_duplicate.value))
         if wait:
-            tasks = _watched(client, progress, tasks, timeout)
+            tasks = watch_all(client, progress, tasks, timeout)
     if as_json:
         print_json(tasks)
     else:
@@ -139,9 +139,10 @@ def watch(
     return {**task, "duplicate": duplicate}
 
 
-def _watched(
+def watch_all(
     client: Client, progress: Bars | None, tasks: list[dict[str, Any]], timeout: float | None
 ) -> list[dict[str, Any]]:
+    """Wait until all of these tasks have ended, with bars if somebody looks; the tasks then."""
     deadline = None if timeout is None else time.monotonic() + timeout
     if progress is None:  # nobody looks: no need to ask again and again
         return [watch(client, task, deadline=deadline) for task in tasks]

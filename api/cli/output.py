@@ -75,6 +75,8 @@ def sentence_of(task: dict[str, Any]) -> str:
             )
         case "Failed":
             error = task["error"]
+            if error["retry_at"] is not None:
+                return f"{name}: will be tried again at {error['retry_at'][11:19]} UTC. {error['message']}"
             return f"{name}: failed. {error['message']} {error['remedy']}"
         case "Processing" | "Retried":
             return f"{name}: {task['chunks_loaded']} of {task['chunks_total']} chunks loaded."

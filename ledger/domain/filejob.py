@@ -1,12 +1,14 @@
 """FileJob: the life of one arrival of one file into one dataset.
 
 Rules:
-1. The states and what may happen in each are one table, `ALLOWED`; anything else is a `ConflictError`.
+1. The states and what may happen in each are one table, `ALLOWED`; anything else is a `ConflictError`. A job that
+   failed but will be retried is waiting: chunks that were under way may still end, as `WAITING_ALLOWS` says.
 2. A chunk is loaded once. Its numbers must close by themselves: records = loaded + rejected + skipped.
 3. A job completes only when its chunks cover the file's data from the first byte after the header to the last
    with no gap or overlap, and their records add up to the plan's (`CountsDoNotCloseError` otherwise).
 4. A failure or cancellation for good withdraws the rows of the job, so that nobody sums half a file; a retry
-   then starts again from the plan. A failure that will be retried (`retry_at`) keeps what was loaded.
+   then starts again from the plan. A failure that will be retried (`retry_at`) keeps what was loaded, and the
+   retry goes on with what is missing.
 5. Events hold counts, digests and references: never a row of the file.
 """
 
@@ -33,6 +35,7 @@ ALLOWED: dict[str, frozenset[Status]] = {
     "Archived": frozenset({Status.COMPLETED}),
     "Restored": frozenset({Status.ARCHIVED}),
 }
+WAITING_ALLOWS = frozenset({"ChunkLoaded", "Failed", "Retried", "Cancelled"})
 
 
 class CountsDoNotCloseError(LedgerError):
@@ -120,7 +123,8 @@ class FileJob(Aggregate):
 
         def apply(self, aggregate: FileJob) -> None:
             """Count the chunk in."""
-            aggregate.status = Status.PROCESSING
+            if not aggregate.waiting:
+                aggregate.status = Status.PROCESSING
             aggregate.chunks[self.chunk] = LoadedChunk(
                 self.chunk,
                 self.start,
@@ -163,6 +167,7 @@ class FileJob(Aggregate):
         def apply(self, aggregate: FileJob) -> None:
             """Keep what was loaded only if the job will go on from there."""
             aggregate.status = Status.FAILED
+            aggregate.retry_at = None if self.retry_at is None else datetime.fromisoformat(self.retry_at)
             if self.retry_at is None:
                 aggregate.chunks = {}
                 aggregate.plan = None
@@ -178,6 +183,7 @@ class FileJob(Aggregate):
         def apply(self, aggregate: FileJob) -> None:
             """Open the attempt."""
             aggregate.status = Status.RETRIED
+            aggregate.retry_at = None
             aggregate.attempt = self.attempt
 
     class Cancelled(Event):
@@ -190,6 +196,7 @@ class FileJob(Aggregate):
         def apply(self, aggregate: FileJob) -> None:
             """Forget the chunks: their rows are withdrawn."""
             aggregate.status = Status.CANCELLED
+            aggregate.retry_at = None
             aggregate.chunks = {}
             aggregate.plan = None
 
@@ -222,6 +229,7 @@ class FileJob(Aggregate):
         self.dataset = dataset
         self.correlation = correlation
         self.status = Status.RECEIVED
+        self.retry_at: datetime | None = None
         self.attempt = 1
         self.plan: str | None = None
         self.dialect: dict[str, Any] = {}
@@ -272,6 +280,8 @@ class FileJob(Aggregate):
     ) -> None:
         """Pin how the file is read. `plan` is the digest of the plan of its chunks."""
         self._check_allowed("Queued")
+        if self.plan is not None:
+            raise ConflictError(f"Job {self.id} has a plan already.")
         self.trigger_event(
             self.Queued,
             format=dialect["format"],
@@ -321,6 +331,16 @@ class FileJob(Aggregate):
             attempt=attempt,
             **stamp.fields(),
         )
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the job failed and will be retried at `retry_at`."""
+        return self.retry_at is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the job still wants work: it has not ended, and a failure will be retried."""
+        return self.status in UNFINISHED or self.waiting
 
     @property
     def all_chunks_loaded(self) -> bool:
@@ -400,6 +420,8 @@ class FileJob(Aggregate):
         self.trigger_event(self.Restored, fiscal_years=fiscal_years, manifest=manifest, **stamp.fields())
 
     def _check_allowed(self, event: str) -> None:
+        if self.waiting and event in WAITING_ALLOWS:
+            return
         if self.status not in ALLOWED[event]:
             allowed = ", ".join(sorted(ALLOWED[event]))
             raise ConflictError(f"Job {self.id} is {self.status}; {event} is possible only from {allowed}.")

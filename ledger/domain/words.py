@@ -35,3 +35,4 @@ class OnDuplicate(StrEnum):
 
 UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
 FINISHED = frozenset(Status) - UNFINISHED
+ENDED_WELL = frozenset({Status.COMPLETED, Status.ARCHIVED})

@@ -19,6 +19,7 @@ from ledger.application import Ledger
 from ledger.domain.base import LedgerEvent, Stamp
 from ledger.domain.contract import Column, ColumnType, Contract
 from ledger.domain.dataset import Dataset
+from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob, LoadedChunk
 from ledger.domain.words import Stage
 from ledger.settings import Settings
@@ -57,7 +58,7 @@ def stamp(seconds: int) -> Stamp:
 def examples() -> dict[str, LedgerEvent]:
     """One event of every class, by topic; the first one that its aggregate triggers."""
     found: dict[str, LedgerEvent] = {}
-    for aggregate in (_completed_and_archived(), _failed_and_cancelled(), _dataset()):
+    for aggregate in (_completed_and_archived(), _failed_and_cancelled(), _dataset(), _dead_letter()):
         for event in aggregate.pending_events:
             assert isinstance(event, LedgerEvent)
             found.setdefault(get_topic(type(event)), event)
@@ -144,3 +145,15 @@ def _dataset() -> Dataset:
     dataset = Dataset.register(stamp(0), name="payments", contract=CONTRACT, inferred_from=str(JOB_ID))
     dataset.change_contract(stamp(1), contract=Contract(CONTRACT.columns[:3]), reason="the text is no longer sent")
     return dataset
+
+
+def _dead_letter() -> DeadLetter:
+    return DeadLetter.record(
+        stamp(0),
+        message="1",
+        queue="ledger.large",
+        reason="delivery_limit",
+        task="ledger.load",
+        job_id=str(JOB_ID),
+        sha256="56" * 32,
+    )

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import NoResultFound
 
 from api.embedded.home import Home
 from api.embedded.parts import embedded_parts
@@ -41,6 +42,7 @@ from workers.workshop import Procedure, Workshop, perform
 WAIT_SECONDS_MAX = 60.0
 LONG_LEASE_SECONDS = 300.0
 SHORT_LEASE_SECONDS = 0.2
+ATTEMPTS_MAX = 3
 ROWS = 400
 CONTRACT = Contract(
     (Column("number", ColumnType.BIGINT), Column("paid_on", ColumnType.DATE, nullable=False)),
@@ -150,7 +152,14 @@ def ledger() -> Iterator[Ledger]:
 @pytest.fixture
 def place(ledger: Ledger, tmp_path: Any) -> Place:
     """A dataset of its own, on a blob store of its own."""
-    settings = Settings(chunk_bytes=2048, lease_seconds=LONG_LEASE_SECONDS, attempts_max=3, retry_seconds_max=0.05)
+    settings = Settings(
+        chunk_bytes=2048,
+        lease_seconds=LONG_LEASE_SECONDS,
+        plan_attempts_max=ATTEMPTS_MAX,
+        load_attempts_max=ATTEMPTS_MAX,
+        retry_seconds_min=0.05,
+        retry_seconds_max=0.05,
+    )
     blobs = FolderBlobStore(tmp_path / "blobs")
     return Place(Workshop(ledger, blobs, settings, FiscalCalendar.parse("04-01", "UTC")))
 
@@ -277,7 +286,8 @@ def test_an_overtaken_worker_neither_ends_nor_gives_back_nor_renews_the_work_of_
     before = place.work(job_id)
     with place.ledger.transaction() as session:
         finish(session, lost)
-    release(place.ledger.engine, lost, pause_seconds=0, reason="late")
+    with pytest.raises(NoResultFound), place.ledger.transaction() as session:
+        release(session, lost, pause_seconds=0, reason="late")
     with LeaseKeeper(place.ledger.engine, lost, 0.03):
         [(start,)] = place.query("SELECT clock_timestamp()")
         wait_until(
@@ -343,7 +353,9 @@ def perform_until_forgotten(
 def test_work_given_back_is_due_again_after_its_pause(place: Place, procedure: Procedure) -> None:
     job_id = place.receive()
     [(before,)] = place.query("SELECT clock_timestamp()")
-    place.with_settings(retry_seconds_max=0.4).perform(job_id, Stage.PLAN, procedure=procedure)
+    place.with_settings(retry_seconds_min=0.4, retry_seconds_max=0.4, retry_jitter_share=0).perform(
+        job_id, Stage.PLAN, procedure=procedure
+    )
     [(_, _, epoch, attempts, due_at, leased_until)] = place.work(job_id)
     assert (epoch, attempts, leased_until) == (1, 1, None)
     assert (due_at - before).total_seconds() >= 0.4
@@ -351,7 +363,8 @@ def test_work_given_back_is_due_again_after_its_pause(place: Place, procedure: P
     assert (work.epoch, work.attempt) == (2, 2)
     [(now,)] = place.query("SELECT clock_timestamp()")
     assert now >= due_at
-    assert place.events(job_id) == ["received"]
+    assert place.events(job_id) == ["received", "failed"]
+    assert place.ledger.job(job_id).retry_at == due_at
 
 
 def test_work_that_kills_its_workers_is_counted_and_fails_its_job_for_good(place: Place) -> None:
@@ -359,7 +372,7 @@ def test_work_that_kills_its_workers_is_counted_and_fails_its_job_for_good(place
     place.perform(job_id, Stage.LOAD, 0)
     loaded = place.rows()[0]
     assert loaded > 0
-    for attempt in range(1, place.workshop.settings.attempts_max + 1):  # each claims, then is never heard of again
+    for attempt in range(1, ATTEMPTS_MAX + 1):  # each claims, then is never heard of again
         work = place.claim_when_due(job_id, Stage.LOAD, 1, lease_seconds=SHORT_LEASE_SECONDS)
         assert work.attempt == attempt
     perform_until_forgotten(place, job_id, Stage.LOAD, 1)
@@ -374,9 +387,9 @@ def test_work_that_always_fails_fails_its_job_with_the_last_reason(place: Place)
     job_id = place.receive()
     perform_until_forgotten(place, job_id, Stage.PLAN, 0, broken)
     failed: Any = place.ledger.events_of(job_id)[-1].event
-    assert place.events(job_id) == ["received", "failed"]
+    assert place.events(job_id) == ["received", *["failed", "retried"] * (ATTEMPTS_MAX - 1), "failed"]
     assert "ZeroDivisionError" in failed.error["message"]
-    assert failed.attempt == place.workshop.settings.attempts_max + 1
+    assert (failed.attempt, failed.retry_at) == (ATTEMPTS_MAX, None)
 
 
 def fail_with_the_last_chunk(place: Place, job_id: UUID) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.rabbitmq
 
 ROWS = 60_000
 WAIT_SECONDS_MAX = 120.0
-QUEUE = "ledger.work"
+QUEUES = ("ledger.small", "ledger.large")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def stack(rabbitmq: RabbitMQ) -> Iterator[Stack]:
         "LEDGER_CHUNK_BYTES": "20000",
         "LEDGER_LEASE_SECONDS": "2",
         "LEDGER_RESEND_SECONDS": "2",
-        "LEDGER_ATTEMPTS_MAX": "100",
+        "LEDGER_LOAD_ATTEMPTS_MAX": "100",
     }
     with open_folder() as folder:
         stack = Stack(folder / "home", environment)
@@ -95,10 +97,11 @@ def has_new_workers(stack: Stack, before: int) -> bool:
     return stack.state()["pids"].get("celery") not in (None, before)
 
 
-def declare(rabbitmq: RabbitMQ, kind: str) -> None:
+def declare(rabbitmq: RabbitMQ, name: str, **arguments: Any) -> None:
     connection = rabbitmq.connect()
     try:
-        connection.channel().queue_declare(QUEUE, durable=True, auto_delete=False, arguments={"x-queue-type": kind})
+        given = {f"x-{key.replace('_', '-')}": value for key, value in arguments.items()}
+        connection.channel().queue_declare(name, durable=True, auto_delete=False, arguments=given)
     finally:
         connection.close()
 
@@ -108,10 +111,122 @@ def test_a_file_of_many_chunks_is_loaded_and_no_other_broker_runs(stack: Stack, 
     Load(stack, tmp_path).check_end()
 
 
-def test_the_queue_is_a_quorum_queue(stack: Stack, rabbitmq: RabbitMQ) -> None:
-    declare(rabbitmq, "quorum")
-    with pytest.raises(amqp.PreconditionFailed, match="quorum"):
-        declare(rabbitmq, "classic")
+@pytest.mark.parametrize("queue", [*QUEUES, "ledger.operator"])
+def test_a_work_queue_is_a_quorum_queue_with_a_limit_and_a_place_for_dead_letters(
+    stack: Stack, rabbitmq: RabbitMQ, queue: str
+) -> None:
+    wanted = {
+        "queue_type": "quorum",
+        "delivery_limit": 20,
+        "overflow": "reject-publish",
+        "dead_letter_exchange": "ledger.dead",
+        "dead_letter_strategy": "at-least-once",
+    }
+    declare(rabbitmq, queue, **wanted)
+    for name, other in {"queue_type": "classic", "delivery_limit": 21, "dead_letter_exchange": "elsewhere"}.items():
+        with pytest.raises(amqp.PreconditionFailed):
+            declare(rabbitmq, queue, **{**wanted, name: other})
+
+
+def publish(rabbitmq: RabbitMQ, queue: str, body: str, **properties: Any) -> None:
+    connection = rabbitmq.connect()
+    try:
+        connection.channel().basic_publish(amqp.Message(body, **properties), "ledger", queue)
+    finally:
+        connection.close()
+
+
+def dead_letters(stack: Stack) -> list[dict[str, Any]]:
+    found = stack.sql("SELECT state FROM ledger.stored_events WHERE topic = 'deadletter.recorded' ORDER BY id")
+    return [json.loads(bytes(state)) for (state,) in found]
+
+
+def in_celerys_form(task: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    body = json.dumps([[], arguments, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    headers = {"task": task, "id": str(uuid4()), "lang": "py", "kwargsrepr": repr(arguments), "argsrepr": "()"}
+    properties = {
+        "application_headers": headers,
+        "correlation_id": headers["id"],
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+        "delivery_mode": 2,
+    }
+    return body, properties
+
+
+def test_what_is_no_message_of_ours_is_written_down_once_and_stops_nobody(
+    stack: Stack, rabbitmq: RabbitMQ, tmp_path: Path
+) -> None:
+    before = len(dead_letters(stack))
+    publish(rabbitmq, "ledger.small", "nonsense", content_type="text/plain")
+    publish(rabbitmq, "ledger.small", "{", content_type="application/json", content_encoding="utf-8")
+    job_id = str(uuid4())
+    body, properties = in_celerys_form("ledger.unknown", job_id=job_id)
+    publish(rabbitmq, "ledger.large", body, **properties)
+    wait_until(lambda: any(letter["job_id"] == job_id for letter in dead_letters(stack)), "no dead letter")
+    [letter] = [letter for letter in dead_letters(stack)[before:] if letter["job_id"] == job_id]
+    assert (letter["queue"], letter["reason"], letter["task"]) == ("ledger.large", "rejected", "ledger.unknown")
+    assert letter["body_sha256"] == hashlib.sha256(body.encode()).hexdigest()
+    Load(stack, tmp_path).check_end()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"job_id": "none", "chunk": 0, "published_at_seconds": 1.0},
+        {"job_id": str(uuid4()), "chunk": "0", "published_at_seconds": 1.0},
+        {"job_id": str(uuid4()), "chunk": -1, "published_at_seconds": 1.0},
+        {"job_id": str(uuid4()), "chunk": 2**40, "published_at_seconds": 1.0},
+        {"job_id": str(uuid4()), "chunk": 0, "published_at_seconds": "yesterday"},
+        {"job_id": str(uuid4()), "chunk": 0, "published_at_seconds": 1.0, "epoch": 7},
+        {"job_id": str(uuid4()), "chunk": 0, "published_at_seconds": 1.0},
+    ],
+    ids=["empty", "no id", "text", "negative", "huge", "no time", "epoch of another", "unknown job"],
+)
+def test_a_message_of_wrong_fields_is_acknowledged_and_has_no_effect(
+    stack: Stack, rabbitmq: RabbitMQ, arguments: dict[str, Any]
+) -> None:
+    position = stack.sql("SELECT max(id) FROM ledger.stored_events")
+    log = stack.home / "logs" / "celery.log"
+    start = log.stat().st_size
+    body, properties = in_celerys_form("ledger.load", **arguments)
+    publish(rabbitmq, "ledger.small", body, **properties)
+
+    def told() -> bool:
+        news = log.read_bytes()[start:]
+        return b"message_refused" in news or b"work_not_due" in news
+
+    wait_until(told, "nobody says what became of the message")
+    wait_until(lambda: waiting(rabbitmq, "ledger.small") == 0, "the message is still there")
+    assert b"Traceback" not in log.read_bytes()[start:]
+    assert stack.sql("SELECT max(id) FROM ledger.stored_events") == position
+
+
+def waiting(rabbitmq: RabbitMQ, queue: str) -> int:
+    connection = rabbitmq.connect()
+    try:
+        return int(connection.channel().queue_declare(queue, passive=True).message_count)
+    finally:
+        connection.close()
+
+
+def test_a_queue_that_lost_its_binding_is_found_again(stack: Stack, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    connection = rabbitmq.connect()
+    for queue in QUEUES:
+        connection.channel().queue_unbind(queue, "ledger", queue)
+    connection.close()
+    Load(stack, tmp_path).check_end()
+
+
+def test_a_queue_that_was_deleted_is_made_again(stack: Stack, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    load = Load(stack, tmp_path)
+    load.wait_for_chunks(1)
+    connection = rabbitmq.connect()
+    for queue in QUEUES:
+        connection.channel().queue_delete(queue)
+    connection.close()
+    load.check_end()
 
 
 def test_workers_that_are_killed_again_and_again_change_no_count_and_no_sum(stack: Stack, tmp_path: Path) -> None:
@@ -134,7 +249,7 @@ def test_losing_every_message_costs_time_only(stack: Stack, rabbitmq: RabbitMQ, 
 
     def purged() -> bool:
         nonlocal lost
-        lost += channel.queue_purge(QUEUE) or 0
+        lost += sum(channel.queue_purge(queue) or 0 for queue in QUEUES)
         return lost > 0
 
     wait_until(purged, "there was no message to lose")

@@ -12,6 +12,7 @@ from eventsourcing.utils import get_topic
 
 from ledger.domain.base import LedgerEvent
 from ledger.domain.dataset import Dataset
+from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob
 from tests.golden.examples import FOLDER, examples, from_text, golden_path, mapper, to_text
 
@@ -20,6 +21,8 @@ TOPICS_FOR_EVER = {
     "dataset",
     "dataset.contract_changed",
     "dataset.registered",
+    "deadletter",
+    "deadletter.recorded",
     "filejob",
     "filejob.archived",
     "filejob.cancelled",
@@ -54,7 +57,7 @@ def named(values: list[Any]) -> dict[str, Any]:
 
 
 def test_there_is_no_topic_that_is_not_on_the_list_and_none_was_lost() -> None:
-    classes: list[type] = [*event_classes(), FileJob, Dataset]
+    classes: list[type] = [*event_classes(), FileJob, Dataset, DeadLetter]
     assert {get_topic(found) for found in classes} == TOPICS_FOR_EVER
 
 

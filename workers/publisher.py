@@ -1,0 +1,68 @@
+"""Sending messages: one connection to the broker, made when it is needed and given up at the first trouble."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from celery import Task
+from kombu import Connection, Producer
+from kombu.exceptions import OperationalError as BrokerError
+
+from ledger import telemetry
+from ledger.errors import PartUnavailableError
+from ledger.settings import Settings
+from workers.app import app
+from workers.queues import publish_options
+
+
+class Publisher:
+    """Sends messages to workers, each with its limit of time. Used by one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._options = publish_options(settings)
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+
+    def send(self, task: Task[Any, Any], item: Any) -> None:
+        """Send the message of one due item.
+
+        Raises:
+            PartUnavailableError: the broker is away, blocks, or has no queue for it. A later `send` connects and
+                declares anew.
+        """
+        try:
+            with telemetry.continued(item.traceparent):
+                task.apply_async(
+                    kwargs={
+                        "job_id": str(item.job_id),
+                        "chunk": item.chunk,
+                        "published_at_seconds": time.time(),
+                    },
+                    queue=item.queue,
+                    producer=self._connected(),
+                    **self._options,
+                )
+        except self._errors() as error:
+            self.close()
+            raise PartUnavailableError(
+                f"The broker does not take messages ({type(error).__name__}: {error}).",
+                "Nothing is lost: what is due is sent when it is back.",
+            ) from error
+
+    def close(self) -> None:
+        """Give the connection up."""
+        if self._connection is not None:
+            self._connection.collect()
+        self._connection = self._producer = None
+
+    def _connected(self) -> Producer:
+        if self._producer is None:
+            self._connection = app.connection_for_write()
+            self._producer = app.amqp.Producer(self._connection, auto_declare=False)
+        return self._producer
+
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        connection = self._connection
+        theirs = () if connection is None else (*connection.connection_errors, *connection.channel_errors)
+        return (BrokerError, OSError, *theirs)
