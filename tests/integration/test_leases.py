@@ -109,8 +109,8 @@ def test_of_eight_claims_at_once_one_succeeds(place: Place) -> None:
     with ThreadPoolExecutor(8) as threads:
         for chunk in range(chunks):
             found = [work for work in threads.map(attempt, [chunk] * 8) if work is not None]
-            assert [(work.epoch, work.attempt) for work in found] == [(1, 1)]
-    assert [row[2:4] for row in place.work(job_id)] == [(1, 1)] * chunks
+            assert [work.attempt for work in found] == [1]
+    assert [attempts for _, _, _, attempts, *_ in place.work(job_id)] == [1] * chunks
 
 
 def test_a_lease_that_ran_out_can_be_claimed_with_the_next_epoch(place: Place) -> None:
@@ -119,7 +119,7 @@ def test_a_lease_that_ran_out_can_be_claimed_with_the_next_epoch(place: Place) -
     [(*_, leased_until)] = place.work(job_id)
     second = place.claim_when_due(job_id, Stage.PLAN, lease_seconds=LONG_LEASE_SECONDS)
     assert first is not None
-    assert (first.epoch, second.epoch) == (1, 2)
+    assert first.epoch < second.epoch
     assert (first.attempt, second.attempt) == (1, 2)
     [(now,)] = place.query("SELECT clock_timestamp()")
     assert now > leased_until
@@ -244,10 +244,11 @@ def test_work_given_back_is_due_again_after_its_pause(place: Place, procedure: P
         job_id, Stage.PLAN, procedure=procedure
     )
     [(_, _, epoch, attempts, due_at, leased_until)] = place.work(job_id)
-    assert (epoch, attempts, leased_until) == (1, 1, None)
+    assert (attempts, leased_until) == (1, None)
     assert (due_at - before).total_seconds() >= 0.4
     work = place.claim_when_due(job_id, Stage.PLAN, lease_seconds=LONG_LEASE_SECONDS)
-    assert (work.epoch, work.attempt) == (2, 2)
+    assert work.epoch > epoch
+    assert work.attempt == 2
     [(now,)] = place.query("SELECT clock_timestamp()")
     assert now >= due_at
     assert place.events(job_id) == ["received", "failed"]
