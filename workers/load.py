@@ -107,6 +107,8 @@ def _commit_chunk(workshop: Workshop, work: Work, job: FileJob, chunk: Chunk) ->
         stamp = workshop.stamp(current)
         current.load_chunk(stamp, _loaded(chunk, copied, source.sha256), attempt=work.attempt)
         if current.all_chunks_loaded:
+            if current.waiting:  # for a chunk that came due early: there is nothing left to wait for
+                current.retry(stamp, reason="Its last chunk is loaded.")
             current.complete(stamp)
         finish(session, work)
         with telemetry.span(telemetry.SPAN_APPEND):
