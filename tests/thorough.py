@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 
-def thorough(*, examples: int, steps: int) -> settings:
-    """So many examples by default, each of at most so many steps."""
+def thorough(*, examples: int, steps: int, slow: bool = False) -> settings:
+    """So many examples by default, each of at most so many steps.
+
+    Args:
+        slow: whether a failure is shown as it was found. To look for a shorter one would take minutes.
+    """
     wanted = os.environ.get("LEDGER_TEST_EXAMPLES")
     return settings(
         max_examples=int(wanted or examples),
@@ -20,5 +24,6 @@ def thorough(*, examples: int, steps: int) -> settings:
         derandomize=wanted is None,
         database=None,
         deadline=None,
+        phases=[Phase.generate] if slow else [Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
