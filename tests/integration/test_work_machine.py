@@ -45,7 +45,7 @@ LEASE_SECONDS = 3600.0
 PAUSE_SECONDS = 600.0
 RESEND_SECONDS = 60.0
 ATTEMPTS_MAX = 3
-FILES_MAX = 4
+FILES_MAX = 5
 CHUNK_BYTES = 64  # three records
 QUIET_ROUNDS_MAX = 40
 STANDING_MAX = 3
@@ -86,24 +86,36 @@ class WorkMachine(RuleBasedStateMachine):
         )
         return {job: (count, records) for job, count, records in found}
 
-    @initialize(records=st.integers(4, 12))
-    def begin(self, records: int) -> None:
-        self.yard.receive(records, refused=False)
+    @initialize(files=st.lists(st.tuples(st.integers(4, 12), st.booleans()), min_size=1, max_size=3))
+    def begin(self, files: list[tuple[int, bool]]) -> None:
+        """With files whose chunks are due: what happens before that happens to those received later."""
+        for records, refused in files:
+            self.yard.receive(records, refused=refused)
+        self.dispatch(0)
+        for message in self.yard.due():
+            self.yard.deliver(message)
+        self.dispatch(0)
 
     @precondition(lambda self: len(self.yard.files) < FILES_MAX)
     @rule(records=st.integers(1, 12), refused=st.booleans())
     def a_file_is_received(self, records: int, refused: bool) -> None:
         self.yard.receive(records, refused=refused)
 
-    @rule(dispatcher=DISPATCHERS, which=ANY, again=st.booleans(), dies_at=DIES_AT)
-    def a_message_is_delivered(self, dispatcher: int | None, which: int, again: bool, dies_at: tuple[str, ...]) -> None:
+    @rule(dispatcher=DISPATCHERS, which=ANY, dies_at=DIES_AT)
+    def a_message_about_due_work_is_delivered(
+        self, dispatcher: int | None, which: int, dies_at: tuple[str, ...]
+    ) -> None:
         self.dispatch(dispatcher)
+        due = self.yard.due()
+        if due:
+            self.deliver(due[which % len(due)], dies_at=dies_at)
+
+    @precondition(lambda self: self.yard.broker.messages)
+    @rule(which=ANY, again=st.booleans())
+    def a_message_comes_late(self, which: int, again: bool) -> None:
         messages = self.yard.broker.messages
-        if messages:
-            message = messages[which % len(messages)]
-            self.deliver(message, dies_at=dies_at)
-            if not again:
-                messages.remove(message)
+        message = messages[which % len(messages)] if again else messages.pop(which % len(messages))
+        self.deliver(message)
 
     @precondition(lambda self: len(self.yard.standing) < STANDING_MAX)
     @rule(which=ANY, stands_at=st.sampled_from([EARLY, LATE]))
@@ -124,13 +136,8 @@ class WorkMachine(RuleBasedStateMachine):
     def a_worker_goes_on(self, which: int) -> None:
         self.go_on(self.yard.standing[which % len(self.yard.standing)])
 
-    @rule(count=st.integers(1, 4), which=ANY, stage=st.sampled_from(Stage), chunk=st.integers(0, 4))
-    def messages_are_delivered_of_which_one_was_not_sent(
-        self, count: int, which: int, stage: Stage, chunk: int
-    ) -> None:
-        self.dispatch(0)
-        for message in [*reversed(self.yard.broker.messages)][:count]:
-            self.deliver(message)
+    @rule(which=ANY, stage=st.sampled_from(Stage), chunk=st.integers(0, 4))
+    def a_message_is_delivered_that_was_not_sent(self, which: int, stage: Stage, chunk: int) -> None:
         self.deliver(Message(self.file(which).job_id, stage, chunk))
 
     @rule(number=st.integers(0, 1), takes=st.sampled_from([None, 0, 1]), dies_at=st.sampled_from(DISPATCHERS_STEPS))
@@ -161,12 +168,15 @@ class WorkMachine(RuleBasedStateMachine):
         failed = [file for file in self.yard.files if self.model(file).status == "Failed"] or self.yard.files
         self.order("Retried", failed[which % len(failed)], self.retry)
 
-    @rule(which=ANY, meant=st.sampled_from([True, False, False, False]))
+    @rule(which=ANY, meant=st.booleans())
     def an_operator_cancels(self, which: int, meant: bool) -> None:
-        file = self.file(which)
-        if meant or not self.model(file).can("Cancelled"):
+        """A job that has begun, or one that has ended; the others would hardly ever begin."""
+        files = [file for file in self.yard.files if self.model(file).loaded or not self.model(file).is_open]
+        if meant and files:
             self.order(
-                "Cancelled", file, lambda file: cancel(self.place.ledger, file.job_id, STAMP, reason="not wanted")
+                "Cancelled",
+                files[which % len(files)],
+                lambda file: cancel(self.place.ledger, file.job_id, STAMP, reason="not wanted"),
             )
 
     @rule(size=st.integers(1, 5), forgotten=st.sampled_from([0, 0, 1, 5]))
@@ -195,10 +205,15 @@ class WorkMachine(RuleBasedStateMachine):
         assert allowed
 
     def deliver(self, message: Message, **fate: tuple[str, ...]) -> None:
+        """Work is claimed if it is due and nobody has it; that of a job which has ended is forgotten at once."""
+        self.chronicle.read_on()
+        due, wanted = message in self.yard.due(), self.chronicle.models[message.job_id].is_open
         worker = self.yard.deliver(message, **fate)
+        assert worker.claimed == due
         if worker.claimed:
             self.holders[message] = worker
         self.forget_what_nobody_wants()
+        assert wanted or not due or any(fate.values()) or message not in self.holders
 
     def go_on(self, worker: Worker) -> None:
         """A worker that was overtaken, or whose work is not wanted any more, changes nothing at all."""
@@ -231,9 +246,11 @@ class WorkMachine(RuleBasedStateMachine):
         items = self.place.query("SELECT job_id, stage, chunk, last_error FROM work.items")
         for file in self.yard.files:
             model = self.model(file)
+            here = {(stage, chunk) for job_id, stage, chunk, _ in items if job_id == file.job_id}
+            assert not here & {("load", chunk) for chunk in model.loaded}, "what is loaded is done"
             if model.is_open and self.chronicle.asked_at[file.job_id] <= followed:
                 wanted = {("load", chunk) for chunk in model.missing} if model.planned else {("plan", 0)}
-                assert wanted <= {(stage, chunk) for job_id, stage, chunk, _ in items if job_id == file.job_id}
+                assert wanted <= here
         reasons = {reason for *_, reason in items if reason is not None}
         assert all(reason.startswith("The blob store has no blob") for reason in reasons), reasons
 

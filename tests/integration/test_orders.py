@@ -1,0 +1,103 @@
+"""What an operator orders about a job, and what one chunk's failure means for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.application import Ledger
+from ledger.domain.words import Stage, Status
+from tests.integration.place import ALL_ROWS, STAMP, Place, new_place, running_ledger
+from workers import plan as plan_module
+from workers.commands import cancel
+from workers.leases import LeaseLostError, Work
+from workers.plan import plan_file
+from workers.workshop import Workshop
+
+PAUSE_SECONDS = 300.0
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[Ledger]:
+    with running_ledger() as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def place(ledger: Ledger, tmp_path: Path) -> Place:
+    return new_place(
+        ledger,
+        tmp_path,
+        chunk_bytes=2048,
+        lease_seconds=PAUSE_SECONDS,
+        retry_seconds_min=PAUSE_SECONDS,
+        retry_seconds_max=PAUSE_SECONDS,
+        retry_jitter_share=0,
+    )
+
+
+def broken(workshop: Workshop, work: Work) -> None:
+    raise ZeroDivisionError
+
+
+def test_a_failure_that_will_be_retried_makes_the_rest_of_its_job_wait(place: Place) -> None:
+    job_id = place.plan()
+    place.perform(job_id, Stage.LOAD, 0, broken)
+    retry_at = place.ledger.job(job_id).retry_at
+    assert retry_at is not None
+    before = place.work(job_id)
+    assert [due_at >= retry_at for *_, due_at, _ in before] == [True] * len(before)
+    for chunk in range(len(before)):
+        place.perform(job_id, Stage.LOAD, chunk)
+    assert place.work(job_id) == before
+    assert place.events(job_id) == ["received", "queued", "failed"]
+
+
+def test_an_order_to_retry_ends_the_wait_of_the_whole_job(place: Place) -> None:
+    job_id = place.plan()
+    chunks = place.ledger.job(job_id).chunks_total
+    place.perform(job_id, Stage.LOAD, 0, broken)
+    place.ledger.retry(job_id, STAMP, reason="the disk is repaired")
+    place.follow()
+    for chunk in range(chunks):
+        place.perform(job_id, Stage.LOAD, chunk)
+    assert place.events(job_id)[2:] == ["failed", "retried", *["chunk_loaded"] * chunks, "completed"]
+    assert place.rows() == ALL_ROWS
+
+
+def test_a_cancelled_job_keeps_neither_rows_nor_work(place: Place) -> None:
+    job_id = place.plan()
+    place.perform(job_id, Stage.LOAD, 0)
+    assert place.rows() != (0, 0)
+    cancel(place.ledger, job_id, STAMP, reason="the wrong month")
+    assert place.rows() == (0, 0)
+    assert place.work(job_id) == []
+
+
+def test_work_that_is_written_down_after_its_job_was_cancelled_is_forgotten_at_once(place: Place) -> None:
+    job_id = place.receive()
+    place.perform(job_id, Stage.PLAN)
+    cancel(place.ledger, job_id, STAMP, reason="the wrong month")
+    place.follow()
+    for _, chunk, *_ in place.work(job_id):
+        place.perform(job_id, Stage.LOAD, chunk)
+    assert place.work(job_id) == []
+    assert place.events(job_id) == ["received", "queued", "cancelled"]
+    assert place.ledger.job(job_id).status is Status.CANCELLED
+
+
+def test_a_worker_that_was_overtaken_cannot_write_its_plan_down(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = place.receive()
+    late = place.claim(job_id, Stage.PLAN, lease_seconds=PAUSE_SECONDS)
+    assert late is not None
+
+    def overtake(step: str) -> None:
+        place.query("UPDATE work.items SET leased_until = clock_timestamp() - interval '1 second' RETURNING 1")
+        assert place.claim(job_id, Stage.PLAN, lease_seconds=PAUSE_SECONDS) is not None
+
+    monkeypatch.setattr(plan_module, "failpoint", overtake)
+    with pytest.raises(LeaseLostError):
+        plan_file(place.workshop, late)
+    assert place.events(job_id) == ["received"]
