@@ -132,6 +132,8 @@ def _copy(workshop: Workshop, session: Session, job: FileJob, chunk: Chunk, sour
             received=job.created_on.astimezone(workshop.calendar.zone).date(),
         )
     except psycopg2.Error as error:
+        if source.failure is not None:
+            raise source.failure from None
         if is_about_the_file(error):
             raise _refusal(workshop, job, chunk, error) from error
         if is_unavailable(error):

@@ -112,7 +112,8 @@ def _carry_through(workshop: Workshop, procedure: Procedure, work: Work) -> str:
         return "lease_lost"
     except LedgerError as error:
         # Only the code: the message, which the Failed event keeps for the sender, may quote the file.
-        log.warning("work failed: %s", error.code, extra={"action": "work_failed", **where})
+        action = "work_failed" if is_worth_retrying(error) else "file_failed"
+        log.warning("work failed: %s", error.code, extra={"action": action, **where})
         return _record(workshop, work, error, where)
     except Exception as error:  # the edge of a task: whatever went wrong, the work must become due again
         log.exception("work failed unexpectedly", extra={"action": "work_failed", **where})
