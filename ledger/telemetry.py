@@ -67,6 +67,9 @@ BYTES_RECEIVED = _meter.create_counter("filejob.received_bytes", "By", "Bytes th
 ROWS_LOADED = _meter.create_counter("filejob.rows_loaded", "{row}", "Rows committed to data tables")
 WORK_DURATION = _meter.create_histogram("work.duration_seconds", "s", "Time of one piece of work, by stage and outcome")
 QUEUE_WAIT = _meter.create_histogram("queue.wait_seconds", "s", "Time from a message's publication to its start")
+MAILS = _meter.create_counter(
+    "mail.recipients", "{mail}", "Mails about failed files, by recipient and outcome (sent, refused)"
+)
 PROJECTION_LAG = _meter.create_gauge("projection.lag_events", "{event}", "Events in the log that the view lacks")
 
 

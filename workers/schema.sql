@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS work.items (
 );
 CREATE INDEX IF NOT EXISTS items_due ON work.items (due_at);
 
--- How far the dispatcher has followed the log.
+-- How far each one that follows the log has come: the dispatcher, and the mailer as 'mail'.
 CREATE TABLE IF NOT EXISTS work.positions (
     name     text   PRIMARY KEY,
     position bigint NOT NULL
