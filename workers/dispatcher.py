@@ -36,6 +36,7 @@ from ledger.failpoints import failpoint
 from ledger.settings import Settings
 from workers.dead_letters import DeadLetters
 from workers.leases import hurry
+from workers.mail import Mailer
 from workers.publisher import Publisher
 from workers.queues import LARGE, SMALL, WORK_QUEUES, is_rabbitmq, queue_of
 from workers.tasks import load, plan, prepare_all
@@ -47,6 +48,8 @@ BATCH_EVENTS = 500
 BATCH_MESSAGES = 100
 IDLE_SECONDS_MAX = 0.5
 PAUSE_SECONDS = 1.0
+# Killed in the middle of a mail, a mailer sends it twice: the same as what a crash does.
+REACTOR_STOP_SECONDS_MAX = 10.0
 # What is planned within a second or so, however small its chunks will be.
 SMALL_BYTES_MAX = 64 << 20
 
@@ -223,12 +226,12 @@ def main() -> None:
     ledger = Ledger(settings)
     telemetry.instrument_engine(ledger.engine)
     prepare_all(ledger)
-    reactors = [threading.Thread(target=_until, args=(stop, run)) for run in _reactors(ledger, settings)]
+    reactors = [threading.Thread(target=_until, args=(stop, run), daemon=True) for run in _reactors(ledger, settings)]
     for reactor in reactors:
         reactor.start()
     Dispatcher(ledger, settings).run(stop)
     for reactor in reactors:
-        reactor.join()
+        reactor.join(REACTOR_STOP_SECONDS_MAX)
     telemetry.flush()
 
 
@@ -245,6 +248,8 @@ def _reactors(ledger: Ledger, settings: Settings) -> list[Callable[[threading.Ev
     reactors: list[Callable[[threading.Event], None]] = []
     if is_rabbitmq(settings):
         reactors.append(DeadLetters(ledger, settings.broker_url.get_secret_value()).run)
+    if settings.smtp_url is not None:
+        reactors.append(Mailer(ledger, settings).run)
     return reactors
 
 

@@ -30,7 +30,7 @@ DO $$ BEGIN
     END IF;
 END $$;
 
--- How far the dispatcher has followed the log.
+-- How far each one that follows the log has come: the dispatcher, and the mailer as 'mail'.
 CREATE TABLE IF NOT EXISTS work.positions (
     name     text   PRIMARY KEY,
     position bigint NOT NULL
