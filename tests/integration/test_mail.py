@@ -88,7 +88,11 @@ def place(ledger: Ledger) -> int:
 
 def settings_of(postbox: Postbox, url: str = "smtp://127.0.0.1", to: str = ANNA) -> Settings:
     return Settings(
-        smtp_url=f"{url}:{postbox.port}", mail_from="ledger@example.com", mail_to=to, retry_seconds_max=0.02
+        smtp_url=f"{url}:{postbox.port}",
+        mail_from="ledger@example.com",
+        mail_to=to,
+        retry_seconds_min=0.02,
+        retry_seconds_max=0.02,
     )
 
 
