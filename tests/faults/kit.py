@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import secrets
 import signal
@@ -55,6 +56,11 @@ class PaymentsFile:
     content: bytes
     records: int
     numbers_sum: int
+
+    @property
+    def sha256(self) -> str:
+        """What its blob is named."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 class FaultStack(Stack):
