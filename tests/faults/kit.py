@@ -25,6 +25,7 @@ from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -164,6 +165,19 @@ class FaultStack(Stack):
         statement = "SELECT topic FROM ledger.stored_events WHERE originator_id = %s ORDER BY originator_version"
         return [topic for (topic,) in self.sql(statement, task_id)]
 
+    def position(self) -> int:
+        """The position of the last event in the log."""
+        [(position,)] = self.sql("SELECT coalesce(max(id), 0) FROM ledger.stored_events")
+        return int(position)
+
+    def blob(self, file: PaymentsFile) -> Path:
+        """Where the blob of a file stands, if it does."""
+        return self._blobs() / file.sha256[:2] / file.sha256
+
+    def incoming(self) -> list[Path]:
+        """The uploads that are on their way into the blobs' folder, or were left there."""
+        return list(self._blobs().glob("incoming/*"))
+
     def wait_chunks(self, task_id: str, number: int) -> None:
         """Wait until so many chunks are loaded, and see that the load is still going on."""
         wait_until(lambda: self.topics(task_id).count("filejob.chunk_loaded") >= number, "chunks are not loaded")
@@ -179,6 +193,10 @@ class FaultStack(Stack):
             task_id,
         )
         assert found == [(file.records, file.records, file.numbers_sum, 1, file.records)]
+
+    def _blobs(self) -> Path:
+        url = self.environment.get("LEDGER_BLOBS_URL")
+        return self.home / "blobs" if url is None else Path(urlsplit(url).path)
 
     def _answers(self, path: str) -> bool:
         with suppress(httpx2.HTTPError, KeyError, OSError), self.http() as http:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -17,27 +16,12 @@ from tests.faults.oracle import assert_ledger_sound
 
 # More than one block of the door, so that it writes while more comes in.
 LARGE_RECORDS = 40_000
-MEBIBYTE = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[FaultStack]:
     with running_fault_stack() as stack:
         yield stack
-
-
-def log_position(stack: FaultStack) -> int:
-    [(position,)] = stack.sql("SELECT coalesce(max(id), 0) FROM ledger.stored_events")
-    return int(position)
-
-
-def incoming(stack: FaultStack) -> list[Path]:
-    """The uploads that are on their way, or were left there."""
-    return list((stack.home / "blobs" / "incoming").iterdir())
-
-
-def blob(stack: FaultStack, file: PaymentsFile) -> Path:
-    return stack.home / "blobs" / file.sha256[:2] / file.sha256
 
 
 def send_to_a_door_that_dies(stack: FaultStack, failpoint: str, file: PaymentsFile) -> None:
@@ -65,20 +49,20 @@ def check_next_attempt(stack: FaultStack, file: PaymentsFile) -> None:
     seen="",
 )
 def test_a_door_that_dies_while_a_body_streams_leaves_half_a_file_that_is_swept_later(stack: FaultStack) -> None:
-    before = log_position(stack)
+    before = stack.position()
     file = payments_file(LARGE_RECORDS)
     send_to_a_door_that_dies(stack, "blob_growing", file)
-    [left] = incoming(stack)
+    [left] = stack.incoming()
     assert 0 < left.stat().st_size < len(file.content)
-    assert log_position(stack) == before
-    assert not blob(stack, file).exists()
+    assert stack.position() == before
+    assert not stack.blob(file).exists()
     check_next_attempt(stack, file)
     long_ago = time.time() - ABANDONED_SECONDS - 60
     os.utime(left, (long_ago, long_ago))
     door = stack.state()["pids"]["api"]
     stack.kill("api")
     stack.wait_replaced("api", door)
-    wait_until(lambda: not incoming(stack), "the half file is never swept away")
+    wait_until(lambda: not stack.incoming(), "the half file is never swept away")
     assert_ledger_sound(stack, stack.accepted)
 
 
@@ -89,15 +73,15 @@ def test_a_door_that_dies_while_a_body_streams_leaves_half_a_file_that_is_swept_
     seen="",
 )
 def test_a_door_that_dies_before_the_blob_has_its_name_has_taken_nothing(stack: FaultStack) -> None:
-    before = log_position(stack)
+    before = stack.position()
     file = payments_file()
-    left_before = len(incoming(stack))
+    left_before = len(stack.incoming())
     send_to_a_door_that_dies(stack, "blob_synced", file)
-    assert log_position(stack) == before
-    assert not blob(stack, file).exists()
-    assert len(incoming(stack)) == left_before + 1
+    assert stack.position() == before
+    assert not stack.blob(file).exists()
+    assert len(stack.incoming()) == left_before + 1
     check_next_attempt(stack, file)
-    assert blob(stack, file).read_bytes() == file.content
+    assert stack.blob(file).read_bytes() == file.content
     assert_ledger_sound(stack, stack.accepted)
 
 
@@ -108,11 +92,11 @@ def test_a_door_that_dies_before_the_blob_has_its_name_has_taken_nothing(stack: 
     seen="",
 )
 def test_a_blob_without_a_job_is_adopted_by_the_next_attempt(stack: FaultStack) -> None:
-    before = log_position(stack)
+    before = stack.position()
     file = payments_file()
     send_to_a_door_that_dies(stack, "blob_durable", file)
-    assert log_position(stack) == before
-    assert blob(stack, file).read_bytes() == file.content
+    assert stack.position() == before
+    assert stack.blob(file).read_bytes() == file.content
     check_next_attempt(stack, file)
     assert_ledger_sound(stack, stack.accepted)
 
@@ -124,10 +108,10 @@ def test_a_blob_without_a_job_is_adopted_by_the_next_attempt(stack: FaultStack) 
     seen="",
 )
 def test_a_door_that_dies_before_the_commit_has_taken_nothing(stack: FaultStack) -> None:
-    before = log_position(stack)
+    before = stack.position()
     file = payments_file()
     send_to_a_door_that_dies(stack, "received_appended", file)
-    assert log_position(stack) == before
+    assert stack.position() == before
     check_next_attempt(stack, file)
     assert_ledger_sound(stack, stack.accepted)
 
