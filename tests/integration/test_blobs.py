@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +21,7 @@ from ledger import blobs_s3
 from ledger.blobs import ABANDONED_SECONDS, SYNC_BYTES, BlobRange, BlobStore, FolderBlobStore, open_blob_store, put
 from ledger.blobs_s3 import S3BlobStore
 from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableError
+from tests.disks import small_disk
 
 DATA = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -234,23 +233,6 @@ def test_a_blob_is_read_only_and_its_folder_is_not_its_name(tmp_path: Path) -> N
 def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequestError, match="LEDGER_BLOBS_URL"):
         open_blob_store(url)
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of one mebibyte."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "tmpfs", str(folder)]
-    result = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        reason = f"a small disk cannot be mounted here, which needs root: {result.stderr.strip()}"
-        if os.environ.get("LEDGER_TEST_NOTHING_SKIPPED") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def attempts_on_a_full_disk(store: BlobStore) -> list[Callable[[], object]]:
