@@ -17,10 +17,11 @@ from uuid import UUID
 
 from eventsourcing.persistence import Mapper, StoredEvent
 
-from ledger.domain.filejob import ALLOWED, FileJob
+from ledger.domain.filejob import ALLOWED, WAITING_ALLOWS, FileJob
 from tests.faults.record import Record, RowsOfJob, StoredRow, has_ended, since_last_plan
 from tests.golden.examples import mapper
 
+WAITING = {"failed to retry", "chunk_loaded while waiting"}
 ENDS_EARLY = {"failed to retry", "failed for good", "cancelled"}
 
 # STATE -> the states that may follow. A Failed event is one of two, as is a Retried one.
@@ -29,7 +30,8 @@ NEXT: dict[str | None, set[str]] = {
     "received": {"queued"} | ENDS_EARLY,
     "queued": {"chunk_loaded"} | ENDS_EARLY,
     "chunk_loaded": {"chunk_loaded", "completed"} | ENDS_EARLY,
-    "failed to retry": {"retried plan", "retried load", "cancelled"},
+    "failed to retry": {"retried plan", "retried load", "chunk_loaded while waiting", "failed for good", "cancelled"},
+    "chunk_loaded while waiting": {"retried load", "chunk_loaded while waiting", "failed for good", "cancelled"},
     "failed for good": {"retried plan", "cancelled"},
     "retried plan": {"queued"} | ENDS_EARLY,
     "retried load": {"chunk_loaded", "completed"} | ENDS_EARLY,
@@ -59,6 +61,8 @@ def _wrong_in_story(job: UUID, rows: list[StoredRow]) -> Iterator[str]:
     before: str | None = None
     for row in rows:
         state = _state_of(row)
+        if state == "chunk_loaded" and before in WAITING:
+            state = "chunk_loaded while waiting"
         if state not in NEXT[before]:
             yield f"I3: job {job} was {before} and then {state}, at version {row.version}"
             return
@@ -70,7 +74,7 @@ def _wrong_in_replay(job: UUID, rows: list[StoredRow]) -> Iterator[str]:
     for row in rows:
         event: Any = event_of(row)
         name = type(event).__name__
-        if isinstance(replayed, FileJob) and replayed.status not in ALLOWED[name]:
+        if isinstance(replayed, FileJob) and not _allows(replayed, name):
             yield f"I3: the domain does not allow {name} of job {job} while it is {replayed.status}"
             return
         try:
@@ -78,6 +82,10 @@ def _wrong_in_replay(job: UUID, rows: list[StoredRow]) -> Iterator[str]:
         except Exception as error:  # whatever the domain refuses is a finding
             yield f"I3: the domain cannot replay version {row.version} of job {job}: {error!r}"
             return
+
+
+def _allows(job: FileJob, name: str) -> bool:
+    return job.status in ALLOWED[name] or (job.waiting and name in WAITING_ALLOWS)
 
 
 def _wrong_in_arrivals(record: Record) -> Iterator[str]:
