@@ -155,7 +155,8 @@ class Ledger(Application[UUID]):
             NotFoundError: there is no such job.
         """
         try:
-            job: object = self.repository.get(job_id)
+            with unavailable_as_error():
+                job: object = self.repository.get(job_id)
         except AggregateNotFoundError:
             job = None
         if not isinstance(job, FileJob):
@@ -165,7 +166,8 @@ class Ledger(Application[UUID]):
     def dataset(self, name: str) -> Dataset | None:
         """The dataset of that name, or None."""
         try:
-            dataset: object = self.repository.get(dataset_id(name))
+            with unavailable_as_error():
+                dataset: object = self.repository.get(dataset_id(name))
         except AggregateNotFoundError:
             return None
         assert isinstance(dataset, Dataset)

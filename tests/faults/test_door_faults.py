@@ -220,7 +220,6 @@ def is_told(clients: list[Future[httpx2.Response]], reason: str) -> bool:
     return any(client.done() and reason in client.result().text for client in clients)
 
 
-@pytest.mark.xfail(reason="Ledger.dataset and Ledger.job take an absent PostgreSQL for our own mistake", strict=True)
 def test_who_asks_about_a_dataset_is_told_that_postgresql_is_away(stack: FaultStack) -> None:
     postgresql = stack.state()["pids"]["postgresql"]
     stack.kill("postgresql")
