@@ -94,6 +94,7 @@ def perform(
 
 def discard(workshop: Workshop, work: Work) -> None:
     """Forget work that the job no longer waits for."""
+    log.info("the job does not want this", extra={"action": "work_discarded", "job_id": str(work.job_id)})
     with workshop.ledger.transaction() as session:
         finish(session, work)
 

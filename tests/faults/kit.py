@@ -204,8 +204,8 @@ class FaultStack(Stack):
         return False
 
 
-def payments_file(records: int = 10_000, dataset: str | None = None) -> PaymentsFile:
-    """A new file of so many records, for a dataset of its own unless one is named."""
+def payments_file(records: int = 10_000, dataset: str | None = None, *, last_line: str = "") -> PaymentsFile:
+    """A new file of so many records, for a dataset of its own unless one is named; `last_line` may spoil it."""
     token = secrets.token_hex(4)
     first = 100_000_000 + secrets.randbelow(800_000_000)
     numbers = range(first, first + records)
@@ -213,7 +213,7 @@ def payments_file(records: int = 10_000, dataset: str | None = None) -> Payments
         f"{number},{FIRST_DAY + timedelta(days=number % DAYS)},{number % 10_000}.{number % 100:02}\n"
         for number in numbers
     )
-    content = "number,paid_on,amount\n" + "".join(lines)
+    content = "number,paid_on,amount\n" + "".join(lines) + last_line
     return PaymentsFile(
         f"payments-{token}.csv", dataset or f"payments_{token}", content.encode(), records, sum(numbers)
     )
