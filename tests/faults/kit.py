@@ -221,17 +221,22 @@ def payments_file(records: int = 10_000, dataset: str | None = None, *, last_lin
 
 @contextmanager
 def running_fault_stack(environment: Mapping[str, str] | None = None, *, workers: int = 2) -> Iterator[FaultStack]:
-    """A ledger that serves, in a folder of its own; the ends of its logs are shown if what it is used for fails."""
-    with open_folder() as folder:
-        stack = FaultStack(folder / "home", environment, workers=workers)
-        try:
-            stack.start()
-            yield stack
-        except BaseException:
-            show_logs(stack)
-            raise
-        finally:
-            stack.stop()
+    """A ledger that serves, in a folder of its own."""
+    with open_folder() as folder, serving(FaultStack(folder / "home", environment, workers=workers)) as stack:
+        yield stack
+
+
+@contextmanager
+def serving(stack: FaultStack) -> Iterator[FaultStack]:
+    """Run a ledger; the ends of its logs are shown if what it is used for fails."""
+    try:
+        stack.start()
+        yield stack
+    except BaseException:
+        show_logs(stack)
+        raise
+    finally:
+        stack.stop()
 
 
 def show_logs(stack: Stack) -> None:
