@@ -14,8 +14,8 @@ from tests.faults.faults import fault
 from tests.faults.kit import FaultStack, PaymentsFile, payments_file, running_fault_stack, wait_until
 from tests.faults.oracle import assert_ledger_sound
 
-# More than one block of the door, so that it writes while more comes in.
-LARGE_RECORDS = 40_000
+# A good deal more than one block of the door (1 MiB), so that it writes while more comes in.
+LARGE_RECORDS = 60_000
 
 
 @pytest.fixture(scope="module")
