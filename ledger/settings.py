@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     )
     plan_seconds_max: float = Field(default=1_500.0, gt=0, description="Longest time that one plan may take.")
     load_seconds_max: float = Field(default=300.0, gt=0, description="Longest time that one chunk may take.")
-    published_max: int = Field(default=256, gt=0, description="Most unanswered messages in one queue of the broker.")
+    published_max: int = Field(default=256, gt=0, description="Most messages that wait in one queue of the broker.")
     publish_seconds_max: float = Field(default=5.0, gt=0, description="How long the broker may take for a message.")
     deliveries_max: int = Field(default=20, gt=0, description="Deliveries of one message before RabbitMQ drops it.")
     failpoints: Path | None = Field(default=None, description="A folder that arms failpoints; for tests only.")
