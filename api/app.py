@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -19,6 +21,8 @@ from ledger.blobs import open_blob_store
 from ledger.settings import Settings
 from projections.view_store import connect
 
+UPLOAD_THREADS = 64
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The application, for the given settings.
@@ -34,6 +38,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         telemetry.configure("api", settings)
         failpoints.use(settings.failpoints)
+        # Uploads that wait for PostgreSQL hold a thread each; those that are still coming in need one, too.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(UPLOAD_THREADS, "upload"))
         ledger = Ledger(settings)
         telemetry.instrument_engine(ledger.engine)
         ledger.prepare()

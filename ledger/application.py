@@ -154,21 +154,15 @@ class Ledger(Application[UUID]):
         Raises:
             NotFoundError: there is no such job.
         """
-        try:
-            job: object = self.repository.get(job_id)
-        except AggregateNotFoundError:
-            job = None
+        job = self._aggregate(job_id)
         if not isinstance(job, FileJob):
             raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
         return job
 
     def dataset(self, name: str) -> Dataset | None:
         """The dataset of that name, or None."""
-        try:
-            dataset: object = self.repository.get(dataset_id(name))
-        except AggregateNotFoundError:
-            return None
-        assert isinstance(dataset, Dataset)
+        dataset = self._aggregate(dataset_id(name))
+        assert dataset is None or isinstance(dataset, Dataset)
         return dataset
 
     def register_dataset(self, name: str, contract: Contract, stamp: Stamp) -> Dataset:
@@ -231,6 +225,15 @@ class Ledger(Application[UUID]):
         """The position of the last event, 0 in an empty log."""
         with self.transaction() as session:
             return int(session.execute(text(f"SELECT coalesce(max(id), 0) FROM {EVENTS_TABLE}")).scalar_one())
+
+    def _aggregate(self, aggregate_id: UUID) -> object:
+        """The aggregate as the log tells it, None if there is none."""
+        try:
+            with unavailable_as_error():
+                found: object = self.repository.get(aggregate_id)
+                return found
+        except AggregateNotFoundError:
+            return None
 
     def _known(self, session: Session, arrival: Arrival, fresh: dict[tuple[str, str], FileJob]) -> UUID | None:
         twin = fresh.get((arrival.dataset, arrival.sha256))

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg2
+from eventsourcing.persistence import PersistenceError
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -66,6 +67,8 @@ def is_unavailable(error: BaseException) -> bool:
     """Whether a database error means that PostgreSQL could not be reached, or went away."""
     if isinstance(error, PoolTimeoutError):
         return True
+    if isinstance(error, PersistenceError):  # the event store's library wraps what the driver raised
+        return error.__cause__ is not None and is_unavailable(error.__cause__)
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, psycopg2.InterfaceError):
         return True
@@ -78,9 +81,10 @@ def unavailable_as_error() -> Iterator[None]:
     """Turn the database's absence into a `PartUnavailableError`; other errors pass."""
     try:
         yield
-    except (DBAPIError, PoolTimeoutError, psycopg2.Error) as error:
+    except (DBAPIError, PoolTimeoutError, PersistenceError, psycopg2.Error) as error:
         if is_unavailable(error):
-            reason = next(iter(str(getattr(error, "orig", error)).strip().splitlines()), type(error).__name__)
+            cause = error.__cause__ if isinstance(error, PersistenceError) else error
+            reason = next(iter(str(getattr(cause, "orig", cause)).strip().splitlines()), type(cause).__name__)
             raise PartUnavailableError(
                 f"PostgreSQL cannot be reached ({reason}).",
                 "Nothing was changed; try again when it is back.",

@@ -240,7 +240,6 @@ def is_told(clients: list[Future[httpx2.Response]], reason: str) -> bool:
     return any(client.done() and reason in client.result().text for client in clients)
 
 
-@pytest.mark.xfail(reason="Ledger.dataset and Ledger.job take an absent PostgreSQL for our own mistake", strict=True)
 def test_who_asks_about_a_dataset_is_told_that_postgresql_is_away(stack: FaultStack) -> None:
     postgresql = stack.state()["pids"]["postgresql"]
     stack.kill("postgresql")
@@ -252,7 +251,6 @@ def test_who_asks_about_a_dataset_is_told_that_postgresql_is_away(stack: FaultSt
         stack.wait_ready()
 
 
-@pytest.mark.xfail(reason="/livez waits for one of the threads that wait for PostgreSQL", strict=True)
 def test_the_door_says_that_it_is_alive_while_all_who_ask_it_wait_for_postgresql(stack: FaultStack) -> None:
     stack.pause("postgresql")
     with ThreadPoolExecutor(2 * ASKERS) as clients, stack.http() as http:
