@@ -144,12 +144,13 @@ def _record(workshop: Workshop, work: Work, error: Exception, where: dict[str, A
 
 
 def _open_next_attempt(workshop: Workshop, work: Work) -> None:
-    """Say that a job which waited goes on, unless this is work that was under way before its pause is over."""
+    """Say that a job which waited goes on, unless this is a chunk that was under way before its pause is over."""
     ledger = workshop.ledger
     with ledger.transaction() as session:
         job = _job_of(workshop, session, work)
-        if job.retry_at is not None and job.retry_at <= now(session):
-            job.retry(workshop.stamp(job), reason="The pause is over.")
+        # Without a plan this is the only work there is, so somebody made it due before its time.
+        if job.retry_at is not None and (job.plan is None or job.retry_at <= now(session)):
+            job.retry(workshop.stamp(job), reason="Its work is due again.")
             ledger.save(job, session=session)
     failpoint("retry_committed")
 
