@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +28,7 @@ from ledger.domain.dataset import Dataset, dataset_id
 from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob
 from ledger.domain.words import ENDED_WELL, OnDuplicate
-from ledger.errors import ConflictError, NotFoundError
+from ledger.errors import ConflictError, NotFoundError, UnreadableEventError
 from ledger.event_store import EVENTS_TABLE, event_store_environment
 from ledger.failpoints import failpoint
 from ledger.settings import Settings
@@ -199,7 +199,11 @@ class Ledger(Application[UUID]):
         return [self._logged(row) for row in found]
 
     def events_after(self, position: int, limit: int) -> list[LoggedEvent]:
-        """The events that follow a position in the log, at most `limit`."""
+        """The events that follow a position in the log, at most `limit`, and none from the first unreadable one on.
+
+        Raises:
+            UnreadableEventError: the very next event cannot be read. Whoever follows the log must not pass it over.
+        """
         with self.transaction() as session:
             found = rows(
                 session,
@@ -208,7 +212,15 @@ class Ledger(Application[UUID]):
                 position=position,
                 limit=limit,
             )
-        return [self._logged(row) for row in found]
+        events: list[LoggedEvent] = []
+        for row in found:
+            try:
+                events.append(self._logged(row))
+            except UnreadableEventError:
+                if not events:
+                    raise
+                break
+        return events
 
     def last_event(self, originator_id: UUID) -> LedgerEvent | None:
         """The last event of a job or dataset, None if it has none."""
@@ -281,6 +293,13 @@ class Ledger(Application[UUID]):
 
     def _logged(self, row: Any) -> LoggedEvent:
         stored = StoredEvent(row.originator_id, row.originator_version, row.topic, bytes(row.state))
-        event = self.mapper.to_domain_event(stored)
-        assert isinstance(event, LedgerEvent)
+        try:
+            event = self.mapper.to_domain_event(stored)
+            assert isinstance(event, LedgerEvent)
+            assert all(hasattr(event, known.name) for known in fields(event)), "it lacks fields of its kind"
+        except Exception as error:  # whatever is wrong with it, its place has to be told
+            raise UnreadableEventError(
+                f"The event at position {row.id} of the log, a {row.topic!r}, cannot be read ({type(error).__name__}).",
+                "A newer version may have written it: run that one. Else see who changed the log.",
+            ) from error
         return LoggedEvent(row.id, event, row.topic)

@@ -65,11 +65,9 @@ def lock_job(session: Session, job_id: UUID) -> None:
 
 def is_unavailable(error: BaseException) -> bool:
     """Whether a database error means that PostgreSQL could not be reached, or went away."""
-    if isinstance(error, PoolTimeoutError):
+    cause = _behind(error)
+    if isinstance(cause, PoolTimeoutError):
         return True
-    if isinstance(error, PersistenceError):  # the event store's library wraps what the driver raised
-        return error.__cause__ is not None and is_unavailable(error.__cause__)
-    cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, psycopg2.InterfaceError):
         return True
     # Classes 08, 53 and 57: connection, resources, intervention; no code at all: the connection broke.
@@ -83,13 +81,19 @@ def unavailable_as_error() -> Iterator[None]:
         yield
     except (DBAPIError, PoolTimeoutError, PersistenceError, psycopg2.Error) as error:
         if is_unavailable(error):
-            cause = error.__cause__ if isinstance(error, PersistenceError) else error
-            reason = next(iter(str(getattr(cause, "orig", cause)).strip().splitlines()), type(cause).__name__)
+            reason = next(iter(str(_behind(error)).strip().splitlines()), type(error).__name__)
             raise PartUnavailableError(
                 f"PostgreSQL cannot be reached ({reason}).",
                 "Nothing was changed; try again when it is back.",
             ) from error
         raise
+
+
+def _behind(error: BaseException) -> BaseException | None:
+    """What the driver or the pool said, whichever libraries have wrapped it since."""
+    if isinstance(error, PersistenceError):  # the event store's own reading and saving
+        return None if error.__cause__ is None else _behind(error.__cause__)
+    return error.orig if isinstance(error, DBAPIError) else error
 
 
 class LogListener:
