@@ -14,6 +14,7 @@ from ledger.blobs import open_blob_store
 from ledger.database import prepare
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.words import Stage
+from ledger.errors import PartUnavailableError
 from ledger.settings import Settings
 from workers.app import app
 from workers.load import load_chunk
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 CHUNK_MAX = (1 << 31) - 1  # the column's type
 
+_settings: list[Settings] = []
 _workshop: list[Workshop] = []
 
 
@@ -46,11 +48,26 @@ def prepare_all(ledger: Ledger) -> None:
 
 def enter(settings: Settings) -> None:
     """Set up this process's workshop, once, after the fork."""
+    _settings[:] = [settings]
+    _ready()
+
+
+def _ready() -> Workshop | None:
+    """The workshop; None while PostgreSQL is away and it has not been set up yet: the next message tries again."""
+    if not _workshop:
+        try:
+            _workshop[:] = [_set_up(_settings[0])]
+        except PartUnavailableError as error:
+            log.warning("this worker cannot work yet: %s", error, extra={"action": "worker_not_ready"})
+    return next(iter(_workshop), None)
+
+
+def _set_up(settings: Settings) -> Workshop:
     ledger = Ledger(settings)
     telemetry.instrument_engine(ledger.engine)
     prepare_all(ledger)
     calendar = FiscalCalendar.parse(settings.fiscal_year_start, settings.time_zone)
-    _workshop[:] = [Workshop(ledger, open_blob_store(settings.blobs_url), settings, calendar)]
+    return Workshop(ledger, open_blob_store(settings.blobs_url), settings, calendar)
 
 
 # Anything may lie in a queue: what is not a message of ours is counted, logged, and done with.
@@ -78,4 +95,6 @@ def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], mes
             extra={"action": "message_refused", "stage": stage.value},
         )
         return
-    perform(_workshop[0], procedure, wanted.job_id, stage, wanted.chunk, wanted.published_at_seconds)
+    workshop = _ready()
+    if workshop is not None:  # else the work stays due, and its message will be sent again
+        perform(workshop, procedure, wanted.job_id, stage, wanted.chunk, wanted.published_at_seconds)
