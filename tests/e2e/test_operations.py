@@ -353,3 +353,23 @@ def test_a_person_at_a_terminal_sees_how_far_a_rebuild_is(own: Stack, failpoints
 
 def _found_again(results: Collection[dict[str, Any]], operation_id: str) -> Any:
     return results.find_one({"_id": operation_id, "status": "SUCCESS"})
+
+
+def test_a_result_backend_that_is_away_costs_only_the_news(
+    running: Callable[[dict[str, str]], AbstractContextManager[Stack]],
+) -> None:
+    with running({"CELERY_RESULT_BACKEND": "mongodb://127.0.0.1:1/celery"}) as stack, stack.http() as door:
+        operation_id = ask(door)["operation_id"]
+        assert wait(door, operation_id)["result"]["equal"] is True
+        assert story(stack, operation_id) == COMPLETED
+        log = stack.home / "logs" / "celery.log"
+
+        def lines() -> list[str]:
+            return [line for line in log.read_text().splitlines() if operation_id in line]
+
+        until(
+            lambda: sum(f"ledger.rebuild[{operation_id}]" in line for line in lines()) > 1,
+            "Celery to say more of the task than that it was received",
+        )
+        assert [line for line in lines() if '"ERROR"' in line or '"CRITICAL"' in line] == []
+        assert len([line for line in lines() if "result_backend_away" in line]) == 1
