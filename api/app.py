@@ -18,8 +18,10 @@ from api.state import State
 from ledger import failpoints, telemetry
 from ledger.application import Ledger
 from ledger.blobs import open_blob_store
+from ledger.database import prepare
 from ledger.settings import Settings
 from projections.view_store import connect
+from workers.results import Results
 
 UPLOAD_THREADS = 64
 
@@ -43,9 +45,11 @@ def create_app(settings: Settings) -> FastAPI:
         ledger = Ledger(settings)
         telemetry.instrument_engine(ledger.engine)
         ledger.prepare()
+        prepare(ledger.engine, "workers")  # which work is due, and whether somebody is at it, is told by doors as well
         blobs = open_blob_store(settings.blobs_url)
         blobs.sweep()
-        app.state.ledger = State(settings, ledger, blobs, connect(settings.views_url.get_secret_value()))
+        views = connect(settings.views_url.get_secret_value())
+        app.state.ledger = State(settings, ledger, blobs, views, Results(settings))
         yield
         telemetry.flush()
 

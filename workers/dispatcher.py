@@ -34,6 +34,7 @@ from ledger.application import Ledger
 from ledger.database import LogListener, rows
 from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
+from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.errors import PartUnavailableError
 from ledger.failpoints import failpoint
@@ -42,8 +43,8 @@ from workers.dead_letters import DeadLetters
 from workers.leases import hurry
 from workers.mail import Mailer
 from workers.publisher import Publisher
-from workers.queues import LARGE, SMALL, is_rabbitmq, queue_of, work_queues
-from workers.tasks import load, plan, prepare_all
+from workers.queues import LARGE, OPERATOR, SMALL, is_rabbitmq, queue_of, work_queues
+from workers.tasks import load, plan, prepare_all, rebuild
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,17 @@ class Wanted(NamedTuple):
 
 
 # EVENT -> TASK: which work an event asks for. A retry of chunks finds them in the table: they were never done.
-WORK_OF: dict[type[FileJob.Event], Callable[[Any], Wanted]] = {
+WORK_OF: dict[type[LedgerEvent], Callable[[Any], Wanted]] = {
     FileJob.Received: lambda event: Wanted(Stage.PLAN, 1, SMALL if event.size <= SMALL_BYTES_MAX else LARGE),
     FileJob.Queued: lambda event: Wanted(Stage.LOAD, event.chunks_total, queue_of(event.chunks_total)),
     FileJob.Retried: lambda event: Wanted(Stage.PLAN, 1 if event.stage == Stage.PLAN else 0, LARGE),
+    Operation.Requested: lambda event: Wanted(Stage(event.kind), 1, OPERATOR),
 }
-TASK_OF: dict[str, Task[Any, Any]] = {Stage.PLAN.value: plan, Stage.LOAD.value: load}
+TASK_OF: dict[str, Task[Any, Any]] = {
+    Stage.PLAN.value: plan,
+    Stage.LOAD.value: load,
+    Stage.REBUILD.value: rebuild,
+}
 
 
 class Followed(NamedTuple):
@@ -166,7 +172,7 @@ class Dispatcher:
         return int(found)
 
     def _add_work(self, session: Session, event: LedgerEvent) -> int:
-        if not isinstance(event, FileJob.Event) or type(event) not in WORK_OF:
+        if type(event) not in WORK_OF:
             return 0
         wanted = WORK_OF[type(event)](event)
         session.execute(

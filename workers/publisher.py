@@ -13,7 +13,7 @@ from ledger import telemetry
 from ledger.errors import PartUnavailableError
 from ledger.settings import Settings
 from workers.app import app
-from workers.queues import publish_options
+from workers.queues import OPERATOR, publish_options
 
 
 class Publisher:
@@ -40,6 +40,8 @@ class Publisher:
                         "published_at_seconds": time.time(),
                     },
                     queue=item.queue,
+                    # Operators watch their tasks: one of theirs is known by the id that its request was answered with.
+                    task_id=str(item.job_id) if item.queue == OPERATOR else None,
                     producer=self._connected(),
                     **self._options,
                 )
