@@ -17,11 +17,13 @@ from typing import Any
 from uuid import uuid4
 
 import httpx2
+import psycopg2
 import pytest
 from celery import Celery
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
+from ledger.database import lock_key
 from tests.stack import Stack
 
 WAIT_SECONDS_MAX = 120.0
@@ -189,10 +191,6 @@ def test_a_server_that_is_not_there_ends_a_rebuild_with_10(own: Stack) -> None:
 
 def test_a_rebuild_that_meets_another_fails_and_says_so(own: Stack, door: httpx2.Client) -> None:
     """The test holds the lock that a rebuild holds, in a transaction of its own."""
-    import psycopg2
-
-    from ledger.database import lock_key
-
     holder = psycopg2.connect(own.database_url())
     try:
         with holder.cursor() as cursor:
@@ -313,7 +311,7 @@ def test_a_rebuild_waits_for_mongodb_and_is_told_without_it(
     finally:
         own.kill("mongodb")
     check_done(own, door, operation_id)
-    until(lambda: _found_again(results, operation_id), "the result in MongoDB")
+    until(lambda: results.find_one({"_id": operation_id, "status": "SUCCESS"}), "the result in MongoDB")
 
 
 def test_a_rebuild_goes_on_when_mongodb_was_killed_in_its_middle(
@@ -349,10 +347,6 @@ def test_a_person_at_a_terminal_sees_how_far_a_rebuild_is(own: Stack, failpoints
     assert process.wait() == 0
     assert b"rebuilding status" in shown
     assert b"View status rebuilt from" in shown
-
-
-def _found_again(results: Collection[dict[str, Any]], operation_id: str) -> Any:
-    return results.find_one({"_id": operation_id, "status": "SUCCESS"})
 
 
 def test_a_result_backend_that_is_away_costs_only_the_news(

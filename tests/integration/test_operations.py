@@ -256,6 +256,7 @@ def test_a_part_that_stays_away_fails_the_operation_with_its_last_reason(place: 
     assert error is not None
     assert error["code"] == "attempts_exhausted"
     assert "MongoDB is away." in error["message"]
+    assert "died" not in error["message"]
     assert len(attempts) == ATTEMPTS_MAX
     assert place.story(operation_id) == [REQUESTED, FAILED]
 
