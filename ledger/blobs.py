@@ -95,14 +95,13 @@ class BlobRange(io.RawIOBase):
     `read` on somebody's behalf may tell it in words of its own.
     """
 
-    failure: Exception | None = None
-
     def __init__(self, store: BlobStore, sha256: str, start: int, end: int) -> None:
         self._store = store
         self._blob = sha256
         self._position = start
         self._end = end
         self._hash = hashlib.sha256()
+        self.failure: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes of the range, empty at its end."""

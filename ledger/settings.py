@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     resend_seconds: float = Field(default=15.0, gt=0, description="How long a message may go unanswered.")
     plan_attempts_max: int = Field(default=5, gt=0, description="Attempts at a plan before the job fails for good.")
     load_attempts_max: int = Field(default=10, gt=0, description="Attempts at a chunk before the job fails for good.")
+    operator_attempts_max: int = Field(
+        default=10, gt=0, description="Attempts at an operation, a rebuild say, before it fails."
+    )
     retry_seconds_min: float = Field(default=1.0, gt=0, description="Pause after the first attempt; it then doubles.")
     retry_seconds_max: float = Field(default=60.0, gt=0, description="Longest pause between two attempts.")
     retry_jitter_share: float = Field(
@@ -83,7 +86,8 @@ class Settings(BaseSettings):
     )
     plan_seconds_max: float = Field(default=1_500.0, gt=0, description="Longest time that one plan may take.")
     load_seconds_max: float = Field(default=300.0, gt=0, description="Longest time that one chunk may take.")
-    published_max: int = Field(default=256, gt=0, description="Most unanswered messages in one queue of the broker.")
+    operator_seconds_max: float = Field(default=21_600.0, gt=0, description="Longest time that one operation may take.")
+    published_max: int = Field(default=256, gt=0, description="Most messages that wait in one queue of the broker.")
     publish_seconds_max: float = Field(default=5.0, gt=0, description="How long the broker may take for a message.")
     deliveries_max: int = Field(default=20, gt=0, description="Deliveries of one message before RabbitMQ drops it.")
     failpoints: Path | None = Field(default=None, description="A folder that arms failpoints; for tests only.")

@@ -4,10 +4,13 @@ Rules:
 1. `WORK_OF` is the one table from an event to the work that it asks for. The work and the position in the log are
    written in one transaction, so no event is passed over and none is followed twice.
 2. The broker is a hint. Whatever is due and not leased is published, and published again after `resend_seconds`
-   without an answer; delivery twice, late or out of order does no harm (see `workers.leases`).
+   without an answer; delivery twice, late or out of order does no harm (see `workers.leases`). While messages wait
+   in a queue, one that nobody answered is most likely among them: then it takes `PATIENCE` times as long, or every
+   backlog would grow by itself.
 3. Work is marked as published first and sent then, so that no lock is held while the broker is waited for. What
    could not be sent is due again at once.
-4. At most `published_max` messages are unanswered in a queue at a time, so a long log cannot flood the broker.
+4. Only as many messages are sent as leave no more than `published_max` in the queue, so a long log cannot flood
+   the broker.
 5. Two dispatchers at once are safe: row locks keep them apart.
 """
 
@@ -21,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from celery import Task
+from kombu import Queue
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -30,6 +34,7 @@ from ledger.application import Ledger
 from ledger.database import LogListener, rows
 from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
+from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.errors import PartUnavailableError
 from ledger.failpoints import failpoint
@@ -38,8 +43,8 @@ from workers.dead_letters import DeadLetters
 from workers.leases import hurry
 from workers.mail import Mailer
 from workers.publisher import Publisher
-from workers.queues import LARGE, SMALL, WORK_QUEUES, is_rabbitmq, queue_of
-from workers.tasks import load, plan, prepare_all
+from workers.queues import LARGE, OPERATOR, SMALL, is_rabbitmq, queue_of, work_queues
+from workers.tasks import load, plan, prepare_all, rebuild
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +53,11 @@ BATCH_EVENTS = 500
 BATCH_MESSAGES = 100
 IDLE_SECONDS_MAX = 0.5
 PAUSE_SECONDS = 1.0
+PATIENCE = 16
+DUE = (
+    "queue = :queue AND due_at <= clock_timestamp() AND (leased_until IS NULL OR leased_until < clock_timestamp())"
+    " AND (published_at IS NULL OR published_at < clock_timestamp() - :resend * interval '1 second')"
+)
 # Killed in the middle of a mail, a mailer sends it twice: the same as what a crash does.
 REACTOR_STOP_SECONDS_MAX = 10.0
 # What is planned within a second or so, however small its chunks will be.
@@ -63,12 +73,17 @@ class Wanted(NamedTuple):
 
 
 # EVENT -> TASK: which work an event asks for. A retry of chunks finds them in the table: they were never done.
-WORK_OF: dict[type[FileJob.Event], Callable[[Any], Wanted]] = {
+WORK_OF: dict[type[LedgerEvent], Callable[[Any], Wanted]] = {
     FileJob.Received: lambda event: Wanted(Stage.PLAN, 1, SMALL if event.size <= SMALL_BYTES_MAX else LARGE),
     FileJob.Queued: lambda event: Wanted(Stage.LOAD, event.chunks_total, queue_of(event.chunks_total)),
     FileJob.Retried: lambda event: Wanted(Stage.PLAN, 1 if event.stage == Stage.PLAN else 0, LARGE),
+    Operation.Requested: lambda event: Wanted(Stage(event.kind), 1, OPERATOR),
 }
-TASK_OF: dict[str, Task[Any, Any]] = {Stage.PLAN.value: plan, Stage.LOAD.value: load}
+TASK_OF: dict[str, Task[Any, Any]] = {
+    Stage.PLAN.value: plan,
+    Stage.LOAD.value: load,
+    Stage.REBUILD.value: rebuild,
+}
 
 
 class Followed(NamedTuple):
@@ -85,6 +100,7 @@ class Dispatcher:
         self._ledger = ledger
         self._settings = settings
         self._publisher = Publisher(settings)
+        self._queues = work_queues(settings)
 
     def follow(self) -> Followed:
         """Write down the work of the next events in the log."""
@@ -107,10 +123,12 @@ class Dispatcher:
         Raises:
             PartUnavailableError: the broker or the database cannot be reached; the work stays due.
         """
-        return sum(self._publish(queue) for queue in WORK_QUEUES)
+        return sum(self._publish(queue) for queue in self._queues)
 
-    def _publish(self, queue: str) -> int:
-        due = self._mark_published(queue)
+    def _publish(self, queue: Queue) -> int:
+        if not self._has_due(queue.name):
+            return 0
+        due = self._mark_published(queue.name, self._publisher.depth(queue))
         failpoint("message_marked")
         for number, item in enumerate(due):
             try:
@@ -154,7 +172,7 @@ class Dispatcher:
         return int(found)
 
     def _add_work(self, session: Session, event: LedgerEvent) -> int:
-        if not isinstance(event, FileJob.Event) or type(event) not in WORK_OF:
+        if type(event) not in WORK_OF:
             return 0
         wanted = WORK_OF[type(event)](event)
         session.execute(
@@ -175,21 +193,29 @@ class Dispatcher:
             hurry(session, event.originator_id)
         return wanted.pieces or 1
 
-    def _mark_published(self, queue: str) -> Sequence[Any]:
+    def _has_due(self, queue: str) -> bool:
+        with self._ledger.transaction() as session:
+            found = rows(
+                session,
+                f"SELECT 1 FROM work.items WHERE {DUE} LIMIT 1",
+                queue=queue,
+                resend=self._settings.resend_seconds,
+            )
+        return bool(found)
+
+    def _mark_published(self, queue: str, depth: int) -> Sequence[Any]:
         """The work of a queue that is due, as many pieces as there is room for, marked as published."""
         with self._ledger.transaction() as session:
             marked = rows(
                 session,
                 "UPDATE work.items SET published_at = clock_timestamp() FROM ("
-                " SELECT job_id, stage, chunk FROM work.items WHERE queue = :queue AND due_at <= clock_timestamp()"
-                " AND (leased_until IS NULL OR leased_until < clock_timestamp())"
-                " AND (published_at IS NULL OR published_at < clock_timestamp() - :resend * interval '1 second')"
+                f" SELECT job_id, stage, chunk FROM work.items WHERE {DUE}"
                 " ORDER BY due_at, chunk LIMIT :limit FOR UPDATE SKIP LOCKED"
                 ") AS due WHERE (items.job_id, items.stage, items.chunk) = (due.job_id, due.stage, due.chunk)"
                 " RETURNING items.job_id, items.stage, items.chunk, items.due_at, items.queue, items.traceparent",
                 queue=queue,
-                resend=self._settings.resend_seconds,
-                limit=min(BATCH_MESSAGES, self._room(session, queue)),
+                resend=self._settings.resend_seconds * (PATIENCE if depth else 1),
+                limit=min(BATCH_MESSAGES, max(0, self._settings.published_max - depth)),
             )
         return sorted(marked, key=lambda item: (item.due_at, item.chunk))
 
@@ -202,16 +228,6 @@ class Dispatcher:
                 ),
                 [{"job_id": item.job_id, "stage": item.stage, "chunk": item.chunk} for item in unsent],
             )
-
-    def _room(self, session: Session, queue: str) -> int:
-        unanswered = session.execute(
-            text(
-                "SELECT count(*) FROM work.items WHERE queue = :queue AND leased_until IS NULL"
-                " AND published_at >= clock_timestamp() - :resend * interval '1 second'"
-            ),
-            {"queue": queue, "resend": self._settings.resend_seconds},
-        ).scalar_one()
-        return max(0, self._settings.published_max - int(unanswered))
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Leases: who may do a piece of work, and until when.
 
 Rules:
-1. A claim succeeds only if nobody holds the work; it raises the epoch and counts the attempt, in its own
-   transaction, before the work begins.
+1. A claim succeeds only if nobody holds the work; it takes an epoch that no claim had before and counts the
+   attempt, in its own transaction, before the work begins.
 2. The holder renews its lease while it works. A holder that is paused or cut off stops renewing, and after
    `lease_seconds` another may claim the work with the next epoch.
 3. The transaction that commits the work checks the epoch under a row lock (`fence`), after the job's lock and
@@ -54,7 +54,7 @@ class Work:
 def claim(engine: Engine, job_id: UUID, stage: Stage, chunk: int, *, worker: str, lease_seconds: float) -> Work | None:
     """Take a piece of work if it is due and nobody has it; None otherwise."""
     statement = text(
-        "UPDATE work.items SET epoch = epoch + 1, attempts = attempts + 1, worker = :worker,"
+        "UPDATE work.items SET epoch = nextval('work.epochs'), attempts = attempts + 1, worker = :worker,"
         " leased_until = clock_timestamp() + :lease_seconds * interval '1 second' "
         "WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk AND due_at <= clock_timestamp()"
         " AND (leased_until IS NULL OR leased_until < clock_timestamp()) RETURNING epoch, attempts"
@@ -71,6 +71,12 @@ def claim(engine: Engine, job_id: UUID, stage: Stage, chunk: int, *, worker: str
             },
         ).first()
     return None if found is None else Work(job_id, stage, chunk, found.epoch, found.attempts)
+
+
+def is_leased(session: Session, job_id: UUID) -> bool:
+    """Whether somebody is at work for a job or an operation."""
+    statement = "SELECT 1 FROM work.items WHERE job_id = :job_id AND leased_until >= clock_timestamp() LIMIT 1"
+    return session.execute(text(statement), {"job_id": job_id}).first() is not None
 
 
 def fence(session: Session, work: Work) -> None:

@@ -107,6 +107,8 @@ def _commit_chunk(workshop: Workshop, work: Work, job: FileJob, chunk: Chunk) ->
         stamp = workshop.stamp(current)
         current.load_chunk(stamp, _loaded(chunk, copied, source.sha256), attempt=work.attempt)
         if current.all_chunks_loaded:
+            if current.waiting:  # for a chunk that came due early: there is nothing left to wait for
+                current.retry(stamp, reason="Its last chunk is loaded.")
             current.complete(stamp)
         finish(session, work)
         with telemetry.span(telemetry.SPAN_APPEND):
@@ -132,7 +134,7 @@ def _copy(workshop: Workshop, session: Session, job: FileJob, chunk: Chunk, sour
             received=job.created_on.astimezone(workshop.calendar.zone).date(),
         )
     except psycopg2.Error as error:
-        if source.failure is not None:
+        if source.failure is not None:  # COPY ends as if somebody had cancelled it
             raise source.failure from None
         if is_about_the_file(error):
             raise _refusal(workshop, job, chunk, error) from error

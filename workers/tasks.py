@@ -6,6 +6,7 @@ import logging
 from typing import Any
 from uuid import UUID
 
+from celery import Task
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger import telemetry
@@ -13,12 +14,15 @@ from ledger.application import Ledger
 from ledger.blobs import open_blob_store
 from ledger.database import prepare
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
-from ledger.errors import PartUnavailableError
+from ledger.errors import LedgerError, PartUnavailableError
 from ledger.settings import Settings
 from workers.app import app
 from workers.load import load_chunk
+from workers.operations import Act, Tell, operate, rebuild_view
 from workers.plan import plan_file
+from workers.results import News
 from workers.workshop import Procedure, Workshop, perform
 
 log = logging.getLogger(__name__)
@@ -83,9 +87,32 @@ def load(*arguments: Any, **message: Any) -> None:
     _perform(load_chunk, Stage.LOAD, arguments, message)
 
 
+# Acknowledged when it begins: a broker does not wait as long as a rebuild may take, and its lease says that it is due.
+@app.task(name="ledger.rebuild", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,))
+def rebuild(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Build a view anew, as an operation asks for."""
+    news = News(task)
+    return news.end(_operate(rebuild_view, Stage.REBUILD, arguments, message, news.progress))
+
+
 def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any]) -> None:
+    wanted, workshop = _understood(stage, arguments, message), _ready()
+    if wanted is not None and workshop is not None:  # else the work stays due, and its message will be sent again
+        perform(workshop, procedure, wanted.job_id, stage, wanted.chunk, wanted.published_at_seconds)
+
+
+def _operate(
+    act: Act, stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any], tell: Tell
+) -> Operation | None:
+    wanted, workshop = _understood(stage, arguments, message), _ready()
+    if wanted is None or workshop is None:
+        return None
+    return operate(workshop, act, wanted.job_id, stage, wanted.published_at_seconds, tell)
+
+
+def _understood(stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any]) -> WorkMessage | None:
     try:
-        wanted = WorkMessage.model_validate({**message, "arguments": arguments} if arguments else message)
+        return WorkMessage.model_validate({**message, "arguments": arguments} if arguments else message)
     except ValueError as error:
         telemetry.MESSAGES_REFUSED.add(1, {telemetry.STAGE: stage.value})
         log.warning(
@@ -94,7 +121,4 @@ def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], mes
             type(error).__name__,
             extra={"action": "message_refused", "stage": stage.value},
         )
-        return
-    workshop = _ready()
-    if workshop is not None:  # else the work stays due, and its message will be sent again
-        perform(workshop, procedure, wanted.job_id, stage, wanted.chunk, wanted.published_at_seconds)
+        return None

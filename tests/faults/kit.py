@@ -28,6 +28,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx2
+import psycopg2
 
 from tests.stack import Stack, children, open_folder
 
@@ -76,6 +77,11 @@ class FaultStack(Stack):
         super().__init__(
             home, {**FAST, "LEDGER_FAILPOINTS": str(self.failpoints), **(environment or {})}, workers=workers
         )
+
+    def start(self) -> None:
+        """Start, and wait until everybody does their work: the dispatcher is the last to say so."""
+        super().start()
+        wait_until(self._is_followed, "nobody follows the log")
 
     def stop(self) -> None:
         """Stop as Ctrl-C does; nobody acts on a failpoint or stays paused while it stops."""
@@ -193,6 +199,11 @@ class FaultStack(Stack):
             task_id,
         )
         assert found == [(file.records, file.records, file.numbers_sum, 1, file.records)]
+
+    def _is_followed(self) -> bool:
+        with suppress(psycopg2.OperationalError, psycopg2.errors.UndefinedTable):
+            return bool(self.sql("SELECT 1 FROM work.positions WHERE name = 'dispatcher'"))
+        return False
 
     def _blobs(self) -> Path:
         url = self.environment.get("LEDGER_BLOBS_URL")

@@ -160,8 +160,12 @@ def _wait_for_view(http: httpx2.Client, record: Record) -> None:
 
 def _wrong_in_rebuild(stack: Stack) -> Iterator[str]:
     with stack.http() as http:
-        answer = http.post("/api/v1/views/status/rebuild")
-    if answer.status_code != httpx2.codes.OK:
-        yield f"I7: the view cannot be rebuilt: {answer.text}"
-    elif answer.json()["equal"] is False:
-        yield f"I7: the view had drifted from the log: {answer.json()}"
+        operation = http.post("/api/v1/views/status/rebuild").json()
+        deadline = time.monotonic() + SETTLE_SECONDS_MAX
+        while operation.get("status") not in ("Completed", "Failed"):
+            assert time.monotonic() < deadline, f"I7: the rebuild does not end: {operation}"
+            operation = http.get(f"/api/v1/operations/{operation['operation_id']}", params={"wait": 10}).json()
+    if operation["status"] == "Failed":
+        yield f"I7: the view cannot be rebuilt: {operation['error']}"
+    elif operation["result"]["equal"] is False:
+        yield f"I7: the view had drifted from the log: {operation['result']}"

@@ -14,8 +14,8 @@ from tests.faults.faults import fault
 from tests.faults.kit import FaultStack, PaymentsFile, payments_file, running_fault_stack, wait_until
 from tests.faults.oracle import assert_ledger_sound
 
-# More than one block of the door, so that it writes while more comes in.
-LARGE_RECORDS = 40_000
+# A good deal more than one block of the door (1 MiB), so that it writes while more comes in.
+LARGE_RECORDS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def check_next_attempt(stack: FaultStack, file: PaymentsFile) -> None:
     1,
     "kill -9 of the door while a body streams in",
     protection="Received is appended after the last byte only; half a file never has a blob's name; a sweep at start",
-    seen="",
+    seen="without the sweep at start: the half file is never swept away",
 )
 def test_a_door_that_dies_while_a_body_streams_leaves_half_a_file_that_is_swept_later(stack: FaultStack) -> None:
     before = stack.position()
@@ -70,7 +70,7 @@ def test_a_door_that_dies_while_a_body_streams_leaves_half_a_file_that_is_swept_
     2,
     "kill -9 of the door when the blob is on disk and has not its name",
     protection="a blob takes its name in one step, after it is whole",
-    seen="",
+    seen="with the name given first: the blob stood under its name",
 )
 def test_a_door_that_dies_before_the_blob_has_its_name_has_taken_nothing(stack: FaultStack) -> None:
     before = stack.position()
@@ -89,7 +89,7 @@ def test_a_door_that_dies_before_the_blob_has_its_name_has_taken_nothing(stack: 
     2,
     "kill -9 of the door when the blob is durable and no job answers for it",
     protection="blobs are named by their content, so that writing one again is harmless",
-    seen="",
+    seen="with a link instead of a replacement: 503, File exists",
 )
 def test_a_blob_without_a_job_is_adopted_by_the_next_attempt(stack: FaultStack) -> None:
     before = stack.position()
@@ -105,7 +105,7 @@ def test_a_blob_without_a_job_is_adopted_by_the_next_attempt(stack: FaultStack) 
     2,
     "kill -9 of the door when Received is appended and not committed",
     protection="the event and its arrival are one transaction",
-    seen="",
+    seen="with the event in a transaction of its own: one event in the log, no arrival",
 )
 def test_a_door_that_dies_before_the_commit_has_taken_nothing(stack: FaultStack) -> None:
     before = stack.position()
@@ -120,7 +120,7 @@ def test_a_door_that_dies_before_the_commit_has_taken_nothing(stack: FaultStack)
     3,
     "kill -9 of the door when Received is committed and the sender knows nothing",
     protection="the same bytes into the same dataset are one job",
-    seen="",
+    seen="without looking for a twin: another job, not a duplicate",
 )
 def test_a_sender_who_got_no_answer_is_told_the_same_job_the_second_time(stack: FaultStack) -> None:
     file = payments_file()

@@ -86,6 +86,23 @@ class RabbitMQ:
             self._epmd.kill()
             self._epmd.wait()
 
+    def kill(self) -> None:
+        """End the node as a power cut does."""
+        assert self._server is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self._server.pid, signal.SIGKILL)
+        self.stop()
+
+    def pause(self) -> None:
+        """Let the node stand still: it neither answers nor ends."""
+        assert self._server is not None
+        os.killpg(self._server.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._server is not None
+        os.killpg(self._server.pid, signal.SIGCONT)
+
     def connect(self) -> amqp.Connection:
         """A connection; close it."""
         connection = amqp.Connection(f"{LOOPBACK}:{self.port}", "guest", "guest", connect_timeout=5)

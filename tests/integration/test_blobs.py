@@ -22,6 +22,7 @@ from ledger.blobs import ABANDONED_SECONDS, SYNC_BYTES, BlobRange, BlobStore, Fo
 from ledger.blobs_s3 import S3BlobStore
 from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableError
 from tests.disks import small_disk
+from tests.faults.faults import fault
 
 DATA = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -281,6 +282,12 @@ def test_a_full_spool_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: py
         assert place.names() == []
 
 
+@fault(
+    19,
+    "an I/O error of the sync that runs while more comes in",
+    protection="the error is kept until the end, for Linux tells it once",
+    seen="with the error forgotten: the blob was kept",
+)
 def test_a_write_back_that_fails_early_fails_the_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux tells it once, to whoever syncs first: here to the sync that runs while more comes in."""
     told: list[int] = []
@@ -299,3 +306,31 @@ def test_a_write_back_that_fails_early_fails_the_blob(tmp_path: Path, monkeypatc
     writer.abort()
     assert told
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@fault(
+    19,
+    "an I/O error of the last sync, of the file or of the folder that holds its name",
+    protection="a blob is kept only if its last sync succeeds",
+    seen="with the error suppressed: the blob was kept",
+)
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_write_back_that_fails_last_fails_the_blob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    sync = os.fsync
+    synced: list[int] = []
+
+    def fails_once(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == failing:
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    store = FolderBlobStore(tmp_path)
+    with pytest.raises(PartUnavailableError, match="Input/output error"):
+        put(store, DATA)
+    assert list((tmp_path / "incoming").iterdir()) == []
+    assert put(store, DATA) == SHA256
+    assert store.read(SHA256, 0, len(DATA)) == DATA
