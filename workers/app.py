@@ -55,7 +55,7 @@ def configured(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=4,
-        broker_heartbeat=20,
+        broker_heartbeat=settings.broker_heartbeat_seconds,
         broker_pool_acquire_timeout=settings.publish_seconds_max,
         broker_transport_options={"confirm_publish": True} if is_rabbitmq(settings) else {"visibility_timeout": 3600},
         result_expires=RESULT_SECONDS_KEPT,
