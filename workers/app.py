@@ -47,6 +47,8 @@ def configured(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_max_tasks_per_child=500,
         worker_max_memory_per_child=400_000,
+        # A child waits for PostgreSQL before it reports; killed for that, it would begin to wait anew.
+        worker_proc_alive_timeout=60,
         worker_soft_shutdown_timeout=10,
         worker_enable_soft_shutdown_on_idle=True,
         worker_hijack_root_logger=False,
