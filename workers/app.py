@@ -59,7 +59,8 @@ def configured(settings: Settings) -> Celery:
         broker_connection_timeout=4,
         broker_heartbeat=settings.broker_heartbeat_seconds,
         broker_pool_acquire_timeout=settings.publish_seconds_max,
-        broker_transport_options={"confirm_publish": True} if is_rabbitmq(settings) else {"visibility_timeout": 3600},
+        # Nothing is confirmed to a worker: it would wait for that, and take no work, while RabbitMQ blocks publishers.
+        broker_transport_options={} if is_rabbitmq(settings) else {"visibility_timeout": 3600},
         result_expires=RESULT_SECONDS_KEPT,
         mongodb_backend_settings={"options": {"serverSelectionTimeoutMS": 2000, "socketTimeoutMS": 3000}},
     )
