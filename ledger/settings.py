@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     operator_seconds_max: float = Field(default=21_600.0, gt=0, description="Longest time that one operation may take.")
     published_max: int = Field(default=256, gt=0, description="Most messages that wait in one queue of the broker.")
     publish_seconds_max: float = Field(default=5.0, gt=0, description="How long the broker may take for a message.")
+    broker_heartbeat_seconds: int = Field(
+        default=20, gt=0, description="How often RabbitMQ and those who listen to it give a sign of life."
+    )
     deliveries_max: int = Field(default=20, gt=0, description="Deliveries of one message before RabbitMQ drops it.")
     failpoints: Path | None = Field(default=None, description="A folder that arms failpoints; for tests only.")
     lock_seconds_max: float = Field(default=30.0, gt=0, description="Longest wait for a lock in the database.")

@@ -44,6 +44,8 @@ def configured(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_max_tasks_per_child=500,
         worker_max_memory_per_child=400_000,
+        # A child waits for PostgreSQL before it reports; killed for that, it would begin to wait anew.
+        worker_proc_alive_timeout=60,
         worker_soft_shutdown_timeout=10,
         worker_enable_soft_shutdown_on_idle=True,
         worker_hijack_root_logger=False,
@@ -52,9 +54,10 @@ def configured(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=4,
-        broker_heartbeat=20,
+        broker_heartbeat=settings.broker_heartbeat_seconds,
         broker_pool_acquire_timeout=settings.publish_seconds_max,
-        broker_transport_options={"confirm_publish": True} if is_rabbitmq(settings) else {"visibility_timeout": 3600},
+        # Nothing is confirmed to a worker: it would wait for that, and take no work, while RabbitMQ blocks publishers.
+        broker_transport_options={} if is_rabbitmq(settings) else {"visibility_timeout": 3600},
         **result_settings(settings),
     )
     return application

@@ -113,8 +113,9 @@ class Dispatcher:
                     text("UPDATE work.positions SET position = :position WHERE name = :name"),
                     {"name": NAME, "position": events[-1].position},
                 )
-            failpoint("work_written")
-        failpoint("work_committed")
+                failpoint("work_written")
+        if events:
+            failpoint("work_committed")
         return Followed(len(events), pieces)
 
     def publish(self) -> int:
@@ -129,7 +130,8 @@ class Dispatcher:
         if not self._has_due(queue.name):
             return 0
         due = self._mark_published(queue.name, self._publisher.depth(queue))
-        failpoint("message_marked")
+        if due:
+            failpoint("message_marked")
         for number, item in enumerate(due):
             try:
                 self._publisher.send(TASK_OF[item.stage], item)
@@ -263,7 +265,7 @@ def _reactors(ledger: Ledger, settings: Settings) -> list[Callable[[threading.Ev
     """What else follows along, each in a thread of its own, so that none can hold up the work."""
     reactors: list[Callable[[threading.Event], None]] = []
     if is_rabbitmq(settings):
-        reactors.append(DeadLetters(ledger, settings.broker_url.get_secret_value()).run)
+        reactors.append(DeadLetters(ledger, settings).run)
     if settings.smtp_url is not None:
         reactors.append(Mailer(ledger, settings).run)
     return reactors

@@ -13,7 +13,7 @@ from ledger import telemetry
 from ledger.errors import PartUnavailableError
 from ledger.settings import Settings
 from workers.app import app
-from workers.queues import OPERATOR, publish_options
+from workers.queues import OPERATOR, connection_options, publish_options
 
 
 class Publisher:
@@ -21,6 +21,7 @@ class Publisher:
 
     def __init__(self, settings: Settings) -> None:
         self._options = publish_options(settings)
+        self._connection_options = connection_options(settings)
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
@@ -78,7 +79,7 @@ class Publisher:
 
     def _connected(self) -> Producer:
         if self._producer is None:
-            self._connection = app.connection_for_write()
+            self._connection = app.connection_for_write(transport_options=self._connection_options)
             self._producer = app.amqp.Producer(self._connection, auto_declare=False)
         return self._producer
 
