@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
+from typing import Any
 from uuid import UUID
 
 import httpx2
@@ -159,13 +160,19 @@ def _wait_for_view(http: httpx2.Client, record: Record) -> None:
 
 
 def _wrong_in_rebuild(stack: Stack) -> Iterator[str]:
-    with stack.http() as http:
-        operation = http.post("/api/v1/views/status/rebuild").json()
-        deadline = time.monotonic() + SETTLE_SECONDS_MAX
-        while operation.get("status") not in ("Completed", "Failed"):
-            assert time.monotonic() < deadline, f"I7: the rebuild does not end: {operation}"
-            operation = http.get(f"/api/v1/operations/{operation['operation_id']}", params={"wait": 10}).json()
+    operation = rebuilt(stack)
     if operation["status"] == "Failed":
         yield f"I7: the view cannot be rebuilt: {operation['error']}"
     elif operation["result"]["equal"] is False:
         yield f"I7: the view had drifted from the log: {operation['result']}"
+
+
+def rebuilt(stack: Stack) -> dict[str, Any]:
+    """Have the status view rebuilt: the operation when it has ended."""
+    with stack.http() as http:
+        operation: dict[str, Any] = http.post("/api/v1/views/status/rebuild").json()
+        deadline = time.monotonic() + SETTLE_SECONDS_MAX
+        while operation.get("status") not in ("Completed", "Failed"):
+            assert time.monotonic() < deadline, f"I7: the rebuild does not end: {operation}"
+            operation = http.get(f"/api/v1/operations/{operation['operation_id']}", params={"wait": 10}).json()
+    return operation

@@ -11,7 +11,7 @@ import pymongo
 import pytest
 
 from tests.faults.kit import FaultStack, PaymentsFile, payments_file, running_fault_stack
-from tests.faults.oracle import assert_ledger_sound
+from tests.faults.oracle import assert_ledger_sound, rebuilt
 
 NOW = 1.0  # the limit of waiting for what will never settle
 RECORDS = 4_000
@@ -56,8 +56,7 @@ def staged(sound: Sound, table: str, condition: str, change: str) -> Iterator[No
         stack.sql(f"DELETE FROM {table} WHERE {condition}")
         stack.sql(f"INSERT INTO {table} SELECT * FROM kept_aside")
         stack.sql("DROP TABLE kept_aside")
-        with stack.http() as http:  # the oracle has rebuilt the view from a log that was wrong
-            http.post("/api/v1/views/status/rebuild")
+        rebuilt(stack)  # the oracle has rebuilt the view from a log that was wrong
 
 
 def check_noticed(sound: Sound, *findings: str) -> None:
