@@ -1,13 +1,14 @@
 # make run    everything from a clean clone: install, start, load a sample, serve until Ctrl-C
 # make test   every test; what cannot run on this machine is said in the last lines
 # make lint   the style alone
+# make chaos  ten minutes of faults at random (CHAOS="--minutes 60 --seed 1")
 # make bench  measured side by side with psql \copy
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench clean help
+.PHONY: run test lint chaos bench clean help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -33,6 +34,9 @@ lint: $(VENV)/.installed-to-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(VENV)/.installed-to-test
+	@$(BIN)/python -m tests.faults.chaos $(CHAOS)
 
 bench: $(VENV)/.installed-to-test
 	$(BIN)/python -m bench.ingest

@@ -21,6 +21,7 @@ from ledger.application import Ledger, LoggedEvent
 from ledger.database import LogListener
 from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
+from ledger.domain.operation import Operation
 from ledger.errors import NotFoundError, PartUnavailableError
 from projections.runner import live_store
 from projections.status import fold_all, rfc3339, task
@@ -29,7 +30,14 @@ log = logging.getLogger(__name__)
 
 # Each waiter keeps a thread and a connection.
 WAITERS_MAX = 8
-ENDS = (FileJob.Completed, FileJob.Cancelled, FileJob.Archived, FileJob.Restored)
+ENDS = (
+    FileJob.Completed,
+    FileJob.Cancelled,
+    FileJob.Archived,
+    FileJob.Restored,
+    Operation.Completed,
+    Operation.Failed,
+)
 _waiters = threading.BoundedSemaphore(WAITERS_MAX)
 
 # What an event's own fields are, apart from what every event has.
@@ -62,15 +70,15 @@ def task_answer(state: State, job_id: UUID) -> dict[str, Any]:
     return {**task_from_log(state.ledger, job_id), "view": None}
 
 
-def wait_for_end(ledger: Ledger, job_id: UUID, seconds_max: float) -> bool:
-    """Wait until a job has ended; whether it has. Does not wait when `WAITERS_MAX` others do."""
+def wait_for_end(ledger: Ledger, originator_id: UUID, seconds_max: float) -> bool:
+    """Wait until a job or an operation has ended; whether it has. Does not wait when `WAITERS_MAX` others do."""
     if not _waiters.acquire(blocking=False):
         return False
     listener = LogListener(ledger.engine)
     deadline = time.monotonic() + seconds_max
     try:
         listener.wait(0)  # from here on no event is missed
-        while not _is_end(ledger.last_event(job_id)):
+        while not _is_end(ledger.last_event(originator_id)):
             seconds_left = deadline - time.monotonic()
             if seconds_left <= 0:
                 return False

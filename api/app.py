@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -16,8 +18,12 @@ from api.state import State
 from ledger import failpoints, telemetry
 from ledger.application import Ledger
 from ledger.blobs import open_blob_store
+from ledger.database import prepare
 from ledger.settings import Settings
 from projections.view_store import connect
+from workers.results import Results
+
+UPLOAD_THREADS = 64
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -34,12 +40,16 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         telemetry.configure("api", settings)
         failpoints.use(settings.failpoints)
+        # Uploads that wait for PostgreSQL hold a thread each; those that are still coming in need one, too.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(UPLOAD_THREADS, "upload"))
         ledger = Ledger(settings)
         telemetry.instrument_engine(ledger.engine)
         ledger.prepare()
+        prepare(ledger.engine, "workers")  # which work is due, and whether somebody is at it, is told by doors as well
         blobs = open_blob_store(settings.blobs_url)
         blobs.sweep()
-        app.state.ledger = State(settings, ledger, blobs, connect(settings.views_url.get_secret_value()))
+        views = connect(settings.views_url.get_secret_value())
+        app.state.ledger = State(settings, ledger, blobs, views, Results(settings))
         yield
         telemetry.flush()
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 
 from api.answers import event_answer, task_answer, task_from_log, tasks_answer, wait_for_end
-from api.state import CurrentState, job_id_of, stamp
+from api.state import CurrentState, WaitSeconds, id_of, stamp
 from ledger.domain.words import Status
 from ledger.errors import NotFoundError
 from workers.commands import cancel
@@ -16,7 +16,6 @@ router = APIRouter(tags=["jobs"])
 
 PAGE_JOBS = 50
 PAGE_JOBS_MAX = 500
-WAIT_SECONDS_MAX = 30.0
 REASON_CHARACTERS_MAX = 500
 
 Reason = Annotated[str, Body(embed=True, max_length=REASON_CHARACTERS_MAX, description="Why, for the record.")]
@@ -26,10 +25,10 @@ Reason = Annotated[str, Body(embed=True, max_length=REASON_CHARACTERS_MAX, descr
 def show_task(
     task_id: str,
     state: CurrentState,
-    wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for its end.")] = 0,
+    wait: WaitSeconds = 0,
 ) -> dict[str, Any]:
     """Where a task stands: at once, or when it has ended."""
-    job_id = job_id_of(task_id)
+    job_id = id_of(task_id)
     if wait and wait_for_end(state.ledger, job_id, wait):
         return {**task_from_log(state.ledger, job_id), "view": None}
     return task_answer(state, job_id)
@@ -52,13 +51,13 @@ def list_jobs(
 @router.get("/api/v1/jobs/{job_id}")
 def show_job(job_id: str, state: CurrentState) -> dict[str, Any]:
     """Where a job stands: the same as its task."""
-    return task_answer(state, job_id_of(job_id))
+    return task_answer(state, id_of(job_id))
 
 
 @router.get("/api/v1/jobs/{job_id}/events")
 def show_events(job_id: str, state: CurrentState) -> dict[str, Any]:
     """The whole story of a job, event by event."""
-    events = state.ledger.events_of(job_id_of(job_id))
+    events = state.ledger.events_of(id_of(job_id))
     if not events:
         raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
     return {"events": [event_answer(logged) for logged in events]}
@@ -67,12 +66,12 @@ def show_events(job_id: str, state: CurrentState) -> dict[str, Any]:
 @router.post("/api/v1/jobs/{job_id}/retry")
 def retry_job(job_id: str, request: Request, state: CurrentState, reason: Reason = "") -> dict[str, Any]:
     """Try a failed job again: what is missing of it if it waits for that anyway, else the whole file."""
-    job = state.ledger.retry(job_id_of(job_id), stamp(request), reason=reason)
+    job = state.ledger.retry(id_of(job_id), stamp(request), reason=reason)
     return {**task_from_log(state.ledger, job.id), "view": None}
 
 
 @router.post("/api/v1/jobs/{job_id}/cancel")
 def cancel_job(job_id: str, request: Request, state: CurrentState, reason: Reason = "") -> dict[str, Any]:
     """End a job that has not completed, and take back the rows that it has loaded."""
-    job = cancel(state.ledger, job_id_of(job_id), stamp(request), reason=reason)
+    job = cancel(state.ledger, id_of(job_id), stamp(request), reason=reason)
     return {**task_from_log(state.ledger, job.id), "view": None}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from pymongo.database import Database
 
 from ledger import telemetry
@@ -16,6 +16,11 @@ from ledger.blobs import BlobStore
 from ledger.domain.base import Stamp
 from ledger.errors import NotFoundError
 from ledger.settings import Settings
+from workers.results import Results
+
+WAIT_SECONDS_MAX = 30.0
+
+WaitSeconds = Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for its end.")]
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class State:
     ledger: Ledger
     blobs: BlobStore
     views: Database[dict[str, Any]]
+    results: Results
 
 
 def _state(request: Request) -> State:
@@ -42,15 +48,15 @@ def stamp(request: Request) -> Stamp:
     return Stamp(datetime.now(UTC), request.state.actor, str(uuid4()), telemetry.current_traceparent())
 
 
-def job_id_of(text: str) -> UUID:
-    """A job's id from a path.
+def id_of(text: str, what: str = "job") -> UUID:
+    """The id of a job, or of an operation, from a path.
 
     Raises:
-        NotFoundError: the text is no id, so there can be no such job.
+        NotFoundError: the text is no id, so there can be no such thing.
     """
     try:
         return UUID(text)
     except ValueError:
         raise NotFoundError(
-            f"There is no job {text[:80]!r}.", "A job's id is a UUID, as the upload answered."
+            f"There is no {what} {text[:80]!r}.", "Its id is a UUID, as the first answer about it said."
         ) from None

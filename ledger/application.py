@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
 from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.persistence import StoredEvent
@@ -22,13 +22,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from ledger.database import lock, lock_job, prepare, rows, unavailable_as_error
-from ledger.domain.base import LedgerEvent, Stamp
+from ledger.domain.base import Aggregate, LedgerEvent, Stamp
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset, dataset_id
 from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob
-from ledger.domain.words import ENDED_WELL, OnDuplicate
-from ledger.errors import ConflictError, NotFoundError
+from ledger.domain.operation import Operation
+from ledger.domain.words import ENDED_WELL, OnDuplicate, Stage
+from ledger.errors import ConflictError, NotFoundError, UnreadableEventError
 from ledger.event_store import EVENTS_TABLE, event_store_environment
 from ledger.failpoints import failpoint
 from ledger.settings import Settings
@@ -64,7 +65,9 @@ class LoggedEvent:
 
 
 # Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
-AGGREGATES = (FileJob, Dataset, DeadLetter)
+AGGREGATES = (FileJob, Dataset, DeadLetter, Operation)
+
+Kind = TypeVar("Kind", bound=Aggregate)
 
 
 class Ledger(Application[UUID]):
@@ -154,22 +157,14 @@ class Ledger(Application[UUID]):
         Raises:
             NotFoundError: there is no such job.
         """
-        try:
-            job: object = self.repository.get(job_id)
-        except AggregateNotFoundError:
-            job = None
-        if not isinstance(job, FileJob):
+        job = self._found(FileJob, job_id)
+        if job is None:
             raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
         return job
 
     def dataset(self, name: str) -> Dataset | None:
         """The dataset of that name, or None."""
-        try:
-            dataset: object = self.repository.get(dataset_id(name))
-        except AggregateNotFoundError:
-            return None
-        assert isinstance(dataset, Dataset)
-        return dataset
+        return self._found(Dataset, dataset_id(name))
 
     def register_dataset(self, name: str, contract: Contract, stamp: Stamp) -> Dataset:
         """Declare a dataset before its first file.
@@ -185,6 +180,26 @@ class Ledger(Application[UUID]):
         elif known.contract != contract:
             raise ConflictError(f"Dataset {name!r} exists with another contract.", "Choose another name.")
         return known
+
+    def operation(self, operation_id: UUID) -> Operation:
+        """The operation as the log tells it.
+
+        Raises:
+            NotFoundError: there is no such operation.
+        """
+        operation = self._found(Operation, operation_id)
+        if operation is None:
+            raise NotFoundError(
+                f"There is no operation {operation_id}.", "Use the id that its request was answered with."
+            )
+        return operation
+
+    def request(self, kind: Stage, arguments: dict[str, Any], stamp: Stamp) -> Operation:
+        """Write down that somebody asked for an operation: all that a door does about it."""
+        operation = Operation.request(uuid4(), stamp, kind=kind, arguments=arguments)
+        with unavailable_as_error():
+            self.save(operation)
+        return operation
 
     def job_position(self, session: Session, job_id: UUID) -> int:
         """The position of the job's Received event: the `_job` of each of its rows."""
@@ -205,7 +220,11 @@ class Ledger(Application[UUID]):
         return [self._logged(row) for row in found]
 
     def events_after(self, position: int, limit: int) -> list[LoggedEvent]:
-        """The events that follow a position in the log, at most `limit`."""
+        """The events that follow a position in the log, at most `limit`, and none from the first unreadable one on.
+
+        Raises:
+            UnreadableEventError: the very next event cannot be read. Whoever follows the log must not pass it over.
+        """
         with self.transaction() as session:
             found = rows(
                 session,
@@ -214,7 +233,15 @@ class Ledger(Application[UUID]):
                 position=position,
                 limit=limit,
             )
-        return [self._logged(row) for row in found]
+        events: list[LoggedEvent] = []
+        for row in found:
+            try:
+                events.append(self._logged(row))
+            except UnreadableEventError:
+                if not events:
+                    raise
+                break
+        return events
 
     def last_event(self, originator_id: UUID) -> LedgerEvent | None:
         """The last event of a job or dataset, None if it has none."""
@@ -231,6 +258,14 @@ class Ledger(Application[UUID]):
         """The position of the last event, 0 in an empty log."""
         with self.transaction() as session:
             return int(session.execute(text(f"SELECT coalesce(max(id), 0) FROM {EVENTS_TABLE}")).scalar_one())
+
+    def _found(self, kind: type[Kind], aggregate_id: UUID) -> Kind | None:
+        try:
+            with unavailable_as_error():
+                aggregate: object = self.repository.get(aggregate_id)
+        except AggregateNotFoundError:
+            return None
+        return aggregate if isinstance(aggregate, kind) else None
 
     def _known(self, session: Session, arrival: Arrival, fresh: dict[tuple[str, str], FileJob]) -> UUID | None:
         twin = fresh.get((arrival.dataset, arrival.sha256))
@@ -278,6 +313,13 @@ class Ledger(Application[UUID]):
 
     def _logged(self, row: Any) -> LoggedEvent:
         stored = StoredEvent(row.originator_id, row.originator_version, row.topic, bytes(row.state))
-        event = self.mapper.to_domain_event(stored)
-        assert isinstance(event, LedgerEvent)
+        try:
+            event = self.mapper.to_domain_event(stored)
+            assert isinstance(event, LedgerEvent)
+            assert all(hasattr(event, known.name) for known in fields(event)), "it lacks fields of its kind"
+        except Exception as error:  # whatever is wrong with it, its place has to be told
+            raise UnreadableEventError(
+                f"The event at position {row.id} of the log, a {row.topic!r}, cannot be read ({type(error).__name__}).",
+                "A newer version may have written it: run that one. Else see who changed the log.",
+            ) from error
         return LoggedEvent(row.id, event, row.topic)

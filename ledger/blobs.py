@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from ledger.errors import InvalidRequestError, LedgerError, NotFoundError, PartUnavailableError
+from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableError
 from ledger.failpoints import failpoint
 
 log = logging.getLogger(__name__)
@@ -91,8 +91,8 @@ def open_blob_store(url: str) -> BlobStore:
 class BlobRange(io.RawIOBase):
     """A byte range of a blob as a file, hashed as it is read; `COPY` reads from it.
 
-    After the last byte, `sha256` is the digest of the range. Whoever hands it to a library finds what went wrong at
-    the store in `failure`, where the library tells of an error of its own.
+    After the last byte, `sha256` is the digest of the range. If reading failed, `failure` is the error: whoever calls
+    `read` on somebody's behalf may tell it in words of its own.
     """
 
     def __init__(self, store: BlobStore, sha256: str, start: int, end: int) -> None:
@@ -101,19 +101,19 @@ class BlobRange(io.RawIOBase):
         self._position = start
         self._end = end
         self._hash = hashlib.sha256()
-        self.failure: LedgerError | None = None
+        self.failure: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes of the range, empty at its end."""
         left = self._end - self._position
         try:
             data = self._store.read(self._blob, self._position, left if size < 0 else min(size, left))
-        except LedgerError as error:
+            failpoint("chunk_reading")
+        except Exception as error:
             self.failure = error
             raise
         self._position += len(data)
         self._hash.update(data)
-        failpoint("chunk_reading")
         return data
 
     def readable(self) -> bool:

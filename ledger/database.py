@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg2
+from eventsourcing.persistence import PersistenceError
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -64,9 +65,9 @@ def lock_job(session: Session, job_id: UUID) -> None:
 
 def is_unavailable(error: BaseException) -> bool:
     """Whether a database error means that PostgreSQL could not be reached, or went away."""
-    if isinstance(error, PoolTimeoutError):
+    cause = _behind(error)
+    if isinstance(cause, PoolTimeoutError):
         return True
-    cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, psycopg2.InterfaceError):
         return True
     # Classes 08, 53 and 57: connection, resources, intervention; no code at all: the connection broke.
@@ -78,14 +79,21 @@ def unavailable_as_error() -> Iterator[None]:
     """Turn the database's absence into a `PartUnavailableError`; other errors pass."""
     try:
         yield
-    except (DBAPIError, PoolTimeoutError, psycopg2.Error) as error:
+    except (DBAPIError, PoolTimeoutError, PersistenceError, psycopg2.Error) as error:
         if is_unavailable(error):
-            reason = next(iter(str(getattr(error, "orig", error)).strip().splitlines()), type(error).__name__)
+            reason = next(iter(str(_behind(error)).strip().splitlines()), type(error).__name__)
             raise PartUnavailableError(
                 f"PostgreSQL cannot be reached ({reason}).",
                 "Nothing was changed; try again when it is back.",
             ) from error
         raise
+
+
+def _behind(error: BaseException) -> BaseException | None:
+    """What the driver or the pool said, whichever libraries have wrapped it since."""
+    if isinstance(error, PersistenceError):  # the event store's own reading and saving
+        return None if error.__cause__ is None else _behind(error.__cause__)
+    return error.orig if isinstance(error, DBAPIError) else error
 
 
 class LogListener:

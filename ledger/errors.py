@@ -72,3 +72,9 @@ class PartUnavailableError(LedgerError):
     """A part that this operation needs (database, broker, blob store) cannot be reached now."""
 
     code = "part_unavailable"
+
+
+class UnreadableEventError(LedgerError):
+    """An event in the log is of an unknown kind, or its content cannot be read. Whoever follows the log stops at it."""
+
+    code = "unreadable_event"

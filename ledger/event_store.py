@@ -3,8 +3,10 @@
 Rules:
 1. Events are appended under an EXCLUSIVE lock on their table, held only from the append to the commit. It makes
    the order of positions the order of commits, so that whoever follows the log can never pass over an event.
-2. The wait for that lock has a limit: a stuck writer turns into an error, not into a stuck ledger.
-3. A transaction that carries rows with its event passes its session to `save`; the event goes last.
+2. The wait for that lock has a limit: a stuck writer turns into an error, not into a stuck ledger. And whoever holds
+   it and falls silent, because it was paused or cut off, is cut off by PostgreSQL before those who wait give up.
+3. A silent connection is given up, by us and by PostgreSQL, when the other machine does not even acknowledge.
+4. A transaction that carries rows with its event passes its session to `save`; the event goes last.
 """
 
 from __future__ import annotations
@@ -22,16 +24,36 @@ SCHEMA = "ledger"
 EVENTS_TABLE = f"{SCHEMA}.stored_events"
 CHANNEL = "stored_events"
 LOCK_SECONDS_MAX = "LOCK_SECONDS_MAX"
+# Of the longest wait for the log's lock: how long its holder may be silent.
+SILENT_SHARE = 0.5
+
+# A machine that is gone says nothing, and a network that is cut says nothing either: without these, Linux waits two
+# hours for an answer, and a quarter of an hour for an acknowledgement.
+IDLE_SECONDS = 10
+INTERVAL_SECONDS = 5
+PROBES = 4
+UNACKNOWLEDGED_MILLISECONDS_MAX = (IDLE_SECONDS + PROBES * INTERVAL_SECONDS) * 1000
+# The first four are ours (libpq), the options are PostgreSQL's own, for its end of the same connection.
+GIVE_UP_SILENCE = {
+    "keepalives_idle": IDLE_SECONDS,
+    "keepalives_interval": INTERVAL_SECONDS,
+    "keepalives_count": PROBES,
+    "tcp_user_timeout": UNACKNOWLEDGED_MILLISECONDS_MAX,
+    "options": f"-c tcp_keepalives_idle={IDLE_SECONDS} -c tcp_keepalives_interval={INTERVAL_SECONDS}"
+    f" -c tcp_keepalives_count={PROBES} -c tcp_user_timeout={UNACKNOWLEDGED_MILLISECONDS_MAX}",
+}
 
 
 class LedgerRecorder(SQLAlchemyApplicationRecorder):
-    """The library's recorder, with a limit on the wait for the table's lock."""
+    """The library's recorder, with limits on the wait for the table's lock and on the silence of its holder."""
 
     lock_seconds_max = 30.0
 
     def _lock_table(self, session: Session) -> None:
         milliseconds = int(self.lock_seconds_max * 1000)
         session.execute(text(f"SET LOCAL lock_timeout = {milliseconds}"))
+        silent_milliseconds = max(1, int(milliseconds * SILENT_SHARE))  # 0 would be no limit
+        session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {silent_milliseconds}"))
         super()._lock_table(session)
 
 
@@ -45,7 +67,7 @@ class LedgerDatastore(SQLAlchemyDatastore):
             pool_size=5,
             max_overflow=20,
             pool_timeout=10,
-            connect_args={"connect_timeout": 5, "application_name": "ledger"},
+            connect_args={"connect_timeout": 5, "application_name": "ledger", **GIVE_UP_SILENCE},
         )
 
 

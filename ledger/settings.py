@@ -7,22 +7,28 @@ here, at start.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger.domain.fiscal_calendar import FiscalCalendar
 
 MEBIBYTE = 1 << 20
+MAIL_ADDRESS = re.compile(r"[^\s@,;:<>()\"\\]+@[^\s@,;:<>()\"\\]+")
 
 
 class Settings(BaseSettings):
     """The settings of one process. `Settings()` reads the environment; tests pass values instead."""
 
-    model_config = SettingsConfigDict(env_prefix="LEDGER_", frozen=True, extra="ignore", populate_by_name=True)
+    # Errors name the setting and not its value, which may be a secret.
+    model_config = SettingsConfigDict(
+        env_prefix="LEDGER_", frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
 
     home: Path | None = Field(default=None, description="The folder of an embedded ledger (`ledger up`).")
     url: str | None = Field(default=None, description="Where the CLI finds the API.")
@@ -70,6 +76,9 @@ class Settings(BaseSettings):
     resend_seconds: float = Field(default=15.0, gt=0, description="How long a message may go unanswered.")
     plan_attempts_max: int = Field(default=5, gt=0, description="Attempts at a plan before the job fails for good.")
     load_attempts_max: int = Field(default=10, gt=0, description="Attempts at a chunk before the job fails for good.")
+    operator_attempts_max: int = Field(
+        default=10, gt=0, description="Attempts at an operation, a rebuild say, before it fails."
+    )
     retry_seconds_min: float = Field(default=1.0, gt=0, description="Pause after the first attempt; it then doubles.")
     retry_seconds_max: float = Field(default=60.0, gt=0, description="Longest pause between two attempts.")
     retry_jitter_share: float = Field(
@@ -77,11 +86,29 @@ class Settings(BaseSettings):
     )
     plan_seconds_max: float = Field(default=1_500.0, gt=0, description="Longest time that one plan may take.")
     load_seconds_max: float = Field(default=300.0, gt=0, description="Longest time that one chunk may take.")
-    published_max: int = Field(default=256, gt=0, description="Most unanswered messages in one queue of the broker.")
+    operator_seconds_max: float = Field(default=21_600.0, gt=0, description="Longest time that one operation may take.")
+    published_max: int = Field(default=256, gt=0, description="Most messages that wait in one queue of the broker.")
     publish_seconds_max: float = Field(default=5.0, gt=0, description="How long the broker may take for a message.")
+    broker_heartbeat_seconds: int = Field(
+        default=20, gt=0, description="How often RabbitMQ and those who listen to it give a sign of life."
+    )
     deliveries_max: int = Field(default=20, gt=0, description="Deliveries of one message before RabbitMQ drops it.")
     failpoints: Path | None = Field(default=None, description="A folder that arms failpoints; for tests only.")
     lock_seconds_max: float = Field(default=30.0, gt=0, description="Longest wait for a lock in the database.")
+
+    smtp_url: SecretStr | None = Field(
+        default=None, description="The mail server, smtp:// or smtps://user:password@host:port; no mail without it."
+    )
+    mail_from: str | None = Field(default=None, description="The address that mails come from.")
+    mail_to: str | None = Field(default=None, description="Who is told of failures: addresses, with commas between.")
+    public_url: str | None = Field(default=None, description="Where links in mails lead: the API's address for people.")
+    smtp_seconds_max: float = Field(default=10.0, gt=0, description="Longest wait for an answer of the mail server.")
+
+    @field_validator("smtp_url", "mail_from", "mail_to", "public_url", mode="before")
+    @classmethod
+    def _empty_is_not_set(cls, value: Any) -> Any:
+        # Docker Compose passes on a variable that nobody set as an empty one.
+        return None if isinstance(value, str) and not value.strip() else value
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Settings:
@@ -93,7 +120,15 @@ class Settings(BaseSettings):
             raise ValueError("retry_seconds_min is above retry_seconds_max")
         if self.record_bytes_max > 256 * MEBIBYTE:
             raise ValueError("record_bytes_max above 256 MiB does not fit a worker's memory")
+        if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
+            raise ValueError("public_url must begin with http:// or https://")
+        if self.smtp_url is not None:
+            self._check_mail(self.smtp_url.get_secret_value())
         return self
+
+    def recipients(self) -> list[str]:
+        """The addresses of `mail_to`, each once."""
+        return list(dict.fromkeys(address.strip() for address in (self.mail_to or "").split(",") if address.strip()))
 
     def admin_key(self) -> str | None:
         """The admin key, from the setting itself or from its file; None when neither is given."""
@@ -117,3 +152,23 @@ class Settings(BaseSettings):
                 }
             )
         return rows
+
+    def _check_mail(self, smtp_url: str) -> None:
+        # No message quotes the URL or a part of it: it may hold a password.
+        if self.mail_from is None or not self.recipients():
+            raise ValueError("smtp_url needs mail_from and mail_to: who sends the mails, and who gets them")
+        for address in (self.mail_from, *self.recipients()):
+            if not (address.isascii() and address.isprintable() and MAIL_ADDRESS.fullmatch(address)):
+                raise ValueError(f"{address!r} in mail_from or mail_to is no plain mail address (name@host)")
+        try:
+            parts = urlsplit(smtp_url)
+            understood = parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            understood = False
+        if not understood or parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError(
+                "smtp_url must be smtp://host:port or smtps://host:port, with user:password@ before the host if the "
+                "server asks for them, special characters in these percent-encoded"
+            )
+        if (parts.username is None) != (parts.password is None):
+            raise ValueError("smtp_url needs both a user and a password, or neither")

@@ -69,6 +69,9 @@ WORK_DURATION = _meter.create_histogram("work.duration_seconds", "s", "Time of o
 QUEUE_WAIT = _meter.create_histogram("queue.wait_seconds", "s", "Time from a message's publication to its start")
 MESSAGES_REFUSED = _meter.create_counter("messages.refused", "{message}", "Messages that were not ours, by stage")
 DEAD_LETTERS = _meter.create_counter("messages.dead", "{message}", "Messages that the broker gave up on")
+MAILS = _meter.create_counter(
+    "mail.recipients", "{mail}", "Mails about failed files, by recipient and outcome (sent, refused)"
+)
 PROJECTION_LAG = _meter.create_gauge("projection.lag_events", "{event}", "Events in the log that the view lacks")
 
 

@@ -44,6 +44,12 @@ class Rebuilt:
         return asdict(self)
 
 
+def check_view(view: str) -> None:
+    """Raises InvalidRequestError if there is no view of that name."""
+    if view not in VIEWS:
+        raise InvalidRequestError(f"There is no view {view!r}.", f"The views are: {', '.join(VIEWS)}.")
+
+
 def rebuild(
     ledger: Ledger, database: Database[Document], view: str, on_progress: Callable[[int, int], None] | None = None
 ) -> Rebuilt:
@@ -56,8 +62,7 @@ def rebuild(
         InvalidRequestError: there is no view of that name.
         ConflictError: it is being rebuilt already.
     """
-    if view not in VIEWS:
-        raise InvalidRequestError(f"There is no view {view!r}.", f"The views are: {', '.join(VIEWS)}.")
+    check_view(view)
     with ledger.transaction() as session:
         if not lock_at_once(session, f"rebuild {view}"):
             raise ConflictError(f"The view {view!r} is being rebuilt already.", "Wait until that is done.")

@@ -125,15 +125,20 @@ class Stack:
             connection.close()
 
     def wait(self, task_id: str, *statuses: str, seconds_max: float = 120.0) -> dict[str, Any]:
-        """Wait until a task has one of the statuses; the task then."""
+        """Wait until a task has one of the statuses, or else until it has ended; the task then."""
         deadline = time.monotonic() + seconds_max
         with self.http() as http:
             while True:
                 task: dict[str, Any] = http.get(f"/task/{task_id}").json()
-                if task["status"] in (statuses or ("Completed", "Failed")):
+                if task["status"] in statuses if statuses else _has_ended(task):
                     return task
                 assert time.monotonic() < deadline, task
                 time.sleep(0.1)
+
+
+def _has_ended(task: dict[str, Any]) -> bool:
+    will_be_retried = task["status"] == "Failed" and task["error"]["retry_at"] is not None
+    return task["status"] in ("Completed", "Failed", "Cancelled") and not will_be_retried
 
 
 def children(pid: int) -> list[int]:

@@ -1,7 +1,8 @@
 """The Celery application: `celery --app workers.app worker`.
 
-The broker is a hint (see `workers.dispatcher`), so tasks keep no results, are acknowledged late, and are never
-retried by Celery: PostgreSQL knows what is due. This module is a process's edge and reads the settings.
+The broker is a hint (see `workers.dispatcher`), so tasks keep no results unless operators watch them (see
+`workers.results`), are acknowledged late, and are never retried by Celery: PostgreSQL knows what is due. This module
+is a process's edge and reads the settings.
 """
 
 from __future__ import annotations
@@ -15,17 +16,12 @@ from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from ledger import failpoints, telemetry
 from ledger.settings import Settings
 from workers.queues import SMALL, exchange, is_rabbitmq, work_queues
-
-RESULT_SECONDS_KEPT = 7 * 24 * 3600
+from workers.results import result_settings
 
 
 def configured(settings: Settings) -> Celery:
     """The application, for the broker that the settings name."""
-    application = Celery(
-        "ledger",
-        broker=settings.broker_url.get_secret_value(),
-        backend=settings.result_backend.get_secret_value(),
-    )
+    application = Celery("ledger", broker=settings.broker_url.get_secret_value())
     application.conf.update(
         include=["workers.tasks"],
         task_queues=work_queues(settings),
@@ -43,10 +39,13 @@ def configured(settings: Settings) -> Celery:
         task_annotations={
             "ledger.plan": {"time_limit": settings.plan_seconds_max},
             "ledger.load": {"time_limit": settings.load_seconds_max},
+            "ledger.rebuild": {"time_limit": settings.operator_seconds_max},
         },
         worker_prefetch_multiplier=1,
         worker_max_tasks_per_child=500,
         worker_max_memory_per_child=400_000,
+        # A child waits for PostgreSQL before it reports; killed for that, it would begin to wait anew.
+        worker_proc_alive_timeout=60,
         worker_soft_shutdown_timeout=10,
         worker_enable_soft_shutdown_on_idle=True,
         worker_hijack_root_logger=False,
@@ -55,11 +54,11 @@ def configured(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=4,
-        broker_heartbeat=20,
+        broker_heartbeat=settings.broker_heartbeat_seconds,
         broker_pool_acquire_timeout=settings.publish_seconds_max,
-        broker_transport_options={"confirm_publish": True} if is_rabbitmq(settings) else {"visibility_timeout": 3600},
-        result_expires=RESULT_SECONDS_KEPT,
-        mongodb_backend_settings={"options": {"serverSelectionTimeoutMS": 2000, "socketTimeoutMS": 3000}},
+        # Nothing is confirmed to a worker: it would wait for that, and take no work, while RabbitMQ blocks publishers.
+        broker_transport_options={} if is_rabbitmq(settings) else {"visibility_timeout": 3600},
+        **result_settings(settings),
     )
     return application
 

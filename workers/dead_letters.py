@@ -27,6 +27,7 @@ from ledger.domain.base import Stamp
 from ledger.domain.dead_letter import DeadLetter
 from ledger.errors import PartUnavailableError
 from ledger.failpoints import failpoint
+from ledger.settings import Settings
 from workers.queues import dead_letter_queue
 
 log = logging.getLogger(__name__)
@@ -36,20 +37,20 @@ NAME_CHARACTERS_MAX = 100
 WAIT_SECONDS = 1.0
 PAUSE_SECONDS = 5.0
 PREFETCHED = 10
-HEARTBEAT_SECONDS = 20
 
 
 class DeadLetters:
     """Follows the dead-letter queue of a RabbitMQ."""
 
-    def __init__(self, ledger: Ledger, broker_url: str) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._ledger = ledger
-        self._broker_url = broker_url
+        self._broker_url = settings.broker_url.get_secret_value()
+        self._heartbeat_seconds = settings.broker_heartbeat_seconds
 
     def run(self, stop: threading.Event) -> None:
         """Write dead letters down until told to stop."""
         while not stop.is_set():
-            connection = Connection(self._broker_url, heartbeat=HEARTBEAT_SECONDS, connect_timeout=4)
+            connection = Connection(self._broker_url, heartbeat=self._heartbeat_seconds, connect_timeout=4)
             errors: tuple[type[BaseException], ...] = (PartUnavailableError, BrokerError, *connection.connection_errors)
             try:
                 connection.connect()

@@ -4,10 +4,13 @@ Rules:
 1. `WORK_OF` is the one table from an event to the work that it asks for. The work and the position in the log are
    written in one transaction, so no event is passed over and none is followed twice.
 2. The broker is a hint. Whatever is due and not leased is published, and published again after `resend_seconds`
-   without an answer; delivery twice, late or out of order does no harm (see `workers.leases`).
+   without an answer; delivery twice, late or out of order does no harm (see `workers.leases`). While messages wait
+   in a queue, one that nobody answered is most likely among them: then it takes `PATIENCE` times as long, or every
+   backlog would grow by itself.
 3. Work is marked as published first and sent then, so that no lock is held while the broker is waited for. What
    could not be sent is due again at once.
-4. At most `published_max` messages are unanswered in a queue at a time, so a long log cannot flood the broker.
+4. Only as many messages are sent as leave no more than `published_max` in the queue, so a long log cannot flood
+   the broker.
 5. Two dispatchers at once are safe: row locks keep them apart.
 """
 
@@ -21,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from celery import Task
+from kombu import Queue
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -30,15 +34,17 @@ from ledger.application import Ledger
 from ledger.database import LogListener, rows
 from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
+from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.errors import PartUnavailableError
 from ledger.failpoints import failpoint
 from ledger.settings import Settings
 from workers.dead_letters import DeadLetters
 from workers.leases import hurry
+from workers.mail import Mailer
 from workers.publisher import Publisher
-from workers.queues import LARGE, SMALL, WORK_QUEUES, is_rabbitmq, queue_of
-from workers.tasks import load, plan, prepare_all
+from workers.queues import LARGE, OPERATOR, SMALL, is_rabbitmq, queue_of, work_queues
+from workers.tasks import load, plan, prepare_all, rebuild
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +53,13 @@ BATCH_EVENTS = 500
 BATCH_MESSAGES = 100
 IDLE_SECONDS_MAX = 0.5
 PAUSE_SECONDS = 1.0
+PATIENCE = 16
+DUE = (
+    "queue = :queue AND due_at <= clock_timestamp() AND (leased_until IS NULL OR leased_until < clock_timestamp())"
+    " AND (published_at IS NULL OR published_at < clock_timestamp() - :resend * interval '1 second')"
+)
+# Killed in the middle of a mail, a mailer sends it twice: the same as what a crash does.
+REACTOR_STOP_SECONDS_MAX = 10.0
 # What is planned within a second or so, however small its chunks will be.
 SMALL_BYTES_MAX = 64 << 20
 
@@ -60,12 +73,17 @@ class Wanted(NamedTuple):
 
 
 # EVENT -> TASK: which work an event asks for. A retry of chunks finds them in the table: they were never done.
-WORK_OF: dict[type[FileJob.Event], Callable[[Any], Wanted]] = {
+WORK_OF: dict[type[LedgerEvent], Callable[[Any], Wanted]] = {
     FileJob.Received: lambda event: Wanted(Stage.PLAN, 1, SMALL if event.size <= SMALL_BYTES_MAX else LARGE),
     FileJob.Queued: lambda event: Wanted(Stage.LOAD, event.chunks_total, queue_of(event.chunks_total)),
     FileJob.Retried: lambda event: Wanted(Stage.PLAN, 1 if event.stage == Stage.PLAN else 0, LARGE),
+    Operation.Requested: lambda event: Wanted(Stage(event.kind), 1, OPERATOR),
 }
-TASK_OF: dict[str, Task[Any, Any]] = {Stage.PLAN.value: plan, Stage.LOAD.value: load}
+TASK_OF: dict[str, Task[Any, Any]] = {
+    Stage.PLAN.value: plan,
+    Stage.LOAD.value: load,
+    Stage.REBUILD.value: rebuild,
+}
 
 
 class Followed(NamedTuple):
@@ -82,6 +100,7 @@ class Dispatcher:
         self._ledger = ledger
         self._settings = settings
         self._publisher = Publisher(settings)
+        self._queues = work_queues(settings)
 
     def follow(self) -> Followed:
         """Write down the work of the next events in the log."""
@@ -94,8 +113,9 @@ class Dispatcher:
                     text("UPDATE work.positions SET position = :position WHERE name = :name"),
                     {"name": NAME, "position": events[-1].position},
                 )
-            failpoint("work_written")
-        failpoint("work_committed")
+                failpoint("work_written")
+        if events:
+            failpoint("work_committed")
         return Followed(len(events), pieces)
 
     def publish(self) -> int:
@@ -104,11 +124,14 @@ class Dispatcher:
         Raises:
             PartUnavailableError: the broker or the database cannot be reached; the work stays due.
         """
-        return sum(self._publish(queue) for queue in WORK_QUEUES)
+        return sum(self._publish(queue) for queue in self._queues)
 
-    def _publish(self, queue: str) -> int:
-        due = self._mark_published(queue)
-        failpoint("message_marked")
+    def _publish(self, queue: Queue) -> int:
+        if not self._has_due(queue.name):
+            return 0
+        due = self._mark_published(queue.name, self._publisher.depth(queue))
+        if due:
+            failpoint("message_marked")
         for number, item in enumerate(due):
             try:
                 self._publisher.send(TASK_OF[item.stage], item)
@@ -151,7 +174,7 @@ class Dispatcher:
         return int(found)
 
     def _add_work(self, session: Session, event: LedgerEvent) -> int:
-        if not isinstance(event, FileJob.Event) or type(event) not in WORK_OF:
+        if type(event) not in WORK_OF:
             return 0
         wanted = WORK_OF[type(event)](event)
         session.execute(
@@ -172,21 +195,29 @@ class Dispatcher:
             hurry(session, event.originator_id)
         return wanted.pieces or 1
 
-    def _mark_published(self, queue: str) -> Sequence[Any]:
+    def _has_due(self, queue: str) -> bool:
+        with self._ledger.transaction() as session:
+            found = rows(
+                session,
+                f"SELECT 1 FROM work.items WHERE {DUE} LIMIT 1",
+                queue=queue,
+                resend=self._settings.resend_seconds,
+            )
+        return bool(found)
+
+    def _mark_published(self, queue: str, depth: int) -> Sequence[Any]:
         """The work of a queue that is due, as many pieces as there is room for, marked as published."""
         with self._ledger.transaction() as session:
             marked = rows(
                 session,
                 "UPDATE work.items SET published_at = clock_timestamp() FROM ("
-                " SELECT job_id, stage, chunk FROM work.items WHERE queue = :queue AND due_at <= clock_timestamp()"
-                " AND (leased_until IS NULL OR leased_until < clock_timestamp())"
-                " AND (published_at IS NULL OR published_at < clock_timestamp() - :resend * interval '1 second')"
+                f" SELECT job_id, stage, chunk FROM work.items WHERE {DUE}"
                 " ORDER BY due_at, chunk LIMIT :limit FOR UPDATE SKIP LOCKED"
                 ") AS due WHERE (items.job_id, items.stage, items.chunk) = (due.job_id, due.stage, due.chunk)"
                 " RETURNING items.job_id, items.stage, items.chunk, items.due_at, items.queue, items.traceparent",
                 queue=queue,
-                resend=self._settings.resend_seconds,
-                limit=min(BATCH_MESSAGES, self._room(session, queue)),
+                resend=self._settings.resend_seconds * (PATIENCE if depth else 1),
+                limit=min(BATCH_MESSAGES, max(0, self._settings.published_max - depth)),
             )
         return sorted(marked, key=lambda item: (item.due_at, item.chunk))
 
@@ -199,16 +230,6 @@ class Dispatcher:
                 ),
                 [{"job_id": item.job_id, "stage": item.stage, "chunk": item.chunk} for item in unsent],
             )
-
-    def _room(self, session: Session, queue: str) -> int:
-        unanswered = session.execute(
-            text(
-                "SELECT count(*) FROM work.items WHERE queue = :queue AND leased_until IS NULL"
-                " AND published_at >= clock_timestamp() - :resend * interval '1 second'"
-            ),
-            {"queue": queue, "resend": self._settings.resend_seconds},
-        ).scalar_one()
-        return max(0, self._settings.published_max - int(unanswered))
 
 
 def main() -> None:
@@ -223,12 +244,12 @@ def main() -> None:
     ledger = Ledger(settings)
     telemetry.instrument_engine(ledger.engine)
     prepare_all(ledger)
-    reactors = [threading.Thread(target=_until, args=(stop, run)) for run in _reactors(ledger, settings)]
+    reactors = [threading.Thread(target=_until, args=(stop, run), daemon=True) for run in _reactors(ledger, settings)]
     for reactor in reactors:
         reactor.start()
     Dispatcher(ledger, settings).run(stop)
     for reactor in reactors:
-        reactor.join()
+        reactor.join(REACTOR_STOP_SECONDS_MAX)
     telemetry.flush()
 
 
@@ -244,7 +265,9 @@ def _reactors(ledger: Ledger, settings: Settings) -> list[Callable[[threading.Ev
     """What else follows along, each in a thread of its own, so that none can hold up the work."""
     reactors: list[Callable[[threading.Event], None]] = []
     if is_rabbitmq(settings):
-        reactors.append(DeadLetters(ledger, settings.broker_url.get_secret_value()).run)
+        reactors.append(DeadLetters(ledger, settings).run)
+    if settings.smtp_url is not None:
+        reactors.append(Mailer(ledger, settings).run)
     return reactors
 
 

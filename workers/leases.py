@@ -73,6 +73,12 @@ def claim(engine: Engine, job_id: UUID, stage: Stage, chunk: int, *, worker: str
     return None if found is None else Work(job_id, stage, chunk, found.epoch, found.attempts)
 
 
+def is_leased(session: Session, job_id: UUID) -> bool:
+    """Whether somebody is at work for a job or an operation."""
+    statement = "SELECT 1 FROM work.items WHERE job_id = :job_id AND leased_until >= clock_timestamp() LIMIT 1"
+    return session.execute(text(statement), {"job_id": job_id}).first() is not None
+
+
 def fence(session: Session, work: Work) -> None:
     """Make sure, until the transaction ends, that the work is still ours.
 

@@ -63,6 +63,14 @@ def dead_letter_queue() -> Queue:
     )
 
 
+def connection_options(settings: Settings) -> dict[str, Any]:
+    """What makes rule 3 true for the connection that messages are sent through."""
+    if not is_rabbitmq(settings):
+        return {}
+    # The limit of `apply_async` is for confirms only; a declaration, too, may find nobody who answers.
+    return {"confirm_publish": True, "read_timeout": settings.publish_seconds_max}
+
+
 def publish_options(settings: Settings) -> dict[str, Any]:
     """What makes rule 3 true for `apply_async`; Valkey stores a message or says that it cannot."""
     if not is_rabbitmq(settings):

@@ -39,7 +39,11 @@ class RetryPolicy:
     @classmethod
     def of(cls, settings: Settings, stage: Stage) -> RetryPolicy:
         """The policy of a stage."""
-        attempts_max = {Stage.PLAN: settings.plan_attempts_max, Stage.LOAD: settings.load_attempts_max}[stage]
+        attempts_max = {
+            Stage.PLAN: settings.plan_attempts_max,
+            Stage.LOAD: settings.load_attempts_max,
+            Stage.REBUILD: settings.operator_attempts_max,
+        }[stage]
         return cls(attempts_max, settings.retry_seconds_min, settings.retry_seconds_max, settings.retry_jitter_share)
 
     def pause_seconds(self, attempt: int, chance: float) -> float:

@@ -7,9 +7,10 @@ CREATE SCHEMA IF NOT EXISTS work;
 -- one from before must not find its number there.
 CREATE SEQUENCE IF NOT EXISTS work.epochs;
 
--- One row per piece of work that the log asks for and that is not done. `epoch` is the number of its last claim:
--- whoever commits with an older one has lost its lease. `attempts` counts before the work, so work that kills its
--- worker is counted too. `queue` is where its messages go. All times are PostgreSQL's.
+-- One row per piece of work that the log asks for and that is not done, `job_id` being a job's id or an operation's.
+-- `epoch` is the number of its last claim: whoever commits with an older one has lost its lease. `attempts` counts
+-- before the work, so work that kills its worker is counted too. `queue` is where its messages go. All times are
+-- PostgreSQL's.
 CREATE TABLE IF NOT EXISTS work.items (
     job_id       uuid        NOT NULL,
     stage        text        NOT NULL,
@@ -43,7 +44,7 @@ DO $$ BEGIN
     END IF;
 END $$;
 
--- How far the dispatcher has followed the log.
+-- How far each one that follows the log has come: the dispatcher, and the mailer as 'mail'.
 CREATE TABLE IF NOT EXISTS work.positions (
     name     text   PRIMARY KEY,
     position bigint NOT NULL

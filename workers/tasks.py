@@ -6,6 +6,7 @@ import logging
 from typing import Any
 from uuid import UUID
 
+from celery import Task
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger import telemetry
@@ -13,17 +14,22 @@ from ledger.application import Ledger
 from ledger.blobs import open_blob_store
 from ledger.database import prepare
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
+from ledger.errors import LedgerError, PartUnavailableError
 from ledger.settings import Settings
 from workers.app import app
 from workers.load import load_chunk
+from workers.operations import Act, Tell, operate, rebuild_view
 from workers.plan import plan_file
+from workers.results import News
 from workers.workshop import Procedure, Workshop, perform
 
 log = logging.getLogger(__name__)
 
 CHUNK_MAX = (1 << 31) - 1  # the column's type
 
+_settings: list[Settings] = []
 _workshop: list[Workshop] = []
 
 
@@ -46,11 +52,26 @@ def prepare_all(ledger: Ledger) -> None:
 
 def enter(settings: Settings) -> None:
     """Set up this process's workshop, once, after the fork."""
+    _settings[:] = [settings]
+    _ready()
+
+
+def _ready() -> Workshop | None:
+    """The workshop; None while PostgreSQL is away and it has not been set up yet: the next message tries again."""
+    if not _workshop:
+        try:
+            _workshop[:] = [_set_up(_settings[0])]
+        except PartUnavailableError as error:
+            log.warning("this worker cannot work yet: %s", error, extra={"action": "worker_not_ready"})
+    return next(iter(_workshop), None)
+
+
+def _set_up(settings: Settings) -> Workshop:
     ledger = Ledger(settings)
     telemetry.instrument_engine(ledger.engine)
     prepare_all(ledger)
     calendar = FiscalCalendar.parse(settings.fiscal_year_start, settings.time_zone)
-    _workshop[:] = [Workshop(ledger, open_blob_store(settings.blobs_url), settings, calendar)]
+    return Workshop(ledger, open_blob_store(settings.blobs_url), settings, calendar)
 
 
 # Anything may lie in a queue: what is not a message of ours is counted, logged, and done with.
@@ -66,9 +87,32 @@ def load(*arguments: Any, **message: Any) -> None:
     _perform(load_chunk, Stage.LOAD, arguments, message)
 
 
+# Acknowledged when it begins: a broker does not wait as long as a rebuild may take, and its lease says that it is due.
+@app.task(name="ledger.rebuild", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,))
+def rebuild(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Build a view anew, as an operation asks for."""
+    news = News(task)
+    return news.end(_operate(rebuild_view, Stage.REBUILD, arguments, message, news.progress))
+
+
 def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any]) -> None:
+    wanted, workshop = _understood(stage, arguments, message), _ready()
+    if wanted is not None and workshop is not None:  # else the work stays due, and its message will be sent again
+        perform(workshop, procedure, wanted.job_id, stage, wanted.chunk, wanted.published_at_seconds)
+
+
+def _operate(
+    act: Act, stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any], tell: Tell
+) -> Operation | None:
+    wanted, workshop = _understood(stage, arguments, message), _ready()
+    if wanted is None or workshop is None:
+        return None
+    return operate(workshop, act, wanted.job_id, stage, wanted.published_at_seconds, tell)
+
+
+def _understood(stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any]) -> WorkMessage | None:
     try:
-        wanted = WorkMessage.model_validate({**message, "arguments": arguments} if arguments else message)
+        return WorkMessage.model_validate({**message, "arguments": arguments} if arguments else message)
     except ValueError as error:
         telemetry.MESSAGES_REFUSED.add(1, {telemetry.STAGE: stage.value})
         log.warning(
@@ -77,5 +121,4 @@ def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], mes
             type(error).__name__,
             extra={"action": "message_refused", "stage": stage.value},
         )
-        return
-    perform(_workshop[0], procedure, wanted.job_id, stage, wanted.chunk, wanted.published_at_seconds)
+        return None

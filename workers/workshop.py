@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +36,7 @@ from ledger.database import lock_job, now, unavailable_as_error
 from ledger.domain.base import Stamp
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.errors import LedgerError
 from ledger.failpoints import failpoint
@@ -57,18 +59,27 @@ class Workshop:
     settings: Settings
     calendar: FiscalCalendar
 
-    def stamp(self, job: FileJob) -> Stamp:
-        """When and as part of what this process decides something about a job."""
-        return Stamp(datetime.now(UTC), ACTOR, job.correlation, telemetry.current_traceparent())
+    def stamp(self, about: FileJob | Operation) -> Stamp:
+        """When and as part of what this process decides something about a job or an operation."""
+        return Stamp(datetime.now(UTC), ACTOR, about.correlation, telemetry.current_traceparent())
 
 
 Procedure = Callable[[Workshop, Work], None]
+# Carries a claimed piece of work through; what the attempt came to, in a word.
+Carry = Callable[[Work], str]
 
 
 def perform(
     workshop: Workshop, procedure: Procedure, job_id: UUID, stage: Stage, chunk: int, published_at_seconds: float
 ) -> None:
-    """Do a piece of work if it is due, and see to it that its end, good or bad, is on record."""
+    """Do a job's piece of work if it is due, and see to it that its end, good or bad, is on record."""
+    attend(workshop, partial(_carry_through, workshop, procedure), job_id, stage, chunk, published_at_seconds)
+
+
+def attend(
+    workshop: Workshop, carry: Carry, job_id: UUID, stage: Stage, chunk: int, published_at_seconds: float
+) -> None:
+    """Have a piece of work carried through, under a lease that is renewed meanwhile, if it is due."""
     settings = workshop.settings
     telemetry.record_queue_wait(published_at_seconds, time.time(), stage.value)
     worker = f"{socket.gethostname()}:{os.getpid()}"
@@ -86,7 +97,7 @@ def perform(
     failpoint("work_claimed")
     started = time.monotonic()
     with LeaseKeeper(workshop.ledger.engine, work, settings.lease_seconds):
-        outcome = _carry_through(workshop, procedure, work)
+        outcome = carry(work)
     telemetry.WORK_DURATION.record(
         time.monotonic() - started, {telemetry.STAGE: stage.value, telemetry.OUTCOME: outcome}
     )
@@ -94,6 +105,7 @@ def perform(
 
 def discard(workshop: Workshop, work: Work) -> None:
     """Forget work that the job no longer waits for."""
+    log.info("the job does not want this", extra={"action": "work_discarded", "job_id": str(work.job_id)})
     with workshop.ledger.transaction() as session:
         finish(session, work)
 
@@ -102,7 +114,7 @@ def _carry_through(workshop: Workshop, procedure: Procedure, work: Work) -> str:
     where = {"job_id": str(work.job_id), "stage": work.stage.value, "chunk": work.chunk, "attempt": work.attempt}
     try:
         if work.attempt > RetryPolicy.of(workshop.settings, work.stage).attempts_max:
-            return _record(workshop, work, _vanished(workshop, work), where)
+            return _record(workshop, work, vanished(workshop, work), where)
         with unavailable_as_error():
             if workshop.ledger.job(work.job_id).waiting:
                 _open_next_attempt(workshop, work)
@@ -112,7 +124,8 @@ def _carry_through(workshop: Workshop, procedure: Procedure, work: Work) -> str:
         return "lease_lost"
     except LedgerError as error:
         # Only the code: the message, which the Failed event keeps for the sender, may quote the file.
-        log.warning("work failed: %s", error.code, extra={"action": "work_failed", **where})
+        action = "work_failed" if is_worth_retrying(error) else "file_failed"
+        log.warning("work failed: %s", error.code, extra={"action": action, **where})
         return _record(workshop, work, error, where)
     except Exception as error:  # the edge of a task: whatever went wrong, the work must become due again
         log.exception("work failed unexpectedly", extra={"action": "work_failed", **where})
@@ -214,8 +227,8 @@ def _exhausted(work: Work, attempts: int, error: Exception) -> LedgerError:
     )
 
 
-def _vanished(workshop: Workshop, work: Work) -> LedgerError:
-    """What ends a job whose workers died, one after the other."""
+def vanished(workshop: Workshop, work: Work) -> LedgerError:
+    """What ends a job or an operation whose workers died, one after the other."""
     with workshop.ledger.transaction() as session:
         reason = session.execute(
             text("SELECT last_error FROM work.items WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk"),

@@ -110,33 +110,53 @@ def watch(
     Raises:
         CommandError: the deadline passed, or the server was silent for `PATIENCE_SECONDS`. The work goes on.
     """
+    ended = watch_until(
+        client,
+        f"/task/{task['task_id']}",
+        task,
+        _is_over,
+        name=task["filename"],
+        remedy=f"It goes on without you: ledger jobs show {task['task_id']}",
+        deadline=deadline,
+        on_news=on_news,
+    )
+    return {**ended, "duplicate": task.get("duplicate", False)}
+
+
+def watch_until(
+    client: Client,
+    path: str,
+    known: dict[str, Any],
+    is_over: Callable[[dict[str, Any]], bool],
+    *,
+    name: str,
+    remedy: str,
+    deadline: float | None = None,
+    on_news: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Ask for a path until what it answers is over, as `watch` does for a task; the answer then."""
     started = answered = time.monotonic()
-    duplicate = task.get("duplicate", False)
-    while not _is_over(task):
+    while not is_over(known):
         seconds_left = WAIT_SECONDS if deadline is None else deadline - time.monotonic()
         if seconds_left <= 0:
-            raise CommandError(
-                f"{task['filename']} has not ended; it is {task['status']}.",
-                f"It goes on without you: ledger jobs show {task['task_id']}",
-                ExitCode.TIMEOUT,
-            )
+            raise CommandError(f"{name} has not ended; it is {known['status']}.", remedy, ExitCode.TIMEOUT)
         if on_news is not None:
             # The longer it takes, the less a little more waiting matters.
             time.sleep(min(POLL_SECONDS_MAX, max(POLL_SECONDS_MIN, (time.monotonic() - started) * POLL_SHARE)))
         try:
             wait = min(WAIT_SECONDS, seconds_left) if on_news is None else None
-            task = client.get(f"/task/{task['task_id']}", wait=wait)
+            known = client.get(path, wait=wait)
             answered = time.monotonic()
         except CommandError as error:
             if error.exit_code != ExitCode.UNREACHABLE or time.monotonic() - answered > PATIENCE_SECONDS:
                 raise
-            time.sleep(POLL_SECONDS_MAX)  # a part restarts, say; the file is in the ledger and goes on
+            time.sleep(POLL_SECONDS_MAX)  # a part restarts, say; what is in the ledger goes on
             continue
         if on_news is not None:
-            on_news(task)
-        elif not _is_over(task):
+            on_news(known)
+        elif not is_over(known):
             time.sleep(POLL_SECONDS_MIN)  # a server with many who wait answers at once
-    return {**task, "duplicate": duplicate}
+    return known
 
 
 def watch_all(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import typer
 
-from api.cli.client import Client, CommandError, ExitCode
+from api.cli.client import CommandError, ExitCode
 from api.cli.doctor import config, doctor
-from api.cli.jobs import AsJson, jobs
+from api.cli.jobs import jobs
 from api.cli.load import load
-from api.cli.output import print_json, say
+from api.cli.operations import operations, rebuild
+from api.cli.output import say
 from api.cli.up import up
 from ledger.errors import LedgerError
 
@@ -23,26 +23,10 @@ cli = typer.Typer(
 cli.command()(up)
 cli.command()(load)
 cli.add_typer(jobs, name="jobs")
+cli.command()(rebuild)
+cli.add_typer(operations, name="operations")
 cli.command()(doctor)
 cli.command()(config)
-
-
-@cli.command()
-def rebuild(view: Annotated[str, typer.Argument(help="The view: status.")], as_json: AsJson = False) -> None:
-    """Build a view anew from the log, compare, and switch to it.
-
-    Example: ledger rebuild status
-    """
-    answer = Client.found().post(f"/api/v1/views/{view}/rebuild")
-    if as_json:
-        print_json(answer)
-        return
-    compared = {
-        True: "Its content equals the old one's.",
-        False: "The old one had drifted from the log; the new one is right.",
-        None: "Events came in too fast to compare it with the old one.",
-    }[answer["equal"]]
-    say(f"View {view} rebuilt from {answer['events']:,} events, up to position {answer['position']:,}. {compared}")
 
 
 def run() -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """Progress bars on a terminal, by bytes."""
+    """Progress bars on a terminal."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -24,16 +24,32 @@ class Bars:
         """A new bar: the function that moves it on by so many bytes."""
         return partial(self._progress.advance, self._progress.add_task(what, total=total_bytes))
 
+    def add_share(self, what: str) -> Callable[[int, int], None]:
+        """A new bar: the function that shows how much is done, out of how much there is by now."""
+        bar = self._progress.add_task(what, total=None)
+        return lambda done, total: self._progress.update(bar, completed=done, total=total)
+
 
 @contextmanager
-def bars(*, quiet: bool) -> Iterator[Bars | None]:
+def bars(*, quiet: bool, unit: Literal["bytes", "events"] = "bytes") -> Iterator[Bars | None]:
     """Bars while somebody looks; None if nobody does."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TransferSpeedColumn,
+    )
 
-    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    amounts: list[ProgressColumn] = (
+        [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn(), TextColumn(unit)]
+    )
+    columns = [TextColumn("{task.description}"), BarColumn(), *amounts]
     with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
         yield Bars(progress)
 

@@ -19,10 +19,20 @@ class Status(StrEnum):
 
 
 class Stage(StrEnum):
-    """The two kinds of work that a job needs."""
+    """The kinds of work: two that a job needs, and those that operators ask for."""
 
     PLAN = "plan"
     LOAD = "load"
+    REBUILD = "rebuild"
+
+
+class OperationStatus(StrEnum):
+    """Where an operation stands. That it is running is no event: only whoever holds its lease makes it so."""
+
+    REQUESTED = "Requested"
+    RUNNING = "Running"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
 
 
 class OnDuplicate(StrEnum):
@@ -35,4 +45,5 @@ class OnDuplicate(StrEnum):
 
 UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
 FINISHED = frozenset(Status) - UNFINISHED
+OPERATIONS = frozenset({Stage.REBUILD})
 ENDED_WELL = frozenset({Status.COMPLETED, Status.ARCHIVED})

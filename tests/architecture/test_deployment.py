@@ -33,6 +33,8 @@ BACKING = sorted(set(SERVICES) - set(OURS))
 # Where each backing service listens, as its image documents.
 PORTS = {"postgresql": 5432, "mongodb": 27017, "rabbitmq": 5672, "jaeger": 4318}
 INTERPOLATED = re.compile(r"\$\{(\w+)[^}]*\}")
+# What may be left out: it is then an empty variable, which means that it is not set.
+OPTIONAL = {"LEDGER_SMTP_URL", "LEDGER_MAIL_FROM", "LEDGER_MAIL_TO", "LEDGER_PUBLIC_URL"}
 PINNED = re.compile(r"\d+(\.\d+)*(-[a-z]+)?")
 
 
@@ -48,9 +50,12 @@ def copied() -> list[str]:
 
 
 def environment_of(service: str) -> dict[str, str]:
-    """The variables of a service, with something in the place of each secret."""
+    """The variables of a service, with something in the place of each secret, and nothing where that is allowed."""
     given = SERVICES[service].get("environment", {})
-    return {name: INTERPOLATED.sub(lambda _: "secret", str(value)) for name, value in given.items()}
+    return {
+        name: INTERPOLATED.sub(lambda found: "" if found[1] in OPTIONAL else "secret", str(value))
+        for name, value in given.items()
+    }
 
 
 def run_as(service: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -148,8 +153,16 @@ def test_nothing_is_published_beyond_this_machine() -> None:
 
 def test_every_secret_must_be_chosen() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    assert set(INTERPOLATED.findall(text)) == {"LEDGER_API_KEY", "POSTGRES_PASSWORD", "RABBITMQ_PASSWORD"}
-    assert all(":?" in found[0] for found in INTERPOLATED.finditer(text))
+    assert set(INTERPOLATED.findall(text)) - OPTIONAL == {"LEDGER_API_KEY", "POSTGRES_PASSWORD", "RABBITMQ_PASSWORD"}
+    for found in INTERPOLATED.finditer(text):
+        assert found[0].endswith(":-}") if found[1] in OPTIONAL else ":?" in found[0], found[0]
+
+
+def test_mail_is_set_up_where_it_is_sent_and_nowhere_else() -> None:
+    assert {service for service in OURS if OPTIONAL & set(environment_of(service))} == {"dispatcher"}
+    assert set(environment_of("dispatcher")) >= OPTIONAL
+    result = run_as("dispatcher", "-c", "from ledger.settings import Settings; assert Settings().smtp_url is None")
+    assert result.returncode == 0, result.stderr
 
 
 def test_every_image_is_pinned_to_a_version() -> None:

@@ -21,6 +21,7 @@ from ledger.domain.contract import Column, ColumnType, Contract
 from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob, LoadedChunk
+from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.settings import Settings
 
@@ -58,7 +59,8 @@ def stamp(seconds: int) -> Stamp:
 def examples() -> dict[str, LedgerEvent]:
     """One event of every class, by topic; the first one that its aggregate triggers."""
     found: dict[str, LedgerEvent] = {}
-    for aggregate in (_completed_and_archived(), _failed_and_cancelled(), _dataset(), _dead_letter()):
+    aggregates = (_completed_and_archived(), _failed_and_cancelled(), _dataset(), _dead_letter(), *_operations())
+    for aggregate in aggregates:
         for event in aggregate.pending_events:
             assert isinstance(event, LedgerEvent)
             found.setdefault(get_topic(type(event)), event)
@@ -157,3 +159,35 @@ def _dead_letter() -> DeadLetter:
         job_id=str(JOB_ID),
         sha256="56" * 32,
     )
+
+
+def _operations() -> list[Operation]:
+    completed, failed = (
+        Operation.request(UUID(int=JOB_ID.int + number), stamp(0), kind=Stage.REBUILD, arguments={"view": "status"})
+        for number in (1, 2)
+    )
+    completed.complete(
+        stamp(1),
+        result={
+            "view": "status",
+            "generation": 2,
+            "position": 9,
+            "events": 9,
+            "digest": "78" * 32,
+            "digest_before": "78" * 32,
+            "equal": True,
+        },
+    )
+    failed.fail(
+        stamp(1),
+        error={
+            "code": "conflict",
+            "message": "The view 'status' is being rebuilt already.",
+            "remedy": "Wait until that is done.",
+            "record": None,
+            "line": None,
+            "byte_offset": None,
+            "column": None,
+        },
+    )
+    return [completed, failed]

@@ -28,6 +28,7 @@ from api.embedded.home import LOOPBACK, free_port
 
 START_SECONDS_MAX = 180.0
 STOP_SECONDS_MAX = 60.0
+CONTROL_SECONDS_MAX = 120.0
 # The package's program in PATH changes to the user `rabbitmq`; the one behind it does not.
 PROGRAM_FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 MISSING = "RabbitMQ is not installed on this machine; get it with: apt-get install rabbitmq-server"
@@ -75,22 +76,63 @@ class RabbitMQ:
     def stop(self) -> None:
         """End the node and its `epmd`."""
         if self._server is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._server.pid, signal.SIGTERM)
+            self._signal(signal.SIGCONT)
+            self._signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self._server.wait(STOP_SECONDS_MAX)
-            with suppress(ProcessLookupError):
-                os.killpg(self._server.pid, signal.SIGKILL)
+        self.kill()
+
+    def kill(self) -> None:
+        """kill -9 the node and its `epmd`; what it had on disk is there when it starts again."""
+        if self._server is not None:
+            self._signal(signal.SIGKILL)
             self._server.wait()
         if self._epmd is not None:
             self._epmd.kill()
             self._epmd.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP the node: its connections stay open, and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT the node."""
+        self._signal(signal.SIGCONT)
+
+    def control(self, *arguments: str) -> str:
+        """Run `rabbitmqctl` on this node; what it prints."""
+        program = shutil.which("rabbitmqctl", path=_folders())
+        assert program is not None
+        done = subprocess.run(
+            [program, "--quiet", *arguments],
+            env=self._environment(),
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=CONTROL_SECONDS_MAX,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def waiting(self, queue: str) -> int:
+        """How many messages of a queue wait for somebody to take them."""
+        connection = self.connect()
+        try:
+            return int(connection.channel().queue_declare(queue, passive=True).message_count)
+        finally:
+            connection.close()
 
     def connect(self) -> amqp.Connection:
         """A connection; close it."""
         connection = amqp.Connection(f"{LOOPBACK}:{self.port}", "guest", "guest", connect_timeout=5)
         connection.connect()
         return connection
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._server is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self._server.pid, number)
 
     def _answers(self) -> bool:
         try:
@@ -123,8 +165,11 @@ class RabbitMQ:
 
 def programs() -> tuple[str | None, str | None]:
     """The server and Erlang's name service, each None where it is missing."""
-    folders = os.pathsep.join([*PROGRAM_FOLDERS, os.environ.get("PATH", os.defpath)])
-    return shutil.which("rabbitmq-server", path=folders), shutil.which("epmd", path=folders)
+    return shutil.which("rabbitmq-server", path=_folders()), shutil.which("epmd", path=_folders())
+
+
+def _folders() -> str:
+    return os.pathsep.join([*PROGRAM_FOLDERS, os.environ.get("PATH", os.defpath)])
 
 
 @contextmanager

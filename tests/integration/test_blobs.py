@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +21,8 @@ from ledger import blobs_s3
 from ledger.blobs import ABANDONED_SECONDS, SYNC_BYTES, BlobRange, BlobStore, FolderBlobStore, open_blob_store, put
 from ledger.blobs_s3 import S3BlobStore
 from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableError
+from tests.disks import small_disk
+from tests.faults.faults import fault
 
 DATA = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -236,23 +236,6 @@ def test_a_url_that_names_no_store_is_refused(url: str) -> None:
         open_blob_store(url)
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of one mebibyte."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "tmpfs", str(folder)]
-    result = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        reason = f"a small disk cannot be mounted here, which needs root: {result.stderr.strip()}"
-        if os.environ.get("LEDGER_TEST_NOTHING_SKIPPED") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def attempts_on_a_full_disk(store: BlobStore) -> list[Callable[[], object]]:
     """As a whole; in pieces; and so that the disk is full only when the last of it leaves the buffer."""
 
@@ -299,6 +282,12 @@ def test_a_full_spool_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: py
         assert place.names() == []
 
 
+@fault(
+    19,
+    "an I/O error of the sync that runs while more comes in",
+    protection="the error is kept until the end, for Linux tells it once",
+    seen="with the error forgotten: the blob was kept",
+)
 def test_a_write_back_that_fails_early_fails_the_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux tells it once, to whoever syncs first: here to the sync that runs while more comes in."""
     told: list[int] = []
@@ -317,3 +306,31 @@ def test_a_write_back_that_fails_early_fails_the_blob(tmp_path: Path, monkeypatc
     writer.abort()
     assert told
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@fault(
+    19,
+    "an I/O error of the last sync, of the file or of the folder that holds its name",
+    protection="a blob is kept only if its last sync succeeds",
+    seen="with the error suppressed: the blob was kept",
+)
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_write_back_that_fails_last_fails_the_blob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    sync = os.fsync
+    synced: list[int] = []
+
+    def fails_once(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == failing:
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    store = FolderBlobStore(tmp_path)
+    with pytest.raises(PartUnavailableError, match="Input/output error"):
+        put(store, DATA)
+    assert list((tmp_path / "incoming").iterdir()) == []
+    assert put(store, DATA) == SHA256
+    assert store.read(SHA256, 0, len(DATA)) == DATA

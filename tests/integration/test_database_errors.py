@@ -180,26 +180,18 @@ def test_a_transaction_that_cannot_be_serialized_is_tried_again(
     def renew_the_lease() -> None:
         place.query("UPDATE work.items SET leased_until = leased_until + interval '1 second' RETURNING 1")
 
-    strict = Ledger(Settings(database_url=_strictly_isolated(place.ledger)))
+    _isolate(place, "serializable")
+    strict = Ledger(Settings(database_url=place.ledger.engine.url.render_as_string(hide_password=False)))
     try:
         at_step(monkeypatch, "chunk_copied", renew_the_lease)
         new_place(strict, tmp_path, **place.workshop.settings.model_dump()).perform(job_id, Stage.LOAD, CHUNK)
     finally:
         strict.engine.dispose()
+        _isolate(place, "read committed")
     check_that_it_was_tried_again(place, job_id, "OperationalError")
 
 
-def _strictly_isolated(ledger: Ledger) -> str:
-    url = ledger.engine.url.update_query_dict({"options": "-c default_transaction_isolation=serializable"})
-    return url.render_as_string(hide_password=False)
-
-
-def test_a_blob_that_copy_cannot_read_is_not_blamed_on_the_database(place: Place, tmp_path: Path) -> None:
-    job_id = place.plan()
-    place.perform(job_id, Stage.LOAD, 0)
-    sha256 = place.ledger.job(job_id).sha256
-    blob = tmp_path / "blobs" / sha256[:2] / sha256
-    blob.rename(blob.with_suffix(".lost"))
-    place.perform(job_id, Stage.LOAD, CHUNK)
-    blob.with_suffix(".lost").rename(blob)
-    check_that_it_was_tried_again(place, job_id, "The blob store has no blob")
+def _isolate(place: Place, level: str) -> None:
+    """How new connections isolate their transactions."""
+    with place.ledger.transaction() as session:
+        session.execute(text(f"ALTER ROLE CURRENT_USER SET default_transaction_isolation TO '{level}'"))

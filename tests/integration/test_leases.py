@@ -209,7 +209,7 @@ def test_work_that_comes_back_after_the_job_has_ended_is_forgotten(place: Place)
     for chunk in range(place.ledger.job(job_id).chunks_total):
         place.perform(job_id, Stage.LOAD, chunk)
     assert place.ledger.job(job_id).status is Status.COMPLETED
-    for stage in Stage:
+    for stage in (Stage.PLAN, Stage.LOAD):
         place.query("INSERT INTO work.items (job_id, stage, chunk) VALUES (:job_id, :stage, 0) RETURNING 1",
                     job_id=job_id, stage=stage.value)  # fmt: skip
         place.perform(job_id, stage, 0)

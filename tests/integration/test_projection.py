@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from pymongo.database import Database
+from sqlalchemy import text
 
 from api.embedded.home import Home
 from api.embedded.parts import MongoDBServer, embedded_parts
@@ -20,7 +21,7 @@ from ledger.application import Arrival, Ledger
 from ledger.domain.base import Stamp
 from ledger.domain.filejob import FileJob
 from ledger.domain.words import OnDuplicate, Stage
-from ledger.errors import ConflictError
+from ledger.errors import ConflictError, UnreadableEventError
 from ledger.settings import Settings
 from projections import runner, status
 from projections.rebuild import rebuild
@@ -131,6 +132,35 @@ def test_an_event_that_cannot_be_folded_stops_the_view_and_is_never_skipped(
     with pytest.raises(KeyError):
         runner.run(ledger, views, threading.Event())
     assert store.position() == position
+
+
+@pytest.mark.parametrize(
+    ("topic", "state"),
+    [("filejob.teleported", b"{}"), ("filejob.received", b"no JSON"), ("filejob.received", b"{}")],
+    ids=["unknown kind", "no content", "fields missing"],
+)
+def test_the_view_goes_up_to_an_unreadable_event_and_tells_where_it_is(
+    ledger: Ledger, views: Database[dict[str, Any]], topic: str, state: bytes
+) -> None:
+    store = live_store(views)
+    receive(ledger, 3)
+    before = ledger.position()
+    insert = "INSERT INTO ledger.stored_events (originator_id, originator_version, topic, state)"
+    with ledger.transaction() as session:
+        unreadable = session.execute(
+            text(f"{insert} VALUES (:stream, 1, :topic, :state) RETURNING id"),
+            {"stream": uuid4(), "topic": topic, "state": state},
+        ).scalar_one()
+    receive(ledger, 3)
+    try:
+        with pytest.raises(UnreadableEventError, match=f"position {unreadable} of the log"):
+            catch_up(ledger, store)
+        assert store.position() == before
+    finally:
+        with ledger.transaction() as session:
+            session.execute(text("DELETE FROM ledger.stored_events WHERE id = :id"), {"id": unreadable})
+    catch_up(ledger, store)
+    assert store.position() == ledger.position()
 
 
 def test_a_rebuild_gives_the_same_content_and_switches(ledger: Ledger, views: Database[dict[str, Any]]) -> None:

@@ -215,3 +215,67 @@ def test_replaying_the_events_gives_the_same_job(asked: list[str]) -> None:
     for name, value in vars(job).items():
         if name != "_pending_events":
             assert getattr(replayed, name) == value, name
+
+
+RETRY_AT = datetime(2026, 4, 1, 0, 1, tzinfo=UTC)
+
+
+def test_a_job_that_will_be_retried_keeps_its_chunks_and_goes_on_with_what_is_missing() -> None:
+    job = queued()
+    job.load_chunk(STAMP, chunk(0, 10, 60), attempt=1)
+    fail(job, chunk=1, retry_at=RETRY_AT)
+    assert (job.status, job.waiting, job.is_open, job.retry_at) == (Status.FAILED, True, True, RETRY_AT)
+    job.retry(STAMP, reason="The pause is over.")
+    assert (job.status, job.waiting, job.attempt, set(job.chunks)) == (Status.RETRIED, False, 2, {0})
+    job.load_chunk(STAMP, chunk(1, 60, 110), attempt=2)
+    job.complete(STAMP)
+    retried = next(event for event in job.pending_events if isinstance(event, FileJob.Retried))
+    assert retried.stage == "load"
+
+
+def test_a_chunk_that_was_under_way_when_its_job_failed_may_still_end() -> None:
+    job = queued()
+    fail(job, chunk=1, retry_at=RETRY_AT)
+    job.load_chunk(STAMP, chunk(0, 10, 60), attempt=1)
+    assert (job.status, job.waiting, set(job.chunks)) == (Status.FAILED, True, {0})
+
+
+def test_a_waiting_job_can_fail_for_good_and_then_starts_again_from_the_plan() -> None:
+    job = queued()
+    job.load_chunk(STAMP, chunk(0, 10, 60), attempt=1)
+    fail(job, chunk=1, retry_at=RETRY_AT)
+    fail(job, chunk=1, attempt=2, rows_withdrawn=5)
+    assert (job.waiting, job.is_open, job.chunks, job.plan) == (False, False, {}, None)
+    with pytest.raises(ConflictError):
+        job.load_chunk(STAMP, chunk(1, 60, 110), attempt=2)
+    job.retry(STAMP, reason="the sender corrected the contract")
+    retried = job.pending_events[-1]
+    assert isinstance(retried, FileJob.Retried)
+    assert retried.stage == "plan"
+
+
+def test_a_waiting_job_can_be_cancelled() -> None:
+    job = queued()
+    fail(job, retry_at=RETRY_AT)
+    job.cancel(STAMP, reason="the wrong month", rows_withdrawn=0)
+    assert (job.status, job.waiting, job.is_open) == (Status.CANCELLED, False, False)
+    with pytest.raises(ConflictError):
+        job.retry(STAMP, reason="no")
+
+
+def test_a_job_is_planned_once_an_attempt() -> None:
+    job = queued()
+    fail(job, retry_at=RETRY_AT)
+    job.retry(STAMP, reason="The pause is over.")
+    with pytest.raises(ConflictError, match="has a plan already"):
+        job.queue(
+            STAMP,
+            dialect={"format": "delimited", "encoding": "utf-8"},
+            parser_version="delimited-1",
+            contract_version=1,
+            contract_digest="cd" * 32,
+            plan="ef" * 32,
+            data_start=10,
+            chunks_total=2,
+            records=10,
+        )

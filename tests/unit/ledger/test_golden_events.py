@@ -14,6 +14,7 @@ from ledger.domain.base import LedgerEvent
 from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob
+from ledger.domain.operation import Operation
 from tests.golden.examples import FOLDER, examples, from_text, golden_path, mapper, to_text
 
 # Names that stand in the log of every installation. Add to them; never change or remove one.
@@ -33,6 +34,10 @@ TOPICS_FOR_EVER = {
     "filejob.received",
     "filejob.restored",
     "filejob.retried",
+    "operation",
+    "operation.completed",
+    "operation.failed",
+    "operation.requested",
 }
 GOLDEN_FILES = sorted(FOLDER.glob("*.json"))
 EXAMPLES = examples()
@@ -57,7 +62,7 @@ def named(values: list[Any]) -> dict[str, Any]:
 
 
 def test_there_is_no_topic_that_is_not_on_the_list_and_none_was_lost() -> None:
-    classes: list[type] = [*event_classes(), FileJob, Dataset, DeadLetter]
+    classes: list[type] = [*event_classes(), FileJob, Dataset, DeadLetter, Operation]
     assert {get_topic(found) for found in classes} == TOPICS_FOR_EVER
 
 

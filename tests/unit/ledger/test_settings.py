@@ -57,3 +57,63 @@ def test_the_key_comes_from_its_setting_or_its_file(tmp_path: Path) -> None:
     assert Settings(api_key_file=path).admin_key() == "lk_from_file"
     assert Settings(api_key="lk_given", api_key_file=path).admin_key() == "lk_given"
     assert Settings().admin_key() is None
+
+
+MAIL = {"smtp_url": "smtp://mail.example.com", "mail_from": "ledger@example.com", "mail_to": "anna@example.com"}
+
+
+def test_mail_goes_to_each_address_of_a_list_once() -> None:
+    settings = Settings(**{**MAIL, "mail_to": " anna@example.com,ben@example.com , anna@example.com,"})
+    assert settings.recipients() == ["anna@example.com", "ben@example.com"]
+
+
+def test_an_empty_variable_of_mail_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SMTP_URL", "MAIL_FROM", "MAIL_TO", "PUBLIC_URL"):
+        monkeypatch.setenv(f"LEDGER_{name}", "")
+    settings = Settings()
+    assert (settings.smtp_url, settings.mail_from, settings.mail_to, settings.public_url) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"mail_from": None}, "mail_from and mail_to"),
+        ({"mail_from": ""}, "mail_from and mail_to"),
+        ({"mail_to": None}, "mail_from and mail_to"),
+        ({"mail_to": " , "}, "mail_from and mail_to"),
+        ({"mail_to": "anna"}, "no plain mail address"),
+        ({"mail_to": "anna@example.com\nBcc: thief@example.com"}, "no plain mail address"),
+        ({"mail_to": "anna@example.com;ben@example.com"}, "no plain mail address"),
+        ({"mail_from": "Ledger <ledger@example.com>"}, "no plain mail address"),
+        ({"mail_from": "l\x01@example.com"}, "no plain mail address"),
+        ({"mail_from": "lédger@example.com"}, "no plain mail address"),
+        ({"smtp_url": "mail.example.com:25"}, "smtp://host:port"),
+        ({"smtp_url": "http://mail.example.com"}, "smtp://host:port"),
+        ({"smtp_url": "smtp://"}, "smtp://host:port"),
+        ({"smtp_url": "smtp://mail.example.com:99999"}, "smtp://host:port"),
+        ({"smtp_url": "smtp://mail.example.com/path"}, "smtp://host:port"),
+        ({"smtp_url": "smtp://user:tu#lip@mail.example.com"}, "percent-encoded"),
+        ({"smtp_url": "smtp://user:tu/lip@mail.example.com"}, "percent-encoded"),
+        ({"smtp_url": "smtp://user@mail.example.com"}, "both a user and a password"),
+        ({"public_url": "ledger.example.com"}, "public_url must begin with"),
+    ],
+)
+def test_mail_that_cannot_be_sent_is_refused_at_the_start(values: dict[str, str | None], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Settings(**{**MAIL, **values})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"smtp_url": "smtp://user:tulip4711@mail.example.com/path"},
+        {"smtp_url": "smtp://user:tulip4711#@mail.example.com"},
+        {"smtp_url": "ftp://u:tulip4711@h"},
+        {"smtp_url": "ftp://h", "api_key": "tulip4711"},
+        {"mail_from": None, "api_key": "tulip4711"},
+    ],
+)
+def test_an_error_of_the_settings_tells_no_secret(values: dict[str, str | None]) -> None:
+    with pytest.raises(ValidationError) as found:
+        Settings(**{**MAIL, **values})
+    assert "tulip" not in str(found.value) + repr(found.value)

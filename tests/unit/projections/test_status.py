@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ledger.application import LoggedEvent
 from ledger.domain.filejob import FileJob
 from projections.status import RULES, TASK_FIELDS, fold, fold_all, task
-from tests.unit.ledger.test_filejob import STAMP, chunk, fail, queued
+from tests.unit.ledger.test_filejob import RETRY_AT, STAMP, chunk, fail, queued
 
 
 def logged(job: FileJob) -> list[LoggedEvent]:
@@ -53,6 +53,18 @@ def test_a_failed_job_shows_its_error_and_no_rows() -> None:
     assert (shown["status"], shown["rows_loaded"], shown["chunks_loaded"]) == ("Failed", 0, 0)
     assert shown["error"]["message"] == "Record 7 is refused."
     assert shown["finished_at"] is not None
+
+
+def test_a_job_that_waits_for_its_retry_shows_when_and_goes_on_counting() -> None:
+    job = queued()
+    fail(job, chunk=1, retry_at=RETRY_AT)
+    job.load_chunk(STAMP, chunk(0, 10, 60), attempt=1)
+    shown = task(folded(job))
+    assert (shown["status"], shown["rows_loaded"], shown["chunks_loaded"]) == ("Failed", 5, 1)
+    assert (shown["error"]["retry_at"], shown["finished_at"]) == (RETRY_AT.isoformat(), None)
+    job.retry(STAMP, reason="The pause is over.")
+    shown = task(folded(job))
+    assert (shown["status"], shown["rows_loaded"], shown["error"]) == ("Retried", 5, None)
 
 
 def test_every_event_of_a_job_has_a_rule() -> None:
