@@ -17,7 +17,7 @@ from eventsourcing.persistence import ApplicationRecorder
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.orm import Session
 
 SCHEMA = "ledger"
@@ -33,15 +33,17 @@ IDLE_SECONDS = 10
 INTERVAL_SECONDS = 5
 PROBES = 4
 UNACKNOWLEDGED_MILLISECONDS_MAX = (IDLE_SECONDS + PROBES * INTERVAL_SECONDS) * 1000
-# The first four are ours (libpq), the options are PostgreSQL's own, for its end of the same connection.
+# These are ours (libpq), the options are PostgreSQL's own, for its end of the same connection.
 GIVE_UP_SILENCE = {
     "keepalives_idle": IDLE_SECONDS,
     "keepalives_interval": INTERVAL_SECONDS,
     "keepalives_count": PROBES,
     "tcp_user_timeout": UNACKNOWLEDGED_MILLISECONDS_MAX,
-    "options": f"-c tcp_keepalives_idle={IDLE_SECONDS} -c tcp_keepalives_interval={INTERVAL_SECONDS}"
-    f" -c tcp_keepalives_count={PROBES} -c tcp_user_timeout={UNACKNOWLEDGED_MILLISECONDS_MAX}",
 }
+GIVE_UP_SILENCE_OPTIONS = (
+    f"-c tcp_keepalives_idle={IDLE_SECONDS} -c tcp_keepalives_interval={INTERVAL_SECONDS}"
+    f" -c tcp_keepalives_count={PROBES} -c tcp_user_timeout={UNACKNOWLEDGED_MILLISECONDS_MAX}"
+)
 
 
 class LedgerRecorder(SQLAlchemyApplicationRecorder):
@@ -61,13 +63,16 @@ class LedgerDatastore(SQLAlchemyDatastore):
     """The library's engine and sessions; a broken connection in the pool is replaced before use."""
 
     def __init__(self, **arguments: Any) -> None:
+        # An operator's own options come last, and win: the driver takes one text for all of them.
+        given = make_url(arguments["url"]).query.get("options", ())
+        options = " ".join([GIVE_UP_SILENCE_OPTIONS, *([given] if isinstance(given, str) else given)])
         super().__init__(
             **arguments,
             pool_pre_ping=True,
             pool_size=5,
             max_overflow=20,
             pool_timeout=10,
-            connect_args={"connect_timeout": 5, "application_name": "ledger", **GIVE_UP_SILENCE},
+            connect_args={"connect_timeout": 5, "application_name": "ledger", "options": options, **GIVE_UP_SILENCE},
         )
 
 

@@ -38,6 +38,7 @@ from workers.plan import plan_file
 from workers.tasks import prepare_all
 from workers.workshop import Procedure, Workshop, perform
 
+LONG_LEASE_SECONDS = 300.0
 WAIT_SECONDS_MAX = 60.0
 ROWS = 400
 ALL_ROWS = (ROWS, sum(range(ROWS)))
@@ -141,6 +142,19 @@ def running_ledger(**settings: Any) -> Iterator[Ledger]:
             prepare_all(ledger)
             yield ledger
             ledger.engine.dispose()
+
+
+def patient_place(ledger: Ledger, folder: Path) -> Place:
+    """A place where no lease runs out and no pause ends while a test goes on."""
+    return new_place(
+        ledger,
+        folder,
+        chunk_bytes=2048,
+        lease_seconds=LONG_LEASE_SECONDS,
+        retry_seconds_min=LONG_LEASE_SECONDS,
+        retry_seconds_max=LONG_LEASE_SECONDS,
+        retry_jitter_share=0,
+    )
 
 
 def new_place(ledger: Ledger, folder: Path, **settings: Any) -> Place:

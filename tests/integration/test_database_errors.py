@@ -180,18 +180,15 @@ def test_a_transaction_that_cannot_be_serialized_is_tried_again(
     def renew_the_lease() -> None:
         place.query("UPDATE work.items SET leased_until = leased_until + interval '1 second' RETURNING 1")
 
-    _isolate(place, "serializable")
-    strict = Ledger(Settings(database_url=place.ledger.engine.url.render_as_string(hide_password=False)))
+    strict = Ledger(Settings(database_url=_strictly_isolated(place.ledger)))
     try:
         at_step(monkeypatch, "chunk_copied", renew_the_lease)
         new_place(strict, tmp_path, **place.workshop.settings.model_dump()).perform(job_id, Stage.LOAD, CHUNK)
     finally:
         strict.engine.dispose()
-        _isolate(place, "read committed")
     check_that_it_was_tried_again(place, job_id, "OperationalError")
 
 
-def _isolate(place: Place, level: str) -> None:
-    """How new connections isolate their transactions."""
-    with place.ledger.transaction() as session:
-        session.execute(text(f"ALTER ROLE CURRENT_USER SET default_transaction_isolation TO '{level}'"))
+def _strictly_isolated(ledger: Ledger) -> str:
+    url = ledger.engine.url.update_query_dict({"options": "-c default_transaction_isolation=serializable"})
+    return url.render_as_string(hide_password=False)

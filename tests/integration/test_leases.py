@@ -18,14 +18,21 @@ from sqlalchemy.exc import NoResultFound
 from ledger.application import Ledger
 from ledger.domain.words import Stage, Status
 from ledger.errors import PartUnavailableError
-from tests.integration.place import ALL_ROWS, WAIT_SECONDS_MAX, Place, new_place, running_ledger, wait_until
+from tests.integration.place import (
+    ALL_ROWS,
+    LONG_LEASE_SECONDS,
+    WAIT_SECONDS_MAX,
+    Place,
+    new_place,
+    running_ledger,
+    wait_until,
+)
 from workers import load as load_module
 from workers.leases import LeaseKeeper, LeaseLostError, Work, finish, release
 from workers.load import load_chunk
 from workers.plan import plan_file
 from workers.workshop import Procedure, Workshop
 
-LONG_LEASE_SECONDS = 300.0
 SHORT_LEASE_SECONDS = 0.2
 ATTEMPTS_MAX = 3
 

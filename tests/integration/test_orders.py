@@ -9,14 +9,12 @@ import pytest
 
 from ledger.application import Ledger
 from ledger.domain.words import Stage, Status
-from tests.integration.place import ALL_ROWS, STAMP, Place, new_place, running_ledger
+from tests.integration.place import ALL_ROWS, LONG_LEASE_SECONDS, STAMP, Place, patient_place, running_ledger
 from workers import plan as plan_module
 from workers.commands import cancel
 from workers.leases import LeaseLostError, Work
 from workers.plan import plan_file
 from workers.workshop import Workshop
-
-PAUSE_SECONDS = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +25,7 @@ def ledger() -> Iterator[Ledger]:
 
 @pytest.fixture
 def place(ledger: Ledger, tmp_path: Path) -> Place:
-    return new_place(
-        ledger,
-        tmp_path,
-        chunk_bytes=2048,
-        lease_seconds=PAUSE_SECONDS,
-        retry_seconds_min=PAUSE_SECONDS,
-        retry_seconds_max=PAUSE_SECONDS,
-        retry_jitter_share=0,
-    )
+    return patient_place(ledger, tmp_path)
 
 
 def broken(workshop: Workshop, work: Work) -> None:
@@ -90,12 +80,12 @@ def test_work_that_is_written_down_after_its_job_was_cancelled_is_forgotten_at_o
 
 def test_a_worker_that_was_overtaken_cannot_write_its_plan_down(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = place.receive()
-    late = place.claim(job_id, Stage.PLAN, lease_seconds=PAUSE_SECONDS)
+    late = place.claim(job_id, Stage.PLAN, lease_seconds=LONG_LEASE_SECONDS)
     assert late is not None
 
     def overtake(step: str) -> None:
         place.query("UPDATE work.items SET leased_until = clock_timestamp() - interval '1 second' RETURNING 1")
-        assert place.claim(job_id, Stage.PLAN, lease_seconds=PAUSE_SECONDS) is not None
+        assert place.claim(job_id, Stage.PLAN, lease_seconds=LONG_LEASE_SECONDS) is not None
 
     monkeypatch.setattr(plan_module, "failpoint", overtake)
     with pytest.raises(LeaseLostError):
