@@ -18,7 +18,7 @@ from api.cli.client import Client, CommandError
 from api.cli.load import watch
 from api.cli.output import say, sentence_of
 from api.embedded.environment import environment as environment_of
-from api.embedded.home import LOOPBACK, Home, free_port
+from api.embedded.home import LOOPBACK, Home
 from api.embedded.parts import PREFERRED_PORTS, embedded_parts, parts_needed
 from api.embedded.process import Program
 from api.embedded.supervisor import Supervisor
@@ -39,9 +39,11 @@ def serve(home: Path | None, port: int | None, workers: int, *, demo: bool) -> N
     say(f"Starting the ledger in {place.path} ...")
     with Supervisor(place, stop) as supervisor:
         needed = parts_needed(environment())
-        ports = place.choose_ports({"api": PORT_PREFERRED, **{name: PREFERRED_PORTS[name] for name in needed}})
-        if port is not None:
-            ports["api"] = _demanded(port)
+        preferred = {name: PREFERRED_PORTS[name] for name in needed}
+        if port is None:
+            ports = place.choose_ports({"api": PORT_PREFERRED, **preferred})
+        else:
+            ports = {"api": _demanded(place, port), **place.choose_ports(preferred)}
         url = f"http://{LOOPBACK}:{ports['api']}"
         variables = environment_of(place, {name: ports[name] for name in needed}, environment())
         supervisor.start(embedded_parts(place, {name: ports[name] for name in needed}, environment()), ports)
@@ -53,8 +55,8 @@ def serve(home: Path | None, port: int | None, workers: int, *, demo: bool) -> N
     say("Stopped. Everything is kept in " + str(place.path))
 
 
-def _demanded(port: int) -> int:
-    found = free_port(port)
+def _demanded(home: Home, port: int) -> int:
+    found = home.hold_port(port)
     if port not in (0, found):
         raise CommandError(f"Port {port} is taken on {LOOPBACK}.", "Stop what uses it, or name another --port.")
     return found

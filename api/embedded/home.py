@@ -5,6 +5,8 @@ Rules:
 2. Secrets are made on first use, never change by themselves, and can be read by their owner only.
 3. A file that others read (`ledger.json`, the secrets, the ports) is there whole or not at all.
 4. Permissions are set only on folders that this module made, or that were empty when it was given them.
+5. Two homes never choose the same port: a port is held, by a name that the kernel frees, from its choice until the
+   home's lock is given back, so also before its server listens and while that is started again.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import secrets
 import socket
 import tempfile
@@ -23,6 +26,10 @@ from typing import Any
 from ledger.errors import ConflictError, InvalidRequestError
 
 LOOPBACK = "127.0.0.1"
+# Below those that Linux gives to outgoing connections, one of which could take the port of a part that restarts.
+PORTS = range(20_000, 30_000)
+PORT_ATTEMPTS_MAX = 100
+_chance = random.SystemRandom()
 _PRIVATE_FOLDERS = ("blobs", "logs", "mongodb", "run", "secrets", "valkey")
 _SECRET_BYTES = 32
 
@@ -36,14 +43,14 @@ def default_home(is_root: bool) -> Path:
 
 
 def free_port(preferred: int) -> int:
-    """`preferred` if it can be bound on the loopback address now, else one that the kernel says is free."""
-    for port in (preferred, 0):
+    """`preferred` if it can be bound on the loopback address now, else another that can; 0 prefers none."""
+    for port in filter(None, (preferred, *_chance.sample(PORTS, PORT_ATTEMPTS_MAX))):
         with socket.socket() as probe:
             # As the servers themselves do: a connection that only waits out its end does not block the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((LOOPBACK, port))
-                return int(probe.getsockname()[1])
+                return port
     raise ConflictError(f"No port is free on {LOOPBACK}.", "Stop a program that listens there and try again.")
 
 
@@ -81,6 +88,7 @@ class Home:
         self.run = self.path / "run"
         self.secrets = self.path / "secrets"
         self.state_path = self.path / "ledger.json"
+        self._held_ports = contextlib.ExitStack()
 
     @classmethod
     def default(cls, chosen: Path | None) -> Home:
@@ -122,7 +130,8 @@ class Home:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            with self._held_ports:
+                yield
 
     def secret_path(self, name: str) -> Path:
         """The file of the secret `name`, which is made if it does not exist. Mode 0600. Needs the lock."""
@@ -145,14 +154,19 @@ class Home:
         remembered: dict[str, int] = {}
         if remembered_path.exists():
             remembered = json.loads(remembered_path.read_text(encoding="utf-8"))
-        ports: dict[str, int] = {}
-        for name, port in preferred.items():
-            wanted = remembered.get(name, port)
-            ports[name] = free_port(0 if wanted in ports.values() else wanted)
-            while list(ports.values()).count(ports[name]) > 1:
-                ports[name] = free_port(0)
+        ports = {name: self.hold_port(remembered.get(name, port)) for name, port in preferred.items()}
         write_whole(remembered_path, json.dumps({**remembered, **ports}, indent=2))
         return ports
+
+    def hold_port(self, preferred: int) -> int:
+        """`preferred` if it is free and no other home holds it, else another; held for this home. Needs the lock."""
+        port = free_port(preferred)
+        holder = self._held_ports.enter_context(socket.socket(socket.AF_UNIX))
+        try:
+            holder.bind(f"\0ledger-port-{port}")
+        except OSError:
+            return self.hold_port(0)
+        return port
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Say who serves this home now: `url` (null until all is up), `pids` and `ports` by name."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,21 +25,14 @@ import pytest
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
+from api.embedded.home import LOOPBACK, free_port
 from projections.view_store import Document, ViewStore, connect
 
-LOOPBACK = "127.0.0.1"
 START_SECONDS_MAX = 60.0
 MONGODB_URL = os.environ.get("LEDGER_TEST_MONGODB_URL")
 SECANTUS = shutil.which("secantusd-py", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
 EMBEDDED = ["nx-27017", *(["secantusdb"] if SECANTUS else [])]
 SERVERS = [*EMBEDDED, *(["mongod"] if MONGODB_URL else [])]
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        return int(listener.getsockname()[1])
 
 
 @dataclass
@@ -49,7 +41,7 @@ class ServerProcess:
 
     kind: str
     folder: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=lambda: free_port(0))
     process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:

@@ -24,6 +24,8 @@ ELSEWHERE = {
     "dead_letter_recorded": "test_broker_faults",
     "rebuild_compared": "test_operations",
     "rebuild_switched": "test_operations",
+    "operation_end_appended": "test_operations",
+    "operation_end_committed": "test_operations",
 }
 AFTER_A_FAILURE = {"pause_appended", "pause_committed", "retry_committed"}
 AFTER_A_REFUSAL = {"failure_appended", "failure_committed"}

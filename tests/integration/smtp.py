@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import threading
 import time
@@ -133,13 +132,6 @@ class Postbox:
     def ids(self) -> list[str]:
         """The Message-ID of each mail, in the order in which they came."""
         return [mail.message_id for mail in self.mails]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:

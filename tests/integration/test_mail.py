@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from api.embedded.home import Home
+from api.embedded.home import Home, free_port
 from api.embedded.parts import embedded_parts
 from api.embedded.postgresql import PostgreSQL
 from api.embedded.supervisor import Supervisor
@@ -29,7 +29,7 @@ from ledger.domain.words import OnDuplicate, Stage
 from ledger.errors import PartUnavailableError
 from ledger.failpoints import FailpointError
 from ledger.settings import Settings
-from tests.integration.smtp import WAIT_SECONDS_MAX, Postbox, certificate, free_port, wait_until
+from tests.integration.smtp import WAIT_SECONDS_MAX, Postbox, certificate, wait_until
 from tests.stack import open_folder
 from workers.mail import Mailer
 from workers.tasks import prepare_all
@@ -69,7 +69,7 @@ def ledger() -> Iterator[Ledger]:
 def postbox(ledger: Ledger) -> Postbox:
     """A mail server that nobody has started yet; the mailer's place is the end of the log."""
     forget_the_place(ledger)
-    postbox = Postbox(free_port())
+    postbox = Postbox(free_port(0))
     mailer(ledger, postbox).begin()
     return postbox
 

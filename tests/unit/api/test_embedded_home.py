@@ -117,11 +117,23 @@ def test_a_taken_port_is_replaced_by_a_free_one() -> None:
 
 def test_a_home_keeps_its_ports_and_gives_each_part_its_own(home: Home) -> None:
     wanted = free_port(0)
-    first = home.choose_ports({"postgresql": wanted, "mongodb": wanted})
+    with home.lock():
+        first = home.choose_ports({"postgresql": wanted, "mongodb": wanted})
     assert first["postgresql"] == wanted
     assert first["mongodb"] not in (0, wanted)
-    again = Home(home.path).choose_ports({"postgresql": free_port(0), "mongodb": free_port(0)})
+    with home.lock():
+        again = Home(home.path).choose_ports({"postgresql": free_port(0), "mongodb": free_port(0)})
     assert again == first
+
+
+def test_two_homes_that_start_together_never_choose_the_same_port(home: Home, tmp_path: Path) -> None:
+    wanted = free_port(0)
+    other = Home(tmp_path / "other")
+    with other.lock():
+        with home.lock():
+            assert home.hold_port(wanted) == wanted
+            assert other.hold_port(wanted) not in (0, wanted)
+        assert other.hold_port(wanted) == wanted
 
 
 def test_parts_that_the_operator_names_are_not_started(home: Home) -> None:
