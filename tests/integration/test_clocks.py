@@ -27,6 +27,7 @@ from ledger.domain.contract import Column, ColumnType, Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.words import OnDuplicate, Stage, Status
 from projections.status import fold_all
+from tests.faults.faults import fault
 from tests.integration.place import ALL_ROWS, STAMP, Place, new_place, running_ledger
 from workers.workshop import Workshop
 
@@ -116,6 +117,12 @@ def years_of_rows(place: Place) -> list[tuple[Any, ...]]:
     return place.query(f"SELECT tableoid::regclass::text, _received::text FROM data.{place.dataset}")
 
 
+@fault(
+    30,
+    "the clock of a worker is an hour early or late when it asks what is due",
+    protection="what is due is decided by PostgreSQL's clock",
+    seen="with the process's clock: late took what was not due, early took nothing",
+)
 @pytest.mark.parametrize("offset_seconds", [-HOUR_SECONDS, HOUR_SECONDS])
 def test_a_worker_whose_clock_is_off_takes_what_is_due_and_nothing_else(
     place: Place, run_worker: RunWorker, offset_seconds: int
@@ -134,6 +141,12 @@ def test_a_worker_whose_clock_is_off_takes_what_is_due_and_nothing_else(
     assert place.work(job_id) == [row for row in before if row[1] != 2]
 
 
+@fault(
+    30,
+    "the clock of a worker is an hour early or late when it takes a lease",
+    protection="a lease is counted by PostgreSQL's clock",
+    seen="with the process's clock: the lease had ended before it began, or lasted an hour longer",
+)
 @pytest.mark.parametrize("offset_seconds", [-HOUR_SECONDS, HOUR_SECONDS])
 def test_the_lease_of_a_worker_whose_clock_is_off_lasts_as_long_as_any(
     place: Place, run_worker: RunWorker, tmp_path: Path, offset_seconds: int
@@ -150,6 +163,12 @@ def test_the_lease_of_a_worker_whose_clock_is_off_lasts_as_long_as_any(
     assert 0 < left_seconds <= LEASE_SECONDS
 
 
+@fault(
+    30,
+    "the clock goes back between two events of a job",
+    protection="versions alone give the order of events",
+    seen="with the latest time for the last event: an earlier status",
+)
 def test_what_happened_last_is_told_by_versions_and_not_by_clocks(place: Place, run_worker: RunWorker) -> None:
     job_id = place.plan()
     chunks = place.ledger.job(job_id).chunks_total
@@ -166,6 +185,12 @@ def test_what_happened_last_is_told_by_versions_and_not_by_clocks(place: Place, 
     assert place.rows() == ALL_ROWS
 
 
+@fault(
+    31,
+    "a file is received at the edge of two fiscal years",
+    protection="the fiscal year of a file is taken from its day in the ledger's zone",
+    seen="with UTC instead of the zone: the other year",
+)
 @pytest.mark.parametrize(
     ("at", "zone", "year", "day"),
     [
@@ -194,6 +219,12 @@ def test_a_file_belongs_to_the_fiscal_year_in_which_it_was_received_by_the_zone_
     assert loaded.fiscal_years == [year.upper().replace("_", "-")]
 
 
+@fault(
+    31,
+    "a file is received in the last second of a fiscal year and loaded in the next",
+    protection="the day is the day of receipt, which is in the event",
+    seen="with the ledger's zone left out: the other year",
+)
 def test_a_file_of_the_last_second_of_a_year_stays_there_though_it_is_loaded_in_the_next(
     place: Place, run_worker: RunWorker
 ) -> None:

@@ -22,6 +22,7 @@ from ledger.database import lock_job
 from ledger.domain.words import Stage, Status
 from ledger.event_store import EVENTS_TABLE
 from ledger.settings import Settings
+from tests.faults.faults import fault
 from tests.integration.place import ALL_ROWS, WAIT_SECONDS_MAX, Place, new_place, running_ledger, wait_until
 from workers import load as load_module
 from workers import workshop as workshop_module
@@ -90,6 +91,12 @@ def at_step(monkeypatch: pytest.MonkeyPatch, wanted: str, act: Callable[[], obje
     monkeypatch.setattr(load_module, "failpoint", arrive)
 
 
+@fault(
+    16,
+    "a deadlock between a load and somebody who holds the lock of its job",
+    protection="an error that PostgreSQL may not repeat is worth another attempt",
+    seen="with unknown errors of PostgreSQL not worth a retry: Failed for good",
+)
 def test_a_deadlock_over_the_lock_of_the_job_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker has copied rows and wants the job's lock; who has that wants the table for itself."""
     job_id = place.plan()
@@ -117,6 +124,12 @@ def test_a_deadlock_over_the_lock_of_the_job_is_tried_again(place: Place, monkey
     check_that_it_was_tried_again(place, job_id, "OperationalError")
 
 
+@fault(
+    16,
+    "a deadlock within COPY",
+    protection="an error that PostgreSQL may not repeat is worth another attempt",
+    seen="with unknown errors of PostgreSQL not worth a retry: Failed for good",
+)
 def test_a_deadlock_within_copy_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """COPY wants to write to the table for which another waits that COPY's session blocks."""
     job_id = place.plan()
@@ -146,6 +159,12 @@ def test_a_deadlock_within_copy_is_tried_again(place: Place, monkeypatch: pytest
     check_that_it_was_tried_again(place, job_id, "40P01")
 
 
+@fault(
+    16,
+    "the lock of the log is held for longer than a load waits for it",
+    protection="a wait for a lock has a limit, and its end is worth another attempt",
+    seen="with unknown errors of PostgreSQL not worth a retry: Failed for good",
+)
 def test_a_wait_for_the_log_that_takes_too_long_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = place.plan()
     place.perform(job_id, Stage.LOAD, 0)

@@ -28,6 +28,7 @@ from projections.rebuild import rebuild
 from projections.runner import STATUS, apply_batch, live_store
 from projections.status import fold_all
 from projections.view_store import ViewStore, connect, generations, live_generation
+from tests.faults.faults import fault
 from tests.stack import open_folder
 
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1")
@@ -225,6 +226,12 @@ def test_readers_see_a_whole_view_while_it_is_rebuilt_and_events_come_in(
     assert rebuild(ledger, views, STATUS).equal is True
 
 
+@fault(
+    22,
+    "many write into the log at once, some of them slowly",
+    protection="who appends holds a lock until the commit, so that positions become visible in their order",
+    seen="without the lock: events that a follower never saw",
+)
 def test_no_follower_passes_over_an_event_however_many_write(ledger: Ledger) -> None:
     start = ledger.position()
     done = threading.Event()
