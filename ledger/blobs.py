@@ -88,44 +88,6 @@ def open_blob_store(url: str) -> BlobStore:
     )
 
 
-class BlobRange(io.RawIOBase):
-    """A byte range of a blob as a file, hashed as it is read; `COPY` reads from it.
-
-    After the last byte, `sha256` is the digest of the range. If reading failed, `failure` is the error: whoever calls
-    `read` on somebody's behalf may tell it in words of its own.
-    """
-
-    def __init__(self, store: BlobStore, sha256: str, start: int, end: int) -> None:
-        self._store = store
-        self._blob = sha256
-        self._position = start
-        self._end = end
-        self._hash = hashlib.sha256()
-        self.failure: Exception | None = None
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes of the range, empty at its end."""
-        left = self._end - self._position
-        try:
-            data = self._store.read(self._blob, self._position, left if size < 0 else min(size, left))
-            failpoint("chunk_reading")
-        except Exception as error:
-            self.failure = error
-            raise
-        self._position += len(data)
-        self._hash.update(data)
-        return data
-
-    def readable(self) -> bool:
-        """It can be read."""
-        return True
-
-    @property
-    def sha256(self) -> str:
-        """The digest of what was read so far."""
-        return self._hash.hexdigest()
-
-
 class FolderBlobStore:
     """Blobs as files of a folder: `ab/abcdef...`, and `incoming/` for those being written."""
 

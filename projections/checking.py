@@ -22,7 +22,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.csv
 
-from ledger.domain.contract import Column, ColumnType
+from ledger.domain.contract import Column, ColumnType, Contract
 from projections.formats.dialect import Dialect, read_records
 from projections.formats.records import Records, irregular_quotes
 from projections.formats.rows import Flaw
@@ -59,17 +59,20 @@ class Checked:
     flaws: dict[int, Flaw]
 
 
-def check(records: Records, columns: Sequence[Column], null_token: str) -> Checked:
-    """Check the records of a chunk.
+def check(records: Records, columns: Sequence[Column], contract: Contract, years: range) -> Checked:
+    """Check some records.
 
     Args:
         columns: the contract's columns in the order in which they stand in the file.
+        years: those that the contract's fiscal-date column may have.
     """
     flaws = {index: Flaw("quote_misplaced", "a quote stands inside a field") for index in irregular_quotes(records)}
-    indexes, values = _parse(records, columns, null_token, flaws)
+    indexes, values = _parse(records, columns, contract.null_token, flaws)
     wrong: dict[int, Flaw] = {}
     for column in reversed(columns):  # so that the first flaw of a record is the last that is kept
         wrong.update(_flaws_of(column, values[column.name]))
+        if column.name == contract.fiscal_date_column:
+            wrong |= _flaws_of_years(column.name, values[column.name], years) | wrong
     if len(columns) == 1:
         wrong.update(_marks(values[columns[0].name]))
     if wrong:
@@ -89,7 +92,7 @@ def _parse(
     if not records.dialect.quoting:
         lines = [records.bytes_of(index).removesuffix(b"\n").removesuffix(b"\r") for index in candidates.tolist()]
         return candidates, pyarrow.table({names[0]: pyarrow.array(lines, pyarrow.string())})
-    chunk = records.chunk if not flaws else b"".join(map(records.bytes_of, candidates.tolist()))
+    text = records.chunk if not flaws else b"".join(map(records.bytes_of, candidates.tolist()))
     if not candidates.size:
         return candidates, pyarrow.table({name: pyarrow.array([], pyarrow.string()) for name in names})
     ragged: list[int] = []
@@ -99,7 +102,7 @@ def _parse(
         flaws[ragged[-1]] = _ragged(records, ragged[-1], row)
         return "skip"
 
-    table = _read_csv(chunk, records.dialect, names, null_token, skip)
+    table = _read_csv(text, records.dialect, names, null_token, skip)
     return numpy.setdiff1d(candidates, ragged, assume_unique=True), table
 
 
@@ -168,6 +171,15 @@ def _beyond_grammar(column: Column, values: pyarrow.ChunkedArray) -> dict[str, F
         flaw = Flaw("value_out_of_range", f"the value is out of the range of {column.type}", column.name)
         return dict.fromkeys((text for text in long if not _fits(column.type, text)), flaw)
     return {}
+
+
+def _flaws_of_years(name: str, values: pyarrow.ChunkedArray, years: range) -> dict[int, Flaw]:
+    """The values of a fiscal-date column that no fiscal year of the calendar holds."""
+    found = pyarrow.compute.utf8_slice_codeunits(values, 0, 4)
+    far = [year for year in found.unique().to_pylist() if year is None or not year.isdigit() or int(year) not in years]
+    flaw = Flaw("fiscal_date_invalid", f"the value belongs to no fiscal year from {years[0]} to {years[-1]}", name)
+    positions = (position for year in far if year for position in _positions(pyarrow.compute.equal(found, year)))
+    return dict.fromkeys(positions, flaw)
 
 
 def _fits(kind: ColumnType, text: str) -> bool:

@@ -6,7 +6,8 @@ Rules:
 2. Every row says where it came from: `_job`, the position of its job's Received event, and `_record`, its number
    in the file counted from 1. `COPY` fills both from column defaults, so the file's bytes go in untouched:
    `_job` from a setting of the transaction, `_record` from a sequence of the session (see `schema.sql`).
-3. `COPY` is the judge of a value. What it refuses is told with line and column (`refused_at`).
+3. What is copied was checked before (`projections.checking`). Where records were taken out, the others carry their
+   numbers before their first field.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from projections.formats.dialect import Dialect
 
 RECEIVED = "_received"
 COPY_READ_BYTES = 1 << 20
-COPY_CONTEXT = re.compile(r"COPY [^,]+, line (?P<line>\d+)(?:, column (?P<column>.*?)(?::|$))?", re.DOTALL)
 PARTITION_KEY = re.compile(r"\) = \((?P<value>.*)\)\.?$")
 
 
@@ -65,10 +65,9 @@ class DataTable:
 class PartitionMissingError(Exception):
     """A row needs the partition of a fiscal year that is not there yet."""
 
-    def __init__(self, value: str, line: int | None) -> None:
+    def __init__(self, value: str) -> None:
         super().__init__("no partition")
         self.value = value
-        self.line = line
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def copy_rows(
     source: Readable,
     *,
     job: int,
-    first_record: int,
+    first_record: int | None,
     received: date,
 ) -> CopiedRows:
     """Copy the records of `source` into the table, in the session's transaction.
@@ -157,12 +156,12 @@ def copy_rows(
     Args:
         columns: the contract's columns in the order in which they stand in the file.
         job: the position of the job's Received event.
-        first_record: the number of the first record of `source`.
+        first_record: the number of the first record of `source`; None if each has its own before its first field.
         received: the day the file was received.
 
     Raises:
         PartitionMissingError: add the partition, then start the transaction again.
-        psycopg2.Error: see `refusal`.
+        psycopg2.Error: see `is_about_the_file`.
     """
     with _cursor(session) as cursor:
         cursor.execute("CREATE TEMPORARY SEQUENCE IF NOT EXISTS ledger_record CACHE 1000")
@@ -171,15 +170,16 @@ def copy_rows(
             " set_config('ledger.received', %(received)s, true),"
             " set_config('ledger.record_sequence', 'pg_temp.ledger_record'::regclass::oid::text, true),"
             " set_config('DateStyle', 'ISO, YMD', true), set_config('TimeZone', 'UTC', true)",
-            {"first_record": first_record, "job": str(job), "received": received.isoformat()},
+            {"first_record": first_record or 1, "job": str(job), "received": received.isoformat()},
         )
         before = _rows_by_partition(cursor, table)
         try:
-            cursor.copy_expert(_copy_statement(cursor, table, dialect, columns), source, size=COPY_READ_BYTES)
+            fields = columns if first_record is not None else ["_record", *columns]
+            cursor.copy_expert(_copy_statement(cursor, table, dialect, fields), source, size=COPY_READ_BYTES)
         except errors.CheckViolation as error:
             key = PARTITION_KEY.search(error.diag.message_detail or "")
             if key is not None and "no partition" in str(error):
-                raise PartitionMissingError(key["value"], refused_at(error)[0]) from error
+                raise PartitionMissingError(key["value"]) from error
             raise
         rows = int(cursor.rowcount)
         after = _rows_by_partition(cursor, table)
@@ -202,14 +202,6 @@ def is_about_the_file(error: psycopg2.Error) -> bool:
     return (error.pgcode or "")[:2] in ("22", "23", "54")
 
 
-def refused_at(error: psycopg2.Error) -> tuple[int | None, str | None]:
-    """The physical line within the copied bytes, and the column, that COPY's complaint is about."""
-    found = COPY_CONTEXT.search(error.diag.context or "")
-    if found is None:
-        return None, None
-    return int(found["line"]), found["column"]
-
-
 def _exists(session: Session, name: str) -> bool:
     found = session.execute(text("SELECT to_regclass(:name)"), {"name": f'data."{name}"'}).scalar()
     return found is not None
@@ -225,7 +217,7 @@ def _copy_statement(cursor: Any, table: DataTable, dialect: Dialect, columns: Se
     if dialect.quoting:
         options.append(_option("NULL", table.contract.null_token))
     else:  # an empty line of plain text is a record with an empty text
-        options.append(sql.SQL("FORCE_NOT_NULL ({})").format(sql.Identifier(columns[0])))
+        options.append(sql.SQL("FORCE_NOT_NULL ({})").format(sql.Identifier(columns[-1])))
     statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(
         table.name, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(options)
     )

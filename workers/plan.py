@@ -142,6 +142,7 @@ def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dat
         create(session, DataTable(job.dataset, examined.contract))
         job.queue(
             stamp,
+            format=examined.dialect.format,
             dialect=examined.dialect.to_dict(),
             parser_version=PARSER_VERSION,
             contract_version=current.contract_version,

@@ -7,7 +7,10 @@ Rules:
 3. PostgreSQL's `COPY` knows one null string per file, so a contract has one null token and it holds for every column.
    It means NULL only where it stands unquoted. With a token other than the empty one, an empty value is an empty text.
 4. The fiscal-date column is a date or an instant and always has a value: it decides a row's fiscal year.
-5. The digest of a contract is the SHA-256 of its canonical JSON (sorted keys, no spaces, UTF-8).
+5. `rejects_max` says how many records of a file may be refused before the whole file is: a number, or a share of its
+   records in percent. By default one in ten: a file of which more is wrong is most likely another file.
+6. The digest of a contract is the SHA-256 of its canonical JSON (sorted keys, no spaces, UTF-8). What has its default
+   value and was added later is left out, so that no digest changes.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -27,6 +31,8 @@ COLUMNS_MAX = 1_600 - 8
 NAME_BYTES_MAX = 63
 NULL_TOKEN_CHARACTERS_MAX = 20
 EXCERPT_CHARACTERS_MAX = 80
+REJECTS_MAX = "10%"
+REJECTS = re.compile(r"[0-9]{1,18}|(?:100|[0-9]{1,2}(?:\.[0-9]{1,6})?)%", re.ASCII)
 SYSTEM_COLUMNS = frozenset({"ctid", "cmax", "cmin", "tableoid", "xmax", "xmin"})
 DATASET_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 DATASET_NAME_CHARACTERS_MAX = 40
@@ -87,6 +93,7 @@ class Contract:
     columns: tuple[Column, ...]
     null_token: str = ""
     fiscal_date_column: str | None = None
+    rejects_max: str = REJECTS_MAX
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.columns) <= COLUMNS_MAX:
@@ -101,6 +108,11 @@ class Contract:
             positions[column.name] = position
         self._check_null_token()
         self._check_fiscal_date_column()
+        if not REJECTS.fullmatch(self.rejects_max):
+            raise InvalidRequestError(
+                f"{excerpt(self.rejects_max)} is not how many records may be refused.",
+                "Use a whole number, such as 100, or a share of the records, such as 2.5%.",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The contract as JSON values."""
@@ -108,6 +120,7 @@ class Contract:
             "columns": [column.to_dict() for column in self.columns],
             "null_token": self.null_token,
             "fiscal_date_column": self.fiscal_date_column,
+            **({} if self.rejects_max == REJECTS_MAX else {"rejects_max": self.rejects_max}),
         }
 
     @classmethod
@@ -117,10 +130,21 @@ class Contract:
         Raises:
             InvalidRequestError: a field is missing, unknown or of another kind, or the columns break a rule.
         """
-        optional = {"null_token": str, "fiscal_date_column": (str, type(None))}
+        optional = {"null_token": str, "fiscal_date_column": (str, type(None)), "rejects_max": str}
         _check_fields(values, "contract", required={"columns": (list, tuple)}, optional=optional)
         columns = tuple(Column.from_dict(column) for column in values["columns"])
-        return cls(columns, values.get("null_token", ""), values.get("fiscal_date_column"))
+        return cls(
+            columns,
+            values.get("null_token", ""),
+            values.get("fiscal_date_column"),
+            values.get("rejects_max", REJECTS_MAX),
+        )
+
+    def rejects_allowed(self, records: int) -> int:
+        """How many records of a file of so many may be refused."""
+        if self.rejects_max.endswith("%"):
+            return int(records * Decimal(self.rejects_max.removesuffix("%")) / 100)
+        return int(self.rejects_max)
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""

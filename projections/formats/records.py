@@ -32,6 +32,12 @@ class Records:
     def __len__(self) -> int:
         return int(self.starts.size)
 
+    def piece(self, start: int, end: int) -> Records:
+        """The records from index `start` up to index `end` as a chunk of their own; at least one."""
+        first, last = int(self.starts[start]), int(self.ends[end - 1])
+        starts, ends = self.starts[start:end] - first, self.ends[start:end] - first
+        return Records(self.chunk[first:last], self.dialect, starts, ends, newline_positions(b""))
+
     def bytes_of(self, index: int) -> bytes:
         """A record as it stands in the chunk, with its line end; `index` counts from 0."""
         return self.chunk[int(self.starts[index]) : int(self.ends[index])]
@@ -92,4 +98,4 @@ def irregular_quotes(records: Records) -> list[int]:
     closes = (after == ord(dialect.delimiter)) | (after == ord("\n")) | (after == ord("\r"))
     closes |= (after == ord(dialect.quote)) | (closing == data.size - 1)
     wrong = numpy.concatenate((opening[~opens], closing[~closes]))
-    return numpy.unique(numpy.searchsorted(records.ends, wrong, side="right")).tolist()
+    return list(map(int, numpy.unique(numpy.searchsorted(records.ends, wrong, side="right"))))

@@ -33,11 +33,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Flaw:
-    """Why a record is refused. `column` is None if it is about the whole record."""
+    """Why a record is refused. `column` is None if it is about the whole record.
+
+    `raw` is what was sent, where that is not what stands in the text that is loaded.
+    """
 
     code: str
     reason: str  # readable, quotes no value
     column: str | None = None
+    raw: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,23 @@ class Chunk:
     records: int
     blank_lines: int
 
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.end - self.start
+
+    @property
+    def record_numbers(self) -> range:
+        """The numbers of its records."""
+        return range(self.first_record, self.first_record + self.records)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A file's chunks and totals. `data_start` is the offset after byte order mark and header."""
+    """A text's chunks and totals. `data_start` is the offset after byte order mark and header.
+
+    `places` is the digest of the blob that says where each record stands in the file, None if the text is the file.
+    """
 
     chunks: tuple[Chunk, ...]
     header: list[str] | None
@@ -62,6 +75,7 @@ class Plan:
     data_start: int
     records: int
     blank_lines: int
+    places: str | None = None
 
     def to_json(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from array import array
@@ -26,6 +27,7 @@ DIALECT = Dialect("delimited", ",", header=True, byte_order_mark=False, line_end
 MARK = "\x18"  # CANCEL: "the data preceding it is in error" (ECMA-48)
 PLACE_BYTES = 16
 WRITE_BYTES = 1 << 20
+RAW_BYTES_MAX = 64 << 10  # of a record with a flaw: a mark stands in memory as a whole
 
 Write = Callable[[bytes], object]
 
@@ -42,11 +44,12 @@ class Transcriber:
     """Writes rows down in one pass, if their columns are known; else says after it which there are.
 
     `columns` are those known before the pass. A row's other columns are added to `found` and its values there are not
-    written: the pass has then to be done again with `found`.
+    written: the pass has then to be done again with `found`. `raw_of` gives what was sent for a row.
     """
 
     write: Write
     write_places: Write
+    raw_of: Callable[[Row], bytes]
     columns: tuple[str, ...]
     found: dict[str, None] = field(default_factory=dict)
     records: int = 0
@@ -68,7 +71,7 @@ class Transcriber:
         self._places.extend((row.offset, row.length))
         flaw = row.flaw or self._flaw_of_values(row)
         if flaw is not None:
-            self._put(_quoted(MARK + json.dumps([flaw.code, flaw.column, flaw.reason], ensure_ascii=False)))
+            self._put(_quoted(_mark(flaw, self.raw_of(row))))
             return
         values = row.values
         if not values.keys() <= self.found.keys():
@@ -116,8 +119,8 @@ def flaw_in(record: str) -> Flaw | None:
     """The flaw that a record's first field stands for, if it is a mark (rule 3)."""
     if not record.startswith(MARK):
         return None
-    code, column, reason = json.loads(record[len(MARK) :])
-    return Flaw(code, reason, column)
+    code, column, reason, raw = json.loads(record[len(MARK) :])
+    return Flaw(code, reason, column, base64.b64decode(raw))
 
 
 def places(data: bytes) -> Iterator[Place]:
@@ -131,6 +134,11 @@ def places(data: bytes) -> Iterator[Place]:
 def first_columns(rows: Iterable[Row]) -> tuple[str, ...]:
     """The columns of the first row that can be read; none if there is no such row."""
     return next((tuple(row.values) for row in rows if row.flaw is None and row.values), ())
+
+
+def _mark(flaw: Flaw, raw: bytes) -> str:
+    sent = base64.b64encode(raw[:RAW_BYTES_MAX]).decode("ascii")
+    return MARK + json.dumps([flaw.code, flaw.column, flaw.reason, sent], ensure_ascii=False)
 
 
 def _quoted(value: str | None) -> str:

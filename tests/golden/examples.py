@@ -20,8 +20,9 @@ from ledger.domain.base import LedgerEvent, Stamp
 from ledger.domain.contract import Column, ColumnType, Contract
 from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
-from ledger.domain.filejob import FileJob, LoadedChunk
+from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
+from ledger.domain.reconciliation import LoadedChunk
 from ledger.domain.words import Stage
 from ledger.settings import Settings
 
@@ -113,6 +114,7 @@ def _queued() -> FileJob:
     job = _received()
     job.queue(
         stamp(1),
+        format="delimited",
         dialect=DIALECT,
         parser_version="delimited-1",
         contract_version=1,
@@ -121,6 +123,8 @@ def _queued() -> FileJob:
         data_start=10,
         chunks_total=1,
         records=3,
+        transcript="56" * 32,
+        text_size=70,
     )
     return job
 
@@ -128,7 +132,9 @@ def _queued() -> FileJob:
 def _completed_and_archived() -> FileJob:
     job = _queued()
     years = ["FY2024-25", "FY2025-26"]
-    job.load_chunk(stamp(2), LoadedChunk(0, 10, 70, "12" * 32, 1, 3, 2, 1, 0, years), attempt=1)
+    totals = {"amount": {"count": 2, "sum": "12.5", "min": "-0.5", "max": "13"}}
+    chunk = LoadedChunk(0, 10, 70, "12" * 32, 1, 3, 2, 1, 0, years, totals, "78" * 32)
+    job.load_chunk(stamp(2), chunk, attempt=1)
     job.complete(stamp(3))
     job.archive(stamp(4), fiscal_years=years, manifest="34" * 32)
     job.restore(stamp(5), fiscal_years=years, manifest="34" * 32)

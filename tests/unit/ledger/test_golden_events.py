@@ -57,6 +57,14 @@ def event_classes() -> list[type[LedgerEvent]]:
     )
 
 
+# GOLDEN FILE -> what its upcast says of the fields that its version did not have.
+ADDED_LATER: dict[str, dict[str, Any]] = {
+    "filejob.queued.1.json": {"transcript": None, "text_size": None},
+    "filejob.chunk_loaded.1.json": {"totals": {}, "row_set_digest": None},
+    "filejob.completed.1.json": {"totals": {}, "row_set_digest": None},
+}
+
+
 def named(values: list[Any]) -> dict[str, Any]:
     return {"argvalues": values, "ids": [getattr(value, "__qualname__", None) or value.name for value in values]}
 
@@ -80,6 +88,9 @@ def test_a_stored_event_of_any_version_is_read_with_every_field(path: Path) -> N
     assert type(event) is type(example)
     for field in fields(example):
         there, expected = getattr(event, field.name), getattr(example, field.name)
+        if field.name in ADDED_LATER.get(path.name, {}):
+            assert there == ADDED_LATER[path.name][field.name], field.name
+            continue
         assert there == expected, field.name
         assert type(there) is type(expected), field.name
     assert set(vars(event)) == {field.name for field in fields(example)}
@@ -99,8 +110,9 @@ def test_a_golden_file_belongs_to_a_version_that_is_or_was(path: Path) -> None:
     assert 1 <= int(version) <= getattr(type(EXAMPLES[topic]), "class_version", 1)
 
 
-def test_an_aggregate_is_rebuilt_from_golden_events() -> None:
-    names = ["filejob.received.1", "filejob.queued.1", "filejob.chunk_loaded.1", "filejob.completed.1"]
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_aggregate_is_rebuilt_from_golden_events(version: int) -> None:
+    names = ["filejob.received.1", *(f"filejob.{name}.{version}" for name in ("queued", "chunk_loaded", "completed"))]
     job: Any = None
     for name in names:
         event: Any = mapper().to_domain_event(from_text((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
