@@ -19,7 +19,6 @@ import psycopg2
 from sqlalchemy.orm import Session
 
 from ledger import telemetry
-from ledger.blobs import BlobStore
 from ledger.database import is_unavailable, lock_job
 from ledger.domain.contract import Column, Contract
 from ledger.domain.filejob import FileJob
@@ -41,22 +40,17 @@ from projections.formats.blocks import read_exactly
 from projections.formats.dialect import Dialect
 from projections.formats.rows import Flaw
 from projections.formats.splitter import Chunk, Plan
-from projections.formats.transcript import PLACE_BYTES, Place, places
+from projections.plans import places_of, read_plan
 from projections.rejects import rejects_of, replace_rejects
 from workers.leases import Work, fence, finish
 from workers.plan import columns_in_file
 from workers.retry import error_fields
 from workers.workshop import Workshop, discard, fail_for_good
 
-PLANS_KEPT = 16
-PLAN_BYTES_MAX = 256 << 20
-
 # What PostgreSQL says (SQLSTATE) of a record that was checked before, what we call it, and in which words. Its own
 # words may quote the value, and an error is kept in an event, which holds no row data.
 REFUSALS = {"54000": ("record_too_long", "the record is too big for a row of a table")}
 REASON_CHARACTERS_MAX = 200
-
-_plans: dict[str, Plan] = {}
 
 
 class CopyFailedError(LedgerError):
@@ -94,7 +88,7 @@ def load_chunk(workshop: Workshop, work: Work) -> None:
     if job.plan is None or work.chunk in job.chunks:  # it failed for good, was cancelled, or the chunk is loaded
         discard(workshop, work)
         return
-    plan = _plan(workshop.blobs, job.plan)
+    plan = read_plan(workshop.blobs, job.plan)
     load = _Load(workshop, work, job, plan, plan.chunks[work.chunk], _table(workshop, job))
     attributes = {
         telemetry.JOB_ID: str(job.id),
@@ -132,7 +126,8 @@ def _commit(load: _Load, content: ChunkContent, sha256: str) -> None:
         with telemetry.span(telemetry.SPAN_COPY, {telemetry.CHUNK_BYTES: chunk.size}) as span:
             copied = _copy(load, session, content)
             span.set_attribute(telemetry.CHUNK_ROWS, copied.rows)
-        replace_rejects(session, work.job_id, chunk.number, chunk.record_numbers, content.rejects(_places(load)))
+        places = places_of(workshop.blobs, load.plan, chunk) if content.flaws else None
+        replace_rejects(session, work.job_id, chunk.number, chunk.record_numbers, content.rejects(places))
         loaded = _loaded(chunk, copied, content, sha256)
         failpoint("chunk_copied")
         lock_job(session, work.job_id)
@@ -260,26 +255,6 @@ def _too_many_rejects(load: _Load, session: Session, job: FileJob) -> FileRefuse
 def _type_of(contract: Contract, name: str) -> str:
     types = {column.name: column.type for column in contract.columns}
     return f" ({types[name]})" if name in types else ""
-
-
-def _places(load: _Load) -> list[Place] | None:
-    """Where the chunk's records stand in the file, if the chunk is a range of its transcript."""
-    if load.plan.places is None:
-        return None
-    chunk = load.chunk
-    start = (chunk.first_record - 1) * PLACE_BYTES
-    read = partial(load.workshop.blobs.read, load.plan.places)
-    return list(places(read_exactly(read, start, chunk.records * PLACE_BYTES)))
-
-
-def _plan(blobs: BlobStore, digest: str) -> Plan:
-    if digest not in _plans:
-        data = blobs.read(digest, 0, PLAN_BYTES_MAX)
-        assert hashlib.sha256(data).hexdigest() == digest, f"the blob of plan {digest} is not what was written"
-        if len(_plans) >= PLANS_KEPT:
-            _plans.clear()
-        _plans[digest] = Plan.from_json(data)
-    return _plans[digest]
 
 
 def _table(workshop: Workshop, job: FileJob) -> DataTable:
