@@ -98,6 +98,18 @@ class Client:
         """Ask for something to be done."""
         return self._call("POST", path, json=body) if body else self._call("POST", path)
 
+    def download(self, path: str, to: BinaryIO) -> None:
+        """Write a resource somewhere, piece by piece."""
+        try:
+            with self._http.stream("GET", path) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._refused(response)
+                for piece in response.iter_bytes():
+                    to.write(piece)
+        except httpx2.HTTPError as error:
+            raise self._silent(error) from error
+
     def health(self) -> dict[str, Any]:
         """What `/readyz` says, be it ready or not."""
         try:

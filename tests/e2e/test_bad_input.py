@@ -1,4 +1,4 @@
-"""Whatever is sent, the sender gets an explanation, nothing stays loaded, and the ledger goes on."""
+"""Whatever is sent, the sender gets an explanation, nothing wrong is loaded, and the ledger goes on."""
 
 from __future__ import annotations
 
@@ -106,11 +106,11 @@ def test_a_ragged_record_deep_in_the_second_chunk_is_named(stack: Stack, send: S
     record, line = content.add("{number},2025-01-01\n")
     content.add_until(2 * CHUNK_BYTES + (CHUNK_BYTES >> 2))
     dataset = _fresh_dataset()
-    error = _failed(stack, send("ragged.csv", content.bytes(), dataset), dataset)
-    assert (error["record"], error["line"], error["chunk"]) == (record, line, 1)
+    reject = _only_reject(stack, send("ragged.csv", content.bytes(), dataset), dataset)
+    assert (reject["record"], reject["line"], reject["code"]) == (record, line, "record_malformed")
     assert line > record + 1
-    assert f"Record {record} (line {line})" in error["message"]
-    assert error["code"] == "record_malformed"
+    assert "2 fields" in reject["reason"]
+    assert reject["raw"] == f"{record},2025-01-01\n"
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
@@ -125,7 +125,8 @@ def test_newlines_within_quotes_do_not_shift_the_place_that_is_named(
     content = f"{good}4,2025-01-01{line_end}5,2025-01-01,e{line_end}"
     dataset = _fresh_dataset()
     error = _failed(stack, send("quoted.csv", content.encode(), dataset), dataset)
-    assert (error["code"], error["record"], error["line"]) == ("record_malformed", 4, good.count("\n") + 1)
+    assert (error["code"], error["record"], error["line"]) == ("rejects_too_many", 4, good.count("\n") + 1)
+    assert "1 of the 5 records" in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -145,23 +146,24 @@ def test_a_value_of_the_wrong_type_is_named_by_its_place_and_not_quoted(
     content.add_until(200_000)
     number, line = content.add(record)
     content.add_until(400_000)
-    task = stack.wait(send("wrong.csv", content.bytes(), dataset)["task_id"])
-    assert task["status"] == "Failed"
-    error = task["error"]
-    assert (error["record"], error["line"], error["column"]) == (number, line, column)
+    task = send("wrong.csv", content.bytes(), dataset)
+    reject = _only_reject(stack, task, dataset, loaded_before=2)
+    assert (reject["record"], reject["line"], reject["column"]) == (number, line, column)
+    assert value in reject["raw"]
+    assert value not in reject["reason"]
     # Events are for ever, and hold no row data.
     assert value not in stack.run("jobs", "events", task["task_id"], "--json").stdout
-    assert stack.sql(f"SELECT count(*) FROM data.{dataset}") == [(2,)]  # those of the first file
 
 
 def test_a_failure_in_a_later_chunk_withdraws_what_earlier_chunks_loaded(stack: Stack, send: Send) -> None:
     dataset = _fresh_dataset()
     content = _CountedRecords()
     content.add_until(2 * CHUNK_BYTES + (CHUNK_BYTES >> 1))
-    content.add("{number},2025-01-01,x,too,many\n")
+    for _ in range(len(content) // 8):
+        content.add("{number},2025-01-01,x,too,many\n")
     task = send("late.csv", content.bytes(), dataset)
     error = _failed(stack, task, dataset)
-    assert error["code"] == "record_malformed"
+    assert error["code"] == "rejects_too_many"
     events = stack.json("jobs", "events", task["task_id"])
     loaded = sum(event["data"]["rows_loaded"] for event in events if event["type"] == "filejob.chunk_loaded")
     assert events[-1]["data"]["rows_withdrawn"] == loaded
@@ -344,6 +346,9 @@ class _CountedRecords:
         self._records = 0
         self._lines = 1
 
+    def __len__(self) -> int:
+        return self._records
+
     def add(self, record: str) -> tuple[int, int]:
         """Add a record: its number, and the line it ends in."""
         self._records += 1
@@ -393,6 +398,23 @@ def _failed(stack: Stack, accepted: dict[str, Any], dataset: str) -> dict[str, A
     if table is not None:
         assert stack.sql(f"SELECT count(*) FROM {table}") == [(0,)]
     return error
+
+
+def _only_reject(stack: Stack, accepted: dict[str, Any], dataset: str, *, loaded_before: int = 0) -> dict[str, Any]:
+    """The one record that was refused of a file whose others are loaded."""
+    task = stack.wait(accepted["task_id"])
+    assert (task["status"], task["rows_rejected"]) == ("Completed", 1), task
+    assert task["rows_loaded"] == task["records"] - 1
+    assert stack.sql(f"SELECT count(*) FROM data.{dataset}") == [(task["rows_loaded"] + loaded_before,)]
+    [reject] = stack.json("jobs", "rejects", task["task_id"])
+    found: dict[str, Any] = reject
+    missing = stack.sql(
+        f"SELECT 1 FROM data.{dataset} JOIN ledger.arrivals ON position = _job WHERE job_id = %s AND _record = %s",
+        task["task_id"],
+        found["record"],
+    )
+    assert not missing, "a refused record is loaded"
+    return found
 
 
 def _refused(answer: httpx2.Response, status: int, reason: str) -> None:
