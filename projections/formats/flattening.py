@@ -18,6 +18,7 @@ from ledger.domain.contract import excerpt
 from projections.formats.rows import Flaw
 
 NAME_PARTS = 3
+DEPTH_MAX = 200  # whatever the limit: what reads and writes nested values calls itself for each level
 
 
 class Number(str):
@@ -34,33 +35,29 @@ class FlawedError(Exception):
         self.flaw = flaw
 
 
-class Columns:
-    """The columns of one record, put one after the other.
+def put(columns: dict[str, Any], column: str, value: Any) -> None:
+    """Add a column.
 
     Raises:
-        FlawedError: column_twice or columns_too_many.
+        FlawedError: column_twice, if it is there already.
     """
+    if column in columns:
+        reason = f"Two members of the record come to the same column, {excerpt(column)}."
+        raise FlawedError(Flaw("column_twice", reason))
+    columns[column] = value
 
-    def __init__(self, columns_max: int) -> None:
-        self.values: dict[str, Any] = {}
-        self._columns_max = columns_max
 
-    def put(self, column: str, value: Any) -> None:
-        """Add a column that must not be there yet."""
-        if column in self.values:
-            raise FlawedError(
-                Flaw("column_twice", f"Two members of the record come to the same column, {excerpt(column)}.")
-            )
-        self.values[column] = value
-        check_count(self.values, self._columns_max)
+def put_members(columns: dict[str, Any], members: Mapping[str, Any], prefix: str = "", parts: int = 1) -> None:
+    """Add the members of an object whose columns start with `prefix`, which has `parts` - 1 parts.
 
-    def put_members(self, members: Mapping[str, Any], prefix: str = "", parts: int = 1) -> None:
-        """Add the members of an object whose columns start with `prefix`, which has `parts` - 1 parts."""
-        for name, value in members.items():
-            if isinstance(value, dict) and parts < NAME_PARTS:
-                self.put_members(value, f"{prefix}{name}_", parts + 1)
-            else:
-                self.put(prefix + name, value)
+    Raises:
+        FlawedError: column_twice.
+    """
+    for name, value in members.items():
+        if isinstance(value, dict) and parts < NAME_PARTS:
+            put_members(columns, value, f"{prefix}{name}_", parts + 1)
+        else:
+            put(columns, prefix + name, value)
 
 
 def check_count(columns: Mapping[str, Any], columns_max: int) -> None:
@@ -74,7 +71,7 @@ def check_count(columns: Mapping[str, Any], columns_max: int) -> None:
 
 
 def canonical(value: Any) -> str:
-    """A value of JSON as text by rule 2. It is nested no deeper than Python can follow."""
+    """A value of JSON as text by rule 2. It is nested no deeper than `DEPTH_MAX`."""
     if isinstance(value, Number):
         return str(value)
     if isinstance(value, list):

@@ -18,11 +18,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ledger.domain.contract import excerpt
-from projections.formats.flattening import Columns, FlawedError, Number, check_count, column_text
+from projections.formats.flattening import DEPTH_MAX, FlawedError, Number, check_count, column_text, put_members
 from projections.formats.json_scanner import depth_of
 from projections.formats.rows import Flaw, Limits, Row
-
-DECODED_DEPTH_MAX = 200  # whatever the limit: the decoder calls itself for each level
 
 _UNFIT_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -45,7 +43,7 @@ class RecordDecoder:
     def __init__(self, limits: Limits) -> None:
         self._columns_max = limits.columns_max
         self._bytes_max = limits.record_bytes_max
-        self._depth_max = min(limits.depth_max, DECODED_DEPTH_MAX)
+        self._depth_max = min(limits.depth_max, DEPTH_MAX)
         self._flaw: Flaw | None = None  # the first that the decoder met
         self._with_texts = self._decoder(str)
         self._with_numbers = self._decoder(Number)
@@ -91,18 +89,14 @@ class RecordDecoder:
         columns: dict[str, Any] = members
         if not kinds.isdisjoint(_NESTED):
             # Only where something is nested must a number be told from a text that looks like it.
-            columns = self._flattened(self._decode(self._with_numbers, text, offset))
+            columns = {}
+            put_members(columns, self._decode(self._with_numbers, text, offset))
         check_count(columns, self._columns_max)
         if _UNFIT_ESCAPE.search(record):
             _check_characters(columns)
         if kinds <= _PLAIN:
             return columns
         return {column: column_text(value) for column, value in columns.items()}
-
-    def _flattened(self, members: dict[str, Any]) -> dict[str, Any]:
-        columns = Columns(self._columns_max)
-        columns.put_members(members)
-        return columns.values
 
     def _text(self, record: bytes, offset: int) -> str:
         try:
