@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import errno
 import io
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 PIECE_BYTES = 1 << 16
 
 
-def read_up_to(file: BinaryIO, length: int) -> bytes:
+class Readable(Protocol):
+    """Something that is read from where it stands."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most that many bytes; none only at the end."""
+
+
+def read_up_to(file: Readable, length: int) -> bytes:
     """That many bytes from where the file stands, fewer only if the file ends."""
     data = file.read(length)
     if not data or len(data) >= length:
