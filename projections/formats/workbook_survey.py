@@ -181,58 +181,71 @@ def _sheets(package: Package, workbook: str) -> list[tuple[str, str]]:
 
 
 class _SheetCells:
-    """What the elements of a worksheet say about its cells."""
+    """What the elements of a worksheet say about its cells. It sees every one of them, so it is written for speed."""
 
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
         self._row, self._column = 0, -1
+        self._row_text = ""  # how the row's cells end
         self._kind: str | None = None
         self._formula = self._computed = self._in_value = False
         self._columns: dict[str, int] = {}
+        self._names: dict[str, str] = {}
 
     def start(self, name: str, attributes: Attributes) -> None:
         """An element starts."""
-        name = local_name(name)
+        name = self._names.get(name) or self._names.setdefault(name, local_name(name))
         if name == "c":
-            self.end_cell()
-            self._start_cell(attributes)
+            if self._formula:
+                self.end_cell()
+            self._kind = attributes.get("t")
+            reference = attributes.get("r")
+            if reference is None:
+                self._column += 1
+                return
+            column = self._columns.get(reference[: -len(self._row_text)])
+            if column is None or not reference.endswith(self._row_text):
+                self._find(reference)
+            else:
+                self._column = column
         elif name == "v":
             self._in_value = True
-            self._survey.fill(self._row, self._column, ERROR if self._kind == "e" else None)
-        elif name == "is":
-            self._survey.fill(self._row, self._column)
+            self._filled(ERROR if self._kind == "e" else None)
         elif name == "f":
             self._formula, self._in_value = True, False
+        elif name == "is":
+            self._filled(None)
         elif name == "row":
             self.end_cell()
             number = attributes.get("r", "")
             self._row, self._column = int(number) if _is_number(number) else self._row + 1, -1
+            self._row_text = str(self._row)
 
     def text(self, text: str) -> None:
         """Some text stands in the current element."""
-        if self._in_value and text.strip():
+        if self._formula and self._in_value and text.strip():
             self._computed = True
 
     def end_cell(self) -> None:
         """Whatever belongs to the current cell was seen."""
         if self._formula and not self._computed and self._kind not in ("str", "e"):
-            self._survey.fill(self._row, self._column, NOT_COMPUTED)
+            self._filled(NOT_COMPUTED)
         self._formula = self._computed = self._in_value = False
 
-    def _start_cell(self, attributes: Attributes) -> None:
-        self._kind = attributes.get("t")
-        reference = attributes.get("r")
-        if reference is None:
-            self._column += 1
-            return
+    def _filled(self, flaw: tuple[str, str] | None) -> None:
+        survey = self._survey
+        if flaw is not None or self._row > survey.rows or self._column >= survey.columns:
+            survey.fill(self._row, self._column, flaw)
+
+    def _find(self, reference: str) -> None:
+        """Note where a cell is that is not in its row, or in a column that was not seen."""
         letters = reference.rstrip("0123456789")
         number = reference[len(letters) :]
-        column = self._columns.get(letters)
-        if column is None:
-            column = self._columns[letters] = _column_number(letters)
         if not _is_number(number):
             raise invalid(f"a cell is called {reference[:20]!r}")
-        self._row, self._column = int(number), column
+        self._row, self._column = int(number), _column_number(letters)
+        self._columns[letters] = self._column
+        self._row_text = number
 
 
 def _column_number(letters: str) -> int:
