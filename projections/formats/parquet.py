@@ -135,10 +135,10 @@ class _Reading:
                 coerce_int96_timestamp_unit=unit,
                 page_checksum_verification=True,
             )
+        except MemoryError as error:  # Arrow's own is one of both kinds
+            raise _too_large("its footer asks for more memory than there is") from error
         except UNREADABLE as error:
             raise self._refusal(error, "its footer cannot be read") from error
-        except MemoryError as error:
-            raise _too_large("its footer asks for more memory than there is") from error
 
     def _checked_fields(self, schema: pa.Schema) -> list[pa.Field]:
         fields = list(schema)
@@ -207,10 +207,10 @@ class _Reading:
                 yield self._as_text(batch, instants, names)
         except FileRefusedError:
             raise
-        except UNREADABLE as error:
-            raise self._refusal(error, "its pages cannot be read") from error
         except MemoryError as error:
             raise _too_large("its pages ask for more memory than there is") from error
+        except UNREADABLE as error:
+            raise self._refusal(error, "its pages cannot be read") from error
 
     def _as_text(self, batch: pa.RecordBatch, instants: pa.RecordBatch | None, names: list[str]) -> _Batch:
         leaves = chain.from_iterable(map(_leaves, batch.columns))
@@ -232,7 +232,7 @@ class _Reading:
     def _mark_long_records(self, batch: _Batch) -> None:
         longest = self._limits.record_bytes_max
         for place, record in enumerate(zip(*batch.columns, strict=True)):
-            if sum(len(value) for value in record if value) > longest:
+            if sum(len(value.encode()) for value in record if value) > longest:
                 batch.flaws.setdefault(place, Flaw("record_too_long", f"The record is longer than {longest:,} bytes."))
 
     def _refusal(self, error: Exception, what: str) -> FileRefusedError:

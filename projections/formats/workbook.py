@@ -239,7 +239,10 @@ def _flaw(
         code, reason = found[place]
         name = next(name for at, name in columns if at == place)
         return Flaw(code, f"The value of column {name!r} {reason}.", name)
-    if sum(len(value) for value in values.values() if value) > limits.record_bytes_max:
+    # A character has at most four bytes.
+    texts = [value for value in values.values() if value]
+    longest = limits.record_bytes_max
+    if sum(map(len, texts)) * 4 > longest and sum(len(text.encode()) for text in texts) > longest:
         return Flaw("record_too_long", f"The record is longer than {limits.record_bytes_max:,} bytes.")
     return None
 

@@ -308,3 +308,9 @@ def test_damaged_workbooks_end_in_a_refusal_or_are_read(tmp_path, kind):
     found = outcomes("projections.formats.workbook:read_workbook", sample, 150)
     assert found.total() == 150
     assert found["workbook_invalid"] > 10
+
+
+def test_a_record_that_is_too_long_is_a_flaw():
+    data = xlsx({"S": [["a"], ["é" * 600], ["é" * 400]]})
+    read = rows(data, limits=Limits(record_bytes_max=1000))
+    assert [row.flaw and row.flaw.code for row in read] == ["record_too_long", None]
