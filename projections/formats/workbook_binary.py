@@ -14,6 +14,8 @@ from projections.formats.workbook_survey import ERROR, Package, Survey, encrypte
 # Records of .xls
 BOUND_SHEET, FILE_PASS, END_OF_PART, FORMULA, BOOLEAN_OR_ERROR, MULTIPLE_NUMBERS = 0x85, 0x2F, 0x0A, 0x06, 0x205, 0xBD
 VALUES = {0x203, 0x27E, 0x204, 0xFD, 0xD6, FORMULA, BOOLEAN_OR_ERROR, MULTIPLE_NUMBERS}
+SHARED_TEXTS, DIMENSIONS = 0xFC, 0x200
+ROWS_MAX, COLUMNS_MAX = 1 << 16, 1 << 8
 FORMULA_ERROR = b"\x02"  # the first byte of its result, when the last two are 0xFFFF
 # Records of .xlsb
 BUNDLE_SHEET, ROW, CELLS, CELL_ERRORS = 156, 0, {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 62}, {3, 11}
@@ -46,6 +48,9 @@ def _survey_stream(stream: bytes) -> list[Survey]:
     for kind, content in _records(stream, 0):
         if kind == FILE_PASS:
             raise encrypted()
+        # calamine makes room for as many texts as are announced; each takes three bytes at least.
+        if kind == SHARED_TEXTS and struct.unpack_from("<I", content, 4)[0] > len(stream):
+            raise invalid("it announces more texts than it can hold")
         if kind == BOUND_SHEET:
             start, _, _, length, wide = struct.unpack_from("<IBBBB", content)
             name = content[8:].decode("utf-16-le", "replace") if wide & 1 else content[8:].decode("latin-1")
@@ -67,6 +72,11 @@ def _survey_sheet(stream: bytes, start: int, survey: Survey) -> None:
             depth -= 1
             if depth <= 0:
                 return
+        elif kind == DIMENSIONS and len(content) >= 12:
+            # calamine makes room for as many cells as are announced.
+            first_row, end_row, first_column, end_column = struct.unpack_from("<IIHH", content)
+            if not (first_row <= end_row <= ROWS_MAX and first_column <= end_column <= COLUMNS_MAX):
+                raise invalid(f"sheet {survey.name!r} announces an impossible size")
         elif kind in VALUES and depth == 1:
             row, column = struct.unpack_from("<HH", content)
             wrong = (kind == BOOLEAN_OR_ERROR and content[7] == 1) or (

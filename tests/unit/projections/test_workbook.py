@@ -261,6 +261,20 @@ def test_a_workbook_with_a_password_is_refused_as_one():
     assert refused(bytes(marked)).code == "workbook_encrypted"
 
 
+def test_more_texts_than_there_is_room_for_are_refused():
+    data = bytearray(xls({"S": TABLE}))
+    place = data.index(struct.pack("<II", 3, 3))  # of the texts of the table
+    data[place + 7] = 64
+    assert refused(bytes(data)).code == "workbook_invalid"
+
+
+def test_a_sheet_that_announces_an_impossible_size_is_refused():
+    data = bytearray(xls({"S": TABLE}))
+    place = data.index(struct.pack("<HHIIHH", 0x200, 14, 0, 3, 0, 2))
+    data[place + 11] = 64
+    assert refused(bytes(data)).code == "workbook_invalid"
+
+
 def test_macros_are_left_alone():
     data = raw_xlsx('<row r="1"><c r="A1"><v>7</v></c></row>', {"xl/vbaProject.bin": ole(["VBA"])})
     assert rows(data) == []

@@ -15,7 +15,7 @@ from ledger.errors import FileRefusedError
 from projections.formats.rows import Limits
 from projections.formats.xml_records import LOOK_AHEAD_BYTES, read_xml_records
 from tests.thorough import thorough
-from tests.unit.projections.reading import InPieces, Repeated, damaged, facts, flaws_of, outcome, rows_of
+from tests.unit.projections.reading import InPieces, Repeated, damaged, flaws_of, outcome, rows_of
 
 SMALL = Limits(record_bytes_max=60, columns_max=4, depth_max=4)
 XSI = 'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
@@ -401,7 +401,9 @@ SAMPLES = [
 @thorough(examples=400, steps=1)
 def test_damage_is_told_the_same_however_the_file_is_read(data, piece, record):
     rows, refusal = outcome(read_xml_records, data, limits=SMALL, record=record)
-    assert facts(*outcome(read_xml_records, data, piece=piece, limits=SMALL, record=record)) == facts(rows, refusal)
+    same_rows, same_refusal = outcome(read_xml_records, data, piece=piece, limits=SMALL, record=record)
+    # Of two things that are wrong in one place expat finds the one or the other, as its input was cut.
+    assert (same_rows, same_refusal and same_refusal.code) == (rows, refusal and refusal.code)
     ends = [0, *(row.offset + row.length for row in rows)]
     assert all(end <= row.offset for end, row in zip(ends, rows, strict=False))
     assert all(row.length > 0 for row in rows)
