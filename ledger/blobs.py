@@ -88,6 +88,41 @@ def open_blob_store(url: str) -> BlobStore:
     )
 
 
+class BlobFile(io.RawIOBase):
+    """A blob as a file that can be read and sought."""
+
+    def __init__(self, store: BlobStore, sha256: str, size: int) -> None:
+        self._store = store
+        self._sha256 = sha256
+        self._size = size
+        self._position = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most that many bytes, all that are left for a negative number; none only at the end."""
+        left = max(0, self._size - self._position)
+        wanted = left if size is None or size < 0 else min(size, left)
+        data = self._store.read(self._sha256, self._position, wanted) if wanted else b""
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Stand elsewhere: at an offset from the start, from here or from the end."""
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The offset at which the next byte is read."""
+        return self._position
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+
 class FolderBlobStore:
     """Blobs as files of a folder: `ab/abcdef...`, and `incoming/` for those being written."""
 

@@ -1,0 +1,99 @@
+"""Having a file read by a process of its own, and telling what became of that.
+
+Rules:
+1. A refusal of the reader is the file's, and so is a crash of the reader or its want of memory: the same bytes would do
+   it again. A kill from outside and a part that is away are the world's.
+2. The process ends with the work that wants it, and has a limit of time and of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ledger.blobs import BlobStore
+from ledger.domain.filejob import FileJob
+from ledger.errors import FileRefusedError, LedgerError, PartUnavailableError
+from ledger.settings import Settings
+from projections.formats.recognise import TEXT
+from projections.formats.rows import Limits
+from projections.reader_process import OUT_OF_MEMORY, PART_AWAY
+from projections.transcribe import Transcription, is_its_own_text
+
+# What a process dies of by its own doing; SIGKILL comes from outside.
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+ANOTHER_WAY = "Save it anew with another program, or as CSV in UTF-8, and send it again."
+
+
+def transcription_of(
+    blobs: BlobStore, job: FileJob, sample: bytes, settings: Settings, options: Mapping[str, str]
+) -> Transcription:
+    """What text a job's file is, made by another process if it is not its own.
+
+    Raises:
+        FileRefusedError: the file cannot be read.
+        PartUnavailableError: the blob store cannot be reached.
+        LedgerError: the process was killed.
+    """
+    if is_its_own_text(sample) and "encoding" not in options:
+        return Transcription(TEXT, [], job.filename)
+    with TemporaryDirectory(prefix="ledger-read-", dir=settings.scratch_folder) as folder:
+        request = {
+            "blobs_url": settings.blobs_url,
+            "sha256": job.sha256,
+            "size": job.size,
+            "filename": job.filename,
+            "folder": str(Path(folder)),
+            "limits": asdict(Limits(record_bytes_max=settings.record_bytes_max)),
+            "options": dict(options),
+            "memory_bytes_max": settings.reader_memory_bytes_max,
+        }
+        return _told(job, _run(request, settings.reader_seconds_max, job))
+
+
+def _run(request: dict[str, Any], seconds_max: float, job: FileJob) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "projections.reader_process"]
+    # Its end of the pipe stays open until it has answered: it ends when we do.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            process.wait(seconds_max)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise _refused("reader_too_slow", f"took longer than {seconds_max:g} seconds", job) from None
+        except BrokenPipeError:
+            process.wait()
+        return subprocess.CompletedProcess(
+            command, process.returncode, process.stdout.read(), process.stderr.read()
+        )
+
+
+def _told(job: FileJob, ended: subprocess.CompletedProcess[str]) -> Transcription:
+    if ended.returncode == PART_AWAY:
+        raise PartUnavailableError(ended.stderr, "It will be tried again.")
+    if ended.returncode == OUT_OF_MEMORY:
+        raise _refused("reader_out_of_memory", "takes more memory than a reader may have", job)
+    if -ended.returncode in CRASHES:
+        raise _refused("reader_crashed", f"ends its reader ({signal.Signals(-ended.returncode).name})", job)
+    if ended.returncode != 0:
+        last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise LedgerError(f"The reader of {job.filename!r} ended with {ended.returncode}: {last}", "It is tried again.")
+    told = json.loads(ended.stdout)
+    if "refused" in told:
+        raise FileRefusedError(**told["refused"])
+    return Transcription(**told["transcription"])
+
+
+def _refused(code: str, what: str, job: FileJob) -> FileRefusedError:
+    return FileRefusedError(code, f"Reading {job.filename!r} {what}: it is broken, or made to do harm.", ANOTHER_WAY)
