@@ -98,10 +98,10 @@ def transcribe(
         decompress(file, container.kind, member, plain.write, limits)
         file, filename = plain, _inner_name(filename) if member is None else PurePosixPath(member.name).name
         layers.append(container.kind)
-    format = recognise(_sample(file))  # noqa: A001 - the word for it
+    format = recognise(_sample(file))
     if format in (TEXT, "json", "json_lines"):
         file, layers = _in_utf_8(file, layers, folder, limits, options.get("encoding"))
-        format = recognise(_sample(file))  # noqa: A001
+        format = recognise(_sample(file))
     if format == TEXT:
         if not layers:
             return Transcription(TEXT, layers, filename)

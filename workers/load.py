@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 
@@ -89,7 +89,7 @@ def load_chunk(workshop: Workshop, work: Work) -> None:
         discard(workshop, work)
         return
     plan = read_plan(workshop.blobs, job.plan)
-    load = _Load(workshop, work, job, plan, plan.chunks[work.chunk], _table(workshop, job))
+    load = _Load(workshop, work, job, plan, plan.chunks[work.chunk], _table(workshop, job, plan))
     attributes = {
         telemetry.JOB_ID: str(job.id),
         telemetry.JOB_DATASET: job.dataset,
@@ -257,10 +257,12 @@ def _type_of(contract: Contract, name: str) -> str:
     return f" ({types[name]})" if name in types else ""
 
 
-def _table(workshop: Workshop, job: FileJob) -> DataTable:
+def _table(workshop: Workshop, job: FileJob, plan: Plan) -> DataTable:
     dataset = workshop.ledger.dataset(job.dataset)
     assert dataset is not None, "a queued job has a dataset"
-    return DataTable(job.dataset, dataset.contracts[job.contract_version - 1])
+    contract = dataset.contracts[job.contract_version - 1]
+    # Where a reader wrote the text, no value is an empty field, whatever stands for it in other files.
+    return DataTable(job.dataset, contract if plan.places is None else replace(contract, null_token=""))
 
 
 def _without_values(error: psycopg2.Error) -> str:

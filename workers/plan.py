@@ -1,4 +1,4 @@
-"""The plan of a file: sniff it, pin its contract, split it into chunks, and write all that down.
+"""The plan of a file: make text of it, find its dialect, pin its contract, split it into chunks, write all that down.
 
 One transaction makes the dataset and its table (if the file is the first of its dataset), appends Queued and
 forgets the work. The chunks themselves are a blob, named by the digest that Queued pins.
@@ -7,10 +7,11 @@ forgets the work. The chunks themselves are a blob, named by the digest that Que
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ledger import telemetry
-from ledger.blobs import BlobStore, put
+from ledger.blobs import put
 from ledger.database import lock, lock_job
 from ledger.domain.contract import Contract, differences
 from ledger.domain.dataset import Dataset
@@ -19,13 +20,16 @@ from ledger.domain.words import Status
 from ledger.errors import FileRefusedError
 from ledger.failpoints import failpoint
 from projections.data_tables import DataTable, create
+from projections.formats.blocks import Read
 from projections.formats.dialect import Dialect, sniff
+from projections.formats.recognise import TEXT
 from projections.formats.splitter import Plan, split
 from projections.inference import column_names, infer
+from projections.transcribe import Transcription
 from workers.leases import Work, fence, finish
+from workers.transcription import transcription_of
 from workers.workshop import Workshop, discard
 
-PARSER_VERSION = "delimited-1"
 SNIFF_BYTES = 1 << 20
 SAMPLE_BYTES_EACH = 256 << 10
 
@@ -34,6 +38,7 @@ SAMPLE_BYTES_EACH = 256 << 10
 class Examined:
     """What was found out about a file."""
 
+    transcription: Transcription
     dialect: Dialect
     plan: Plan
     contract: Contract
@@ -60,7 +65,7 @@ def plan_file(workshop: Workshop, work: Work) -> None:
             dataset = workshop.ledger.dataset(job.dataset)
             assert dataset is not None
             _check_contract(dataset, examined.plan, examined.dialect)
-            examined = Examined(examined.dialect, examined.plan, dataset.contract)
+            examined = replace(examined, contract=dataset.contract)
 
 
 def columns_in_file(contract: Contract, header: list[str] | None) -> list[str]:
@@ -70,14 +75,17 @@ def columns_in_file(contract: Contract, header: list[str] | None) -> list[str]:
 
 def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
     settings, blobs = workshop.settings, workshop.blobs
-    dialect = sniff(blobs.read(job.sha256, 0, SNIFF_BYTES), job.filename)
+    made = transcription_of(blobs, job, blobs.read(job.sha256, 0, SNIFF_BYTES), settings, {})
+    text, size = made.transcript or job.sha256, job.size if made.text_size is None else made.text_size
+    dialect = made.dialect or sniff(blobs.read(text, 0, SNIFF_BYTES), made.filename)
     plan = split(
-        lambda start, size: blobs.read(job.sha256, start, size),
-        job.size,
+        partial(blobs.read, text),
+        size,
         dialect,
         chunk_bytes=settings.chunk_bytes,
         record_bytes_max=settings.record_bytes_max,
     )
+    plan = replace(plan, places=made.places)
     if plan.records == 0:
         raise FileRefusedError(
             "no_records",
@@ -87,11 +95,10 @@ def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Exami
             byte_offset=plan.data_start,
         )
     if dataset is None:
-        return Examined(
-            dialect, plan, infer(plan.header, _samples(blobs, job, plan, settings.sample_bytes_max), dialect)
-        )
+        samples = _samples(partial(blobs.read, text), plan, settings.sample_bytes_max)
+        return Examined(made, dialect, plan, infer(plan.header, samples, dialect))
     _check_contract(dataset, plan, dialect)
-    return Examined(dialect, plan, dataset.contract)
+    return Examined(made, dialect, plan, dataset.contract)
 
 
 def _check_contract(dataset: Dataset, plan: Plan, dialect: Dialect) -> None:
@@ -111,20 +118,20 @@ def _check_contract(dataset: Dataset, plan: Plan, dialect: Dialect) -> None:
         )
 
 
-def _samples(blobs: BlobStore, job: FileJob, plan: Plan, bytes_max: int) -> Iterator[bytes]:
+def _samples(read: Read, plan: Plan, bytes_max: int) -> Iterator[bytes]:
     """Record-aligned pieces from the whole file: all of a small one, beginnings of chunks of a large one."""
     total = sum(chunk.end - chunk.start for chunk in plan.chunks)
     each = total if total <= bytes_max else max(SAMPLE_BYTES_EACH, bytes_max // len(plan.chunks))
     step = max(1, len(plan.chunks) * each // bytes_max) if total > bytes_max else 1
     for chunk in plan.chunks[::step]:
         size = min(each, chunk.end - chunk.start)
-        piece = blobs.read(job.sha256, chunk.start, size)
+        piece = read(chunk.start, size)
         yield piece if size == chunk.end - chunk.start else piece[: piece.rfind(b"\n") + 1]
 
 
 def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dataset | None) -> bool:
     """Commit the plan; False if the dataset came into being meanwhile and nothing was written."""
-    ledger = workshop.ledger
+    ledger, made = workshop.ledger, examined.transcription
     plan_digest = put(workshop.blobs, examined.plan.to_json())
     failpoint("plan_stored")
     with ledger.transaction() as session:
@@ -142,15 +149,17 @@ def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dat
         create(session, DataTable(job.dataset, examined.contract))
         job.queue(
             stamp,
-            format=examined.dialect.format,
+            format=made.format if made.format != TEXT else examined.dialect.format,
             dialect=examined.dialect.to_dict(),
-            parser_version=PARSER_VERSION,
+            parser_version=made.parser_version,
             contract_version=current.contract_version,
             contract_digest=current.contract.digest(),
             plan=plan_digest,
             data_start=examined.plan.data_start,
             chunks_total=len(examined.plan.chunks),
             records=examined.plan.records,
+            transcript=made.transcript,
+            text_size=made.text_size,
         )
         finish(session, work)
         with telemetry.span(telemetry.SPAN_APPEND):

@@ -74,9 +74,7 @@ def _run(request: dict[str, Any], seconds_max: float, job: FileJob) -> subproces
             raise _refused("reader_too_slow", f"took longer than {seconds_max:g} seconds", job) from None
         except BrokenPipeError:
             process.wait()
-        return subprocess.CompletedProcess(
-            command, process.returncode, process.stdout.read(), process.stderr.read()
-        )
+        return subprocess.CompletedProcess(command, process.returncode, process.stdout.read(), process.stderr.read())
 
 
 def _told(job: FileJob, ended: subprocess.CompletedProcess[str]) -> Transcription:

@@ -12,7 +12,7 @@ Rules:
 4. The first record is a header if its fields are filled, different from each other, and none is a number, a date or a
    boolean, and if below it some column holds only such values, or all its fields look like identifiers that do not
    occur again in their own columns.
-5. Only UTF-8 is read. What is recognised as something else is refused by its name.
+5. Only UTF-8 is read; other encodings, compression and other formats were dealt with before, see `recognise`.
 """
 
 from __future__ import annotations
@@ -40,36 +40,6 @@ DELIMITED_NAMES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 # What lines are copied with. A line that holds one of these characters is refused, see `splitter`.
 LINE_DELIMITER, LINE_QUOTE = "\x01", "\x02"
 IDENTIFIER = re.compile(r"[^\W\d]\w*")
-
-SIGNATURES = (
-    (b"\x1f\x8b", "gzip"),
-    (b"PK\x03\x04", "zip (or an Excel workbook, .xlsx)"),
-    (b"PK\x05\x06", "zip (empty)"),
-    (b"PAR1", "Parquet"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel workbook (.xls)"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard"),
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\x00", "xz"),
-    (b"%PDF-", "PDF"),
-)
-WIDE_BYTE_ORDER_MARKS = (
-    (b"\xff\xfe\x00\x00", "UTF-32"),
-    (b"\x00\x00\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-)
-MARKUP = (
-    (re.compile(rb"\s*<\?xml", re.IGNORECASE), "XML"),
-    (re.compile(rb"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE), "HTML"),
-    (re.compile(rb'\s*\{\s*(?:"(?:[^"\\]|\\.)*"\s*:|\}\s*(?:[,\]\r\n]|$))', re.DOTALL), "JSON"),
-    (
-        re.compile(
-            rb'\s*\[[\s\[]*(?:\{\s*["}]|"(?:[^"\\]|\\.)*"\s*[,\]]|-?\d[\d.eE+-]*\s*,|(?:true|false|null)\s*[,\]])',
-            re.DOTALL,
-        ),
-        "JSON",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -123,7 +93,7 @@ def sniff(sample: bytes, filename: str) -> Dialect:
         filename: its name, of which only the last extension counts, and never alone.
 
     Raises:
-        FileRefusedError: file_empty, nul_byte, format_not_read or line_end_unknown.
+        FileRefusedError: file_empty, nul_byte or line_end_unknown.
     """
     _refuse_what_is_not_text(sample)
     byte_order_mark = sample.startswith(BYTE_ORDER_MARK)
@@ -148,17 +118,6 @@ def _record_ends(body: bytes) -> numpy.ndarray[Any, numpy.dtype[numpy.int64]]:
 def _refuse_what_is_not_text(sample: bytes) -> None:
     if not sample or sample == BYTE_ORDER_MARK:
         raise FileRefusedError("file_empty", "The file is empty.", "Send a file with content.", byte_offset=0)
-    for signature, name in SIGNATURES:
-        if sample.startswith(signature):
-            raise _not_read(name)
-    for mark, encoding in WIDE_BYTE_ORDER_MARKS:
-        if sample.startswith(mark):
-            raise FileRefusedError(
-                "nul_byte",
-                f"The file starts with the byte order mark of {encoding}; only UTF-8 is read.",
-                "Save it as UTF-8 and send it again.",
-                byte_offset=0,
-            )
     offset = sample.find(b"\0")
     if offset >= 0:
         raise FileRefusedError(
@@ -168,19 +127,6 @@ def _refuse_what_is_not_text(sample: bytes) -> None:
             line=sample.count(b"\n", 0, offset) + 1,
             byte_offset=offset,
         )
-    body = sample.removeprefix(BYTE_ORDER_MARK)
-    for pattern, name in MARKUP:
-        if pattern.match(body):
-            raise _not_read(name)
-
-
-def _not_read(name: str) -> FileRefusedError:
-    return FileRefusedError(
-        "format_not_read",
-        f"The file is {name} by its first bytes; this is not read.",
-        "Send it as delimited text (CSV) or plain text in UTF-8.",
-        byte_offset=0,
-    )
 
 
 def _line_end(body: bytes, first_end: int, start: int) -> str:

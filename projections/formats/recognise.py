@@ -43,7 +43,7 @@ LIST = re.compile(
 
 @dataclass(frozen=True)
 class Format:
-    """A format with a reader of its own. The version is raised whenever the reader makes other rows of the same bytes."""
+    """A format with a reader of its own, whose version is raised whenever it makes other rows of the same bytes."""
 
     reader: Reader
     version: int
