@@ -38,9 +38,8 @@ HOSTILE_NAMES = {
     "two dots": "..",
 }
 
-XML_BOMB = (
-    b"""<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]><a><b>&y;</b></a>"""
-)
+XML_BOMB = b"""<?xml version="1.0"?>
+<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]><a><b>&y;</b></a>"""
 XML_STEALING = (
     b"""<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a><b>&x;</b><b>1</b></a>"""
 )
@@ -62,25 +61,25 @@ def _again_and_again(content: bytes, times: int) -> bytes:
 
 
 UNREADABLE = {
-    "a truncated gzip": (gzip.compress(GOOD.encode() * 100)[:-20], "compressed file ends"),
-    "a damaged gzip": (gzip.compress(GOOD.encode())[:-8] + bytes(8), "CRC"),
+    "a truncated gzip": (gzip.compress(GOOD.encode() * 100)[:-20], "is not complete"),
+    "a damaged gzip": (gzip.compress(GOOD.encode())[:-8] + bytes(8), "incorrect data check"),
     "a gzip bomb": (gzip.compress(bytes(BOMB_BYTES)), "too large when it is unpacked"),
     "gzip in gzip in gzip in gzip": (_again_and_again(GOOD.encode(), 4), "inside 2 other containers"),
     "an archive of two files": (_zip({"a.csv": b"a\n1\n", "b.csv": b"a\n1\n"}), "holds 2 files"),
     "an archive of nothing": (_zip({}), "holds no file"),
     "parquet": (b"PAR1\x15\x04\x15\x10" + bytes(64) + b"PAR1", "Parquet"),
     "xlsx": (b"PK\x03\x04\x14\x00\x06\x00" + bytes(64), "zip"),
-    "a bomb of XML entities": (XML_BOMB, "DTD"),
-    "XML that reads our files": (XML_STEALING, "DTD"),
-    "XML that is cut off": (b"<?xml version='1.0'?><a><b>1</b><b>2</b>", "XML"),
-    "JSON that is cut off": (b'[{"id": 1}, {"id"', "JSON"),
+    "a bomb of XML entities": (XML_BOMB, "document type"),
+    "XML that reads our files": (XML_STEALING, "document type"),
+    "XML that is cut off": (b"<?xml version='1.0'?><a><b>1</b><b>2</b>", "ends inside the document"),
+    "JSON that is cut off": (b'[{"id": 1}, {"id"', "ends inside the document"),
     "JSON without records": (b"[1, 2]\n", "JSON"),
     "a PDF": (b"%PDF-1.7\n", "PDF"),
     "a NUL byte": (GOOD.encode() + b"3,2025-01-03,\0\n", "NUL byte"),
     "Latin-1": ((GOOD + "3,2025-01-03,Zoë\n").encode("latin-1"), "UTF-8"),
     "a header only": (HEADER.encode(), "no record"),
     "an unterminated quote": ((GOOD + '3,2025-01-03,"c\n').encode(), "not closed"),
-    "a hundred thousand columns": (b",".join(b"c%d" % n for n in range(100_000)) + b"\n", "100,000 columns"),
+    "a hundred thousand columns": (b",".join(b"c%d" % n for n in range(100_000)) + b"\n1\n", "100,000 columns"),
 }
 
 MULTIPART = "multipart/form-data; boundary=edge"
