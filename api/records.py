@@ -9,24 +9,26 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import StreamingResponse
 
-from api.state import CurrentState, State, id_of
+from api.state import CurrentState, State, id_of, stamp
 from ledger.domain.filejob import FileJob
+from ledger.domain.settlement import settled_as, settlement_id
 from ledger.errors import ConflictError, InvalidRequestError, NotFoundError
+from projections.formats.correction import ERROR_COLUMNS
 from projections.formats.dialect import Dialect
 from projections.lineage import Origin, origin_of, rows_where
 from projections.plans import read_plan
-from projections.rejects import Reject, rejects_of
+from projections.rejects import Reject, records_rejected, rejects_of
 
 router = APIRouter(tags=["records"])
 
 PAGE_REJECTS = 100
 PAGE_REJECTS_MAX = 1_000
 ROWS_MAX = 100
-# What stands behind the fields of each record that is given back to be corrected.
-ERROR_COLUMNS = ("_record", "_line", "_column", "_code", "_reason")
+REASON_CHARACTERS_MAX = 500
+OPEN = {"state": "open", "settled_by": None, "settled_at": None, "settled_by_job": None, "settled_because": None}
 NOT_WHERE = frozenset({"limit"})
 
 
@@ -40,10 +42,32 @@ def list_rejects(
     """The records of a job that its contract refused, in the order of the file."""
     job = state.ledger.job(id_of(job_id))
     found = _rejects(state, job.id, after, limit)
+    settled = settled_as(logged.event for logged in state.ledger.events_of(settlement_id(job.id)))
     return {
-        "rejects": [_reject_answer(reject) for reject in found],
+        "rejects": [{**_reject_answer(reject), **settled.get(reject.record, OPEN)} for reject in found],
         "next": found[-1].record if len(found) == limit else None,
     }
+
+
+@router.post("/api/v1/jobs/{job_id}/rejects/waive")
+def waive_rejects(
+    job_id: str,
+    request: Request,
+    state: CurrentState,
+    reason: Annotated[str, Body(max_length=REASON_CHARACTERS_MAX, description="Why they are not wanted.")],
+    records: Annotated[list[int] | None, Body(description="Their numbers; by default all that are open.")] = None,
+) -> dict[str, Any]:
+    """Decide that rejects are not wanted: they are no longer open."""
+    job = state.ledger.job(id_of(job_id))
+    with state.ledger.transaction() as session:
+        rejected = set(records_rejected(session, job.id))
+        unknown = sorted(set(records or ()) - rejected)
+        if unknown:
+            raise NotFoundError(f"Job {job.id} has no reject of record {unknown[0]}.", "See `ledger jobs rejects`.")
+        settlement = state.ledger.settle(session, job.id, stamp(request))
+        waived = settlement.waive(stamp(request), reason=reason, records=rejected if records is None else records)
+        state.ledger.save(settlement, session=session)
+    return {"task_id": str(job.id), "waived": waived}
 
 
 @router.get("/api/v1/jobs/{job_id}/rejects.csv")

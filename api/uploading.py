@@ -10,12 +10,13 @@ from uuid import UUID, uuid4
 from fastapi import APIRouter, Request, Response
 
 from api.answers import task_from_log
+from api.choices import Choices, checked_choices
 from api.errors import PayloadTooLargeError
 from api.state import CurrentState, State, stamp
 from api.uploads import StoredFile, checked_filename, store_body, store_form
 from ledger import telemetry
 from ledger.application import Arrival, Received
-from ledger.domain.contract import check_dataset_name, dataset_name
+from ledger.domain.contract import dataset_name
 from ledger.domain.words import OnDuplicate
 from ledger.errors import InvalidRequestError
 
@@ -33,9 +34,9 @@ async def upload_files(request: Request, state: CurrentState) -> dict[str, Any]:
     )
     if not form.files:
         raise InvalidRequestError("The form holds no file.", "Send at least one part named 'files' with a file name.")
-    return await _receive(
-        request, state, form.files, form.fields.get("dataset") or None, form.fields.get("on_duplicate", "return")
-    )
+    said = form.fields
+    choices = checked_choices(said.get("dataset") or None, said.get("on_duplicate", "return"), said)
+    return await _receive(request, state, form.files, choices)
 
 
 @router.put("/api/v1/files/{name:path}", status_code=HTTPStatus.ACCEPTED)
@@ -47,7 +48,10 @@ async def put_file(
     dataset: str | None = None,
     on_duplicate: str = "return",
 ) -> dict[str, Any]:
-    """Take one file from the request's raw body: the fastest way in."""
+    """Take one file from the request's raw body: the fastest way in.
+
+    What else the sender says of it goes into the query: see `api.choices`.
+    """
     filename = checked_filename(name)
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > state.settings.upload_bytes_max:
@@ -55,20 +59,25 @@ async def put_file(
             f"The body announces {announced} bytes; the most is {state.settings.upload_bytes_max}.",
             "Split the file, or ask for a higher LEDGER_UPLOAD_BYTES_MAX.",
         )
-    _checked_choices(dataset, on_duplicate)
+    choices = checked_choices(dataset, on_duplicate, request.query_params)
     file = await store_body(request, state.blobs, filename, state.settings.upload_bytes_max)
-    answer = await _receive(request, state, [file], dataset, on_duplicate)
+    answer = await _receive(request, state, [file], choices)
     response.headers["Location"] = f"/api/v1/jobs/{answer['tasks'][0]['task_id']}"
     return answer
 
 
-async def _receive(
-    request: Request, state: State, files: list[StoredFile], dataset: str | None, on_duplicate: str
-) -> dict[str, Any]:
-    choice = _checked_choices(dataset, on_duplicate)
+async def _receive(request: Request, state: State, files: list[StoredFile], choices: Choices) -> dict[str, Any]:
     arrivals = [
         Arrival(
-            uuid4(), file.sha256, file.size, file.filename, file.content_type, dataset or dataset_name(file.filename)
+            uuid4(),
+            file.sha256,
+            file.size,
+            file.filename,
+            file.content_type,
+            choices.dataset or dataset_name(file.filename),
+            reading=choices.reading,
+            corrects=choices.corrects,
+            control_totals=choices.control_totals,
         )
         for file in files
     ]
@@ -77,7 +86,7 @@ async def _receive(
             raise InvalidRequestError(
                 f"The file {arrival.filename!r} is empty.", "Nothing was taken. Send it again when it has content."
             )
-    return await asyncio.to_thread(_write_down, request, state, arrivals, choice)
+    return await asyncio.to_thread(_write_down, request, state, arrivals, choices.on_duplicate)
 
 
 def _write_down(request: Request, state: State, arrivals: list[Arrival], choice: OnDuplicate) -> dict[str, Any]:
@@ -95,14 +104,3 @@ def _write_down(request: Request, state: State, arrivals: list[Arrival], choice:
 
 def _answer(tasks: dict[UUID, dict[str, Any]], answer: Received) -> dict[str, Any]:
     return {**tasks[answer.job_id], "duplicate": answer.duplicate}
-
-
-def _checked_choices(dataset: str | None, on_duplicate: str) -> OnDuplicate:
-    if dataset is not None:
-        check_dataset_name(dataset)
-    try:
-        return OnDuplicate(on_duplicate)
-    except ValueError:
-        raise InvalidRequestError(
-            f"on_duplicate is {on_duplicate[:80]!r}.", f"Use one of: {', '.join(OnDuplicate)}."
-        ) from None

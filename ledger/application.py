@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -28,6 +28,7 @@ from ledger.domain.dataset import Dataset, dataset_id
 from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
+from ledger.domain.settlement import Settlement, settlement_id
 from ledger.domain.words import ENDED_WELL, OnDuplicate, Stage
 from ledger.errors import ConflictError, NotFoundError, UnreadableEventError
 from ledger.event_store import EVENTS_TABLE, event_store_environment
@@ -45,6 +46,9 @@ class Arrival:
     filename: str
     content_type: str
     dataset: str
+    reading: dict[str, str] = field(default_factory=dict)
+    corrects: UUID | None = None
+    control_totals: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class LoggedEvent:
 
 
 # Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
-AGGREGATES = (FileJob, Dataset, DeadLetter, Operation)
+AGGREGATES = (FileJob, Dataset, DeadLetter, Operation, Settlement)
 
 Kind = TypeVar("Kind", bound=Aggregate)
 
@@ -102,8 +106,12 @@ class Ledger(Application[UUID]):
         """Write down that files arrived: all of them, or none.
 
         Raises:
-            ConflictError: `on_duplicate` is reject, and a dataset has received the same bytes before.
+            ConflictError: `on_duplicate` is reject, and a dataset has received the same bytes before; or a file
+                corrects a job of another dataset, or one that has not completed.
+            NotFoundError: a file corrects a job that does not exist.
         """
+        for arrival in arrivals:
+            self._check_corrects(arrival)
         with self.transaction() as session:
             for name in sorted({f"{arrival.dataset} {arrival.sha256}" for arrival in arrivals}):
                 lock(session, f"content {name}")
@@ -267,6 +275,26 @@ class Ledger(Application[UUID]):
             return None
         return aggregate if isinstance(aggregate, kind) else None
 
+    def _check_corrects(self, arrival: Arrival) -> None:
+        if arrival.corrects is None:
+            return
+        corrected = self.job(arrival.corrects)
+        if corrected.dataset != arrival.dataset or corrected.status not in ENDED_WELL:
+            raise ConflictError(
+                f"{arrival.filename!r} cannot correct job {corrected.id}, which is {corrected.status} in dataset "
+                f"{corrected.dataset!r}.",
+                "A correction goes into the dataset of a job that has completed with rejects.",
+            )
+
+    def settlement(self, job_id: UUID) -> Settlement | None:
+        """What became of the rejects of a job, None if none was settled."""
+        return self._found(Settlement, settlement_id(job_id))
+
+    def settle(self, session: Session, job_id: UUID, stamp: Stamp) -> Settlement:
+        """The settlement of a job's rejects, until the session's transaction ends nobody else's to decide about."""
+        lock(session, f"settlement {job_id}")
+        return self.settlement(job_id) or Settlement.open(job_id, stamp)
+
     def _known(self, session: Session, arrival: Arrival, fresh: dict[tuple[str, str], FileJob]) -> UUID | None:
         twin = fresh.get((arrival.dataset, arrival.sha256))
         if twin is not None:
@@ -295,6 +323,9 @@ class Ledger(Application[UUID]):
             content_type=arrival.content_type,
             door=door,
             dataset=arrival.dataset,
+            reading=arrival.reading,
+            corrects=arrival.corrects,
+            control_totals=arrival.control_totals,
         )
 
     def _append_arrivals(self, session: Session, jobs: list[FileJob]) -> None:

@@ -51,18 +51,18 @@ def origin_of(blobs: BlobStore, job: FileJob, record: int) -> Origin:
     Raises:
         NotFoundError: the job has no such record, or is not planned yet.
     """
-    chunks = () if job.plan is None else read_plan(blobs, job.plan).chunks
-    chunk = next((chunk for chunk in chunks if record in chunk.record_numbers), None)
-    if chunk is None or job.plan is None:
+    plan = None if job.plan is None else read_plan(blobs, job.plan)
+    chunk = next((chunk for chunk in plan.chunks if record in chunk.record_numbers), None) if plan else None
+    if chunk is None or plan is None:
         raise NotFoundError(
             f"Job {job.id} has no record {record:,}.",
-            f"Its records are numbered from 1 to {job.records:,}." if chunks else "It was not examined yet, or ended.",
+            f"Its records are numbered from 1 to {job.records:,}." if plan else "It was not examined yet, or ended.",
         )
     read = partial(blobs.read, job.transcript or job.sha256)
     found = find_records(read_exactly(read, chunk.start, chunk.size), Dialect.from_dict(job.dialect))
     index = record - chunk.first_record
-    raw, places = found.bytes_of(index), places_of(blobs, read_plan(blobs, job.plan), chunk)
-    if places is not None:
+    raw, places = found.bytes_of(index), places_of(blobs, plan, chunk)
+    if places is not None and not plan.corrects:
         return Origin(record, chunk.number, None, *places[index], raw)
     line = chunk.first_line + found.line_of(index)
     return Origin(record, chunk.number, line, chunk.start + int(found.starts[index]), len(raw), raw)

@@ -73,6 +73,12 @@ def rejects_of(session: Session, job_id: UUID, *, after_record: int = 0, limit: 
     ]
 
 
+def records_rejected(session: Session, job_id: UUID) -> list[int]:
+    """The numbers of a job's rejects, sorted."""
+    statement = "SELECT record FROM rejects.records WHERE job_id = :job_id ORDER BY record"
+    return list(session.execute(text(statement), {"job_id": job_id}).scalars())
+
+
 def _copy_line(job_id: UUID, chunk: int, reject: Reject) -> bytes:
     """A reject as COPY's text format has it."""
     fields: Iterable[Any] = (

@@ -23,7 +23,7 @@ from ledger.database import is_unavailable, lock_job
 from ledger.domain.contract import Column, Contract
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN
-from ledger.domain.reconciliation import LoadedChunk
+from ledger.domain.reconciliation import LoadedChunk, check_control_totals
 from ledger.errors import FileRefusedError, LedgerError
 from ledger.failpoints import failpoint
 from projections.chunk import ChunkContent, read_chunk
@@ -42,6 +42,7 @@ from projections.formats.rows import Flaw
 from projections.formats.splitter import Chunk, Plan
 from projections.plans import places_of, read_plan
 from projections.rejects import rejects_of, replace_rejects
+from workers.corrections import settle_corrected
 from workers.leases import Work, fence, finish
 from workers.plan import columns_in_file
 from workers.retry import error_fields
@@ -126,7 +127,8 @@ def _commit(load: _Load, content: ChunkContent, sha256: str) -> None:
         with telemetry.span(telemetry.SPAN_COPY, {telemetry.CHUNK_BYTES: chunk.size}) as span:
             copied = _copy(load, session, content)
             span.set_attribute(telemetry.CHUNK_ROWS, copied.rows)
-        places = places_of(workshop.blobs, load.plan, chunk) if content.flaws else None
+        told_apart = content.flaws and not load.plan.corrects
+        places = places_of(workshop.blobs, load.plan, chunk) if told_apart else None
         replace_rejects(session, work.job_id, chunk.number, chunk.record_numbers, content.rejects(places))
         loaded = _loaded(chunk, copied, content, sha256)
         failpoint("chunk_copied")
@@ -134,12 +136,12 @@ def _commit(load: _Load, content: ChunkContent, sha256: str) -> None:
         fence(session, work)
         current = ledger.job(work.job_id)
         current.load_chunk(workshop.stamp(current), loaded, attempt=work.attempt)
-        too_many = _too_many_rejects(load, session, current)
-        if too_many is None:
-            _complete_if_last(workshop, current)
-            finish(session, work)
+        wrong = _too_many_rejects(load, session, current) or _other_than_sent(current)
+        if wrong is not None:
+            fail_for_good(workshop, session, current, work, error_fields(wrong))
         else:
-            fail_for_good(workshop, session, current, work, error_fields(too_many))
+            _complete_if_last(workshop, session, current)
+            finish(session, work)
         with telemetry.span(telemetry.SPAN_APPEND):
             ledger.save(current, session=session)
         failpoint("chunk_appended")
@@ -148,13 +150,14 @@ def _commit(load: _Load, content: ChunkContent, sha256: str) -> None:
     telemetry.ROWS_REJECTED.add(len(content.flaws))
 
 
-def _complete_if_last(workshop: Workshop, job: FileJob) -> None:
+def _complete_if_last(workshop: Workshop, session: Session, job: FileJob) -> None:
     if not job.all_chunks_loaded:
         return
     stamp = workshop.stamp(job)
     if job.waiting:  # for a chunk that came due early: there is nothing left to wait for
         job.retry(stamp, reason="Its last chunk is loaded.")
     job.complete(stamp)
+    settle_corrected(workshop, session, job)
 
 
 def _copy(load: _Load, session: Session, content: ChunkContent) -> CopiedRows:
@@ -252,6 +255,18 @@ def _too_many_rejects(load: _Load, session: Session, job: FileJob) -> FileRefuse
     )
 
 
+def _other_than_sent(job: FileJob) -> FileRefusedError | None:
+    """What fails a job that has come to something else than its sender said."""
+    found = check_control_totals(job.came_to(), job.control_totals) if job.all_chunks_loaded else []
+    if not found:
+        return None
+    return FileRefusedError(
+        "control_totals_differ",
+        f"{job.filename!r} does not come to what its sender said. {' '.join(found)}",
+        "Find out which is wrong, the file or the totals, and send both again. Nothing of this file stays loaded.",
+    )
+
+
 def _type_of(contract: Contract, name: str) -> str:
     types = {column.name: column.type for column in contract.columns}
     return f" ({types[name]})" if name in types else ""
@@ -261,8 +276,8 @@ def _table(workshop: Workshop, job: FileJob, plan: Plan) -> DataTable:
     dataset = workshop.ledger.dataset(job.dataset)
     assert dataset is not None, "a queued job has a dataset"
     contract = dataset.contracts[job.contract_version - 1]
-    # Where a reader wrote the text, no value is an empty field, whatever stands for it in other files.
-    return DataTable(job.dataset, contract if plan.places is None else replace(contract, null_token=""))
+    token = contract.null_token if plan.null_token is None else plan.null_token
+    return DataTable(job.dataset, replace(contract, null_token=token))
 
 
 def _without_values(error: psycopg2.Error) -> str:

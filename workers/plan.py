@@ -25,7 +25,9 @@ from projections.formats.dialect import Dialect, sniff
 from projections.formats.recognise import TEXT
 from projections.formats.splitter import Plan, split
 from projections.inference import column_names, infer
+from projections.plans import read_plan
 from projections.transcribe import Transcription
+from workers.corrections import cut_correction
 from workers.leases import Work, fence, finish
 from workers.transcription import transcription_of
 from workers.workshop import Workshop, discard
@@ -75,17 +77,17 @@ def columns_in_file(contract: Contract, header: list[str] | None) -> list[str]:
 
 def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
     settings, blobs = workshop.settings, workshop.blobs
-    made = transcription_of(blobs, job, blobs.read(job.sha256, 0, SNIFF_BYTES), settings, {})
+    made = transcription_of(blobs, job, blobs.read(job.sha256, 0, SNIFF_BYTES), settings, job.reading)
     text, size = made.transcript or job.sha256, job.size if made.text_size is None else made.text_size
     dialect = made.dialect or sniff(blobs.read(text, 0, SNIFF_BYTES), made.filename)
-    plan = split(
-        partial(blobs.read, text),
-        size,
-        dialect,
-        chunk_bytes=settings.chunk_bytes,
-        record_bytes_max=settings.record_bytes_max,
-    )
-    plan = replace(plan, places=made.places)
+    plan = _split(workshop, text, size, dialect)
+    if made.format != TEXT:
+        plan = replace(plan, places=made.places, null_token="")
+    elif job.corrects is not None and (cut := cut_correction(blobs, text, dialect, plan)) is not None:
+        text, places, size = cut
+        made = replace(made, layers=[*made.layers, "correction"], transcript=text, text_size=size)
+        token = read_plan(blobs, str(workshop.ledger.job(job.corrects).plan)).null_token
+        plan = replace(_split(workshop, text, size, dialect), places=places, corrects=True, null_token=token)
     if plan.records == 0:
         raise FileRefusedError(
             "no_records",
@@ -99,6 +101,17 @@ def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Exami
         return Examined(made, dialect, plan, infer(plan.header, samples, dialect))
     _check_contract(dataset, plan, dialect)
     return Examined(made, dialect, plan, dataset.contract)
+
+
+def _split(workshop: Workshop, text: str, size: int, dialect: Dialect) -> Plan:
+    settings = workshop.settings
+    return split(
+        partial(workshop.blobs.read, text),
+        size,
+        dialect,
+        chunk_bytes=settings.chunk_bytes,
+        record_bytes_max=settings.record_bytes_max,
+    )
 
 
 def _check_contract(dataset: Dataset, plan: Plan, dialect: Dialect) -> None:

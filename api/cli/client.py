@@ -6,7 +6,7 @@ LEDGER_API_KEY or LEDGER_API_KEY_FILE, else in the home as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -125,18 +125,17 @@ class Client:
         filename: str,
         *,
         size: int | None,
-        dataset: str | None,
-        on_duplicate: str,
+        said: Mapping[str, str | None],
         on_progress: Callable[[int], None],
     ) -> dict[str, Any]:
-        """Send one file as a raw body; its task."""
+        """Send one file as a raw body, with what its sender says of it (see `api.choices`); its task."""
 
         def blocks() -> Iterator[bytes]:
             while block := source.read(READ_BYTES):
                 yield block
                 on_progress(len(block))
 
-        parameters = {"on_duplicate": on_duplicate} | ({"dataset": dataset} if dataset else {})
+        parameters = {name: value for name, value in said.items() if value}
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
             headers["Content-Length"] = str(size)

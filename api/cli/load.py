@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,14 @@ def load(
     on_duplicate: Annotated[
         OnDuplicate, typer.Option(help="What to do with bytes that the dataset has received before.")
     ] = OnDuplicate.RETURN,
+    record: Annotated[str | None, typer.Option(help="JSON: the path to the records. XML: the element of one.")] = None,
+    sheet: Annotated[str | None, typer.Option(help="The sheet of a workbook.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="The encoding of a text, such as cp1252.")] = None,
+    member: Annotated[str | None, typer.Option(help="The file in a zip archive.")] = None,
+    corrects: Annotated[str | None, typer.Option(help="The task whose rejects this file brings again.")] = None,
+    control_totals: Annotated[
+        str | None, typer.Option(help="What the file has to come to, as JSON; or @FILE that holds it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tasks as JSON.")] = False,
 ) -> None:
     """Send files to the ledger.
@@ -40,12 +48,26 @@ def load(
       ledger load inbox/ --dataset payments
 
       zcat big.csv.gz | ledger load - --dataset payments --wait --json
+
+      ledger load corrections.csv --dataset payments --corrects 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51 --wait
+
+      ledger load may.xlsx --sheet Payments --control-totals '{"columns": {"amount": {"sum": "1204.50"}}}'
     """
     client = Client.found()
+    said = {
+        "dataset": dataset,
+        "on_duplicate": on_duplicate.value,
+        "record": record,
+        "sheet": sheet,
+        "encoding": encoding,
+        "member": member,
+        "corrects": corrects,
+        "control_totals": _text_of(control_totals),
+    }
     tasks = []
     with bars(quiet=as_json) as progress:
         for path in _sources(files):
-            tasks.append(_send(client, progress, path, dataset, on_duplicate.value))
+            tasks.append(_send(client, progress, path, said))
         if wait:
             tasks = watch_all(client, progress, tasks, timeout)
     if as_json:
@@ -73,9 +95,19 @@ def _sources(files: list[str]) -> Iterator[Path | None]:
             yield path
 
 
-def _send(
-    client: Client, progress: Bars | None, path: Path | None, dataset: str | None, on_duplicate: str
-) -> dict[str, Any]:
+def _text_of(value: str | None) -> str | None:
+    """A value itself, or what the file holds that it names with an @."""
+    if value is None or not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CommandError(
+            f"{value[1:]} cannot be read: {error.strerror}.", "Check the path.", ExitCode.USAGE
+        ) from error
+
+
+def _send(client: Client, progress: Bars | None, path: Path | None, said: Mapping[str, str | None]) -> dict[str, Any]:
     size = None if path is None else file_size(path)
     filename = "standard-input" if path is None else path.name
     advance = progress.add(f"sending {filename}", size) if progress else lambda _: None
@@ -85,8 +117,7 @@ def _send(
             source,
             filename,
             size=size,
-            dataset=dataset,
-            on_duplicate=on_duplicate,
+            said=said,
             on_progress=advance,
         )
     finally:

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from api.cli import records  # noqa: F401 - it adds commands to those of jobs
 from api.cli.client import CommandError, ExitCode
 from api.cli.doctor import config, doctor
 from api.cli.jobs import jobs

@@ -102,8 +102,7 @@ def _demonstrate(home: Home, url: str) -> None:
                 source,
                 SAMPLE,
                 size=path.stat().st_size,
-                dataset=None,
-                on_duplicate="return",
+                said={},
                 on_progress=lambda _: None,
             )
         known = task["duplicate"]

@@ -57,6 +57,16 @@ class FileJob(Aggregate):
         content_type: str
         door: str
         dataset: str
+        reading: dict[str, str]
+        corrects: str | None
+        control_totals: dict[str, Any]
+
+        class_version = 2
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 1 knew nothing that a sender says of a file but its name and its dataset."""
+            state.update(reading={}, corrects=None, control_totals={})
 
     class Queued(Event):
         """The file was examined: how it is read, into which contract, and in how many chunks."""
@@ -230,12 +240,27 @@ class FileJob(Aggregate):
         def apply(self, aggregate: FileJob) -> None:
             """Nothing changes in the job itself: the archive stays the place of record."""
 
-    def __init__(self, *, sha256: str, size: int, filename: str, door: str, dataset: str, correlation: str) -> None:
+    def __init__(
+        self,
+        *,
+        sha256: str,
+        size: int,
+        filename: str,
+        door: str,
+        dataset: str,
+        reading: dict[str, str],
+        corrects: str | None,
+        control_totals: dict[str, Any],
+        correlation: str,
+    ) -> None:
         self.sha256 = sha256
         self.size = size
         self.filename = filename
         self.door = door
         self.dataset = dataset
+        self.reading = reading
+        self.corrects = None if corrects is None else UUID(corrects)
+        self.control_totals = control_totals
         self.correlation = correlation
         self.status = Status.RECEIVED
         self.retry_at: datetime | None = None
@@ -262,8 +287,17 @@ class FileJob(Aggregate):
         content_type: str,
         door: str,
         dataset: str,
+        reading: dict[str, str] | None = None,
+        corrects: UUID | None = None,
+        control_totals: dict[str, Any] | None = None,
     ) -> FileJob:
-        """Open the job of a file whose bytes are already kept."""
+        """Open the job of a file whose bytes are already kept.
+
+        Args:
+            reading: what the sender says of how it is read: see `projections.formats.rows.Reader`.
+            corrects: the job whose rejects the file brings again.
+            control_totals: what it has to come to: see `reconciliation.check_control_totals`.
+        """
         return cls._create(
             cls.Received,
             id=job_id,
@@ -273,6 +307,9 @@ class FileJob(Aggregate):
             content_type=content_type,
             door=door,
             dataset=dataset,
+            reading=reading or {},
+            corrects=None if corrects is None else str(corrects),
+            control_totals=control_totals or {},
             **stamp.fields(),
         )
 
@@ -372,7 +409,11 @@ class FileJob(Aggregate):
             CountsDoNotCloseError: a byte or a record of the file is not accounted for, or is twice.
         """
         self._check_allowed("Completed")
-        came_to = reconcile(
+        self.trigger_event(self.Completed, **self.came_to(), **stamp.fields())
+
+    def came_to(self) -> dict[str, Any]:
+        """What the file came to, when all its chunks are loaded: see `reconcile`."""
+        return reconcile(
             [self.chunks[number] for number in sorted(self.chunks)],
             filename=self.filename,
             data_start=self.data_start,
@@ -380,7 +421,6 @@ class FileJob(Aggregate):
             chunks_total=self.chunks_total,
             records=self.records,
         )
-        self.trigger_event(self.Completed, **came_to, **stamp.fields())
 
     def fail(
         self,

@@ -113,6 +113,32 @@ def reconcile(
     }
 
 
+def check_control_totals(came_to: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """How a file differs from what its sender says it comes to, one readable sentence each.
+
+    Args:
+        came_to: what Completed would tell.
+        expected: `records`, and `columns` with any of `ColumnTotals` by column, as texts or numbers.
+    """
+    found = []
+    if "records" in expected and int(expected["records"]) != came_to["records"]:
+        found.append(f"It has {came_to['records']:,} records, its sender says {int(expected['records']):,}.")
+    for column, totals in expected.get("columns", {}).items():
+        there = came_to["totals"].get(column)
+        for name, value in totals.items():
+            have = None if there is None else there.get(name)
+            if have is None or not _same(str(have), str(value)):
+                found.append(f"The {name} of {column!r} is {have}, its sender says {value}.")
+    return found
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return Decimal(one) == Decimal(other)
+    except ArithmeticError:
+        return one == other
+
+
 def _check_coverage(chunks: list[LoadedChunk], filename: str, data_start: int, size: int, chunks_total: int) -> None:
     expected = data_start
     for chunk in chunks:

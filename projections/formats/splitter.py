@@ -67,6 +67,8 @@ class Plan:
     """A text's chunks and totals. `data_start` is the offset after byte order mark and header.
 
     `places` is the digest of the blob that says where each record stands in the file, None if the text is the file.
+    `corrects` says that these places are the numbers of the records that each corrects. `null_token` is what stands for
+    no value, None for what the contract says.
     """
 
     chunks: tuple[Chunk, ...]
@@ -76,6 +78,8 @@ class Plan:
     records: int
     blank_lines: int
     places: str | None = None
+    null_token: str | None = None
+    corrects: bool = False
 
     def to_json(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""

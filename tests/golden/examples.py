@@ -23,10 +23,12 @@ from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
 from ledger.domain.reconciliation import LoadedChunk
+from ledger.domain.settlement import Settlement
 from ledger.domain.words import Stage
 from ledger.settings import Settings
 
 FOLDER = Path(__file__).parent
+OTHER_ID = UUID("5d1f0e6c-1b6e-4a92-9c1b-0f6a7d1c2e34")
 JOB_ID = UUID("0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51")
 START = datetime(2026, 4, 1, 9, 30, 0, 123456, tzinfo=UTC)
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -60,7 +62,14 @@ def stamp(seconds: int) -> Stamp:
 def examples() -> dict[str, LedgerEvent]:
     """One event of every class, by topic; the first one that its aggregate triggers."""
     found: dict[str, LedgerEvent] = {}
-    aggregates = (_completed_and_archived(), _failed_and_cancelled(), _dataset(), _dead_letter(), *_operations())
+    aggregates = (
+        _completed_and_archived(),
+        _failed_and_cancelled(),
+        _dataset(),
+        _dead_letter(),
+        *_operations(),
+        _settlement(),
+    )
     for aggregate in aggregates:
         for event in aggregate.pending_events:
             assert isinstance(event, LedgerEvent)
@@ -107,6 +116,9 @@ def _received() -> FileJob:
         content_type="text/csv",
         door="http",
         dataset="payments",
+        reading={"sheet": "Payments"},
+        corrects=OTHER_ID,
+        control_totals={"records": 3, "columns": {"amount": {"sum": "12.5"}}},
     )
 
 
@@ -139,6 +151,13 @@ def _completed_and_archived() -> FileJob:
     job.archive(stamp(4), fiscal_years=years, manifest="34" * 32)
     job.restore(stamp(5), fiscal_years=years, manifest="34" * 32)
     return job
+
+
+def _settlement() -> Settlement:
+    settlement = Settlement.open(JOB_ID, stamp(0))
+    settlement.correct(stamp(1), by_job=OTHER_ID, records=[1, 2, 3, 7])
+    settlement.waive(stamp(2), reason="a test payment", records=[7, 9])
+    return settlement
 
 
 def _failed_and_cancelled() -> FileJob:
