@@ -16,9 +16,6 @@ from typing import Any
 from opentelemetry import context, metrics, trace
 from opentelemetry._logs import get_logger_provider, set_logger_provider
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.logging import LoggingInstrumentor
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.instrumentation.pymongo import PymongoInstrumentor
@@ -84,13 +81,7 @@ def configure(service: str, settings: Settings) -> None:
     tracer_provider = TracerProvider(resource=resource)
     handlers: list[logging.Handler] = [_json_handler()]
     if settings.otlp_endpoint:
-        tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-        metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=[reader]))
-        logger_provider = LoggerProvider(resource=resource)
-        logger_provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
-        set_logger_provider(logger_provider)
-        handlers.append(LoggingHandler(logger_provider=logger_provider))
+        handlers.append(_export(resource, tracer_provider))
     trace.set_tracer_provider(tracer_provider)
     PymongoInstrumentor().instrument()
     # Without its own handler, which would send every record a second time.
@@ -159,6 +150,22 @@ def continued(traceparent: str | None) -> Iterator[None]:
         yield
     finally:
         context.detach(token)
+
+
+def _export(resource: Resource, tracer_provider: TracerProvider) -> logging.Handler:
+    """Send traces, metrics and logs by OTLP; the handler that takes the logs."""
+    # Imported only here: they take a quarter of a second at the start of every process.
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+    metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=[reader]))
+    logger_provider = LoggerProvider(resource=resource)
+    logger_provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+    set_logger_provider(logger_provider)
+    return LoggingHandler(logger_provider=logger_provider)
 
 
 def _json_handler() -> logging.Handler:

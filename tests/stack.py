@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,7 @@ class Stack:
         self.environment = {**inherited, **(environment or {}), "LEDGER_HOME": str(home)}
         self._workers = workers
         self._up: subprocess.Popen[bytes] | None = None
+        self._idle: list[Any] = []  # connections to PostgreSQL
 
     def start(self) -> None:
         """Start, and wait until it serves."""
@@ -107,7 +109,11 @@ class Stack:
     def http(self, *, key: str | None = None) -> httpx2.Client:
         """The HTTP door, with the admin key unless another is given."""
         headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
-        return httpx2.Client(base_url=self.state()["url"], headers=headers, timeout=120, trust_env=False)
+        # A context without authorities: to read them takes longer than most requests, which go over plain HTTP.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return httpx2.Client(
+            base_url=self.state()["url"], headers=headers, timeout=120, trust_env=False, verify=context
+        )
 
     def database_url(self) -> str:
         """Where PostgreSQL is, for psycopg2."""
@@ -115,14 +121,26 @@ class Stack:
         return f"postgresql://ledger:{password}@127.0.0.1:{self.state()['ports']['postgresql']}/ledger"
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
+        """The rows of a query, by a connection that is kept: tests ask often, and each new one is a process."""
+        if self._idle:
+            kept = self._idle.pop()
+            try:
+                return self._ask(kept, statement, parameters)
+            except (psycopg2.OperationalError, psycopg2.InterfaceError):
+                if not kept.closed:  # it is not about the connection, which may have been lost long ago
+                    raise
         connection = psycopg2.connect(self.database_url())
+        connection.autocommit = True
+        return self._ask(connection, statement, parameters)
+
+    def _ask(self, connection: Any, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         try:
-            with connection, connection.cursor() as cursor:
+            with connection.cursor() as cursor:
                 cursor.execute(statement, parameters or None)
                 return list(cursor.fetchall()) if cursor.description else []
         finally:
-            connection.close()
+            if not connection.closed:
+                self._idle.append(connection)
 
     def wait(self, task_id: str, *statuses: str, seconds_max: float = 120.0) -> dict[str, Any]:
         """Wait until a task has one of the statuses, or else until it has ended; the task then."""

@@ -11,8 +11,8 @@
 Rules:
 1. `protection` names what in the code makes the test pass; `seen` tells what the test said when that was taken out
    by hand. A fault test that nobody has seen fail proves nothing.
-2. A number of `MUST_HAPPEN` has a test, or a reason in `NOT_HERE`, or is still open. A test holds this, and that
-   `README.md` is what `table` makes of it.
+2. A number of `MUST_HAPPEN` has a test, or a reason in `NOT_HERE`. A test holds this, and that `README.md` is what
+   `table` makes of it.
 3. A mark is read from the source, so its arguments are plain texts and numbers.
 """
 
@@ -62,9 +62,6 @@ MUST_HAPPEN: dict[int, str] = {
 
 # Faults that are not staged in this folder, and why.
 NOT_HERE: dict[int, str] = {}
-
-# Faults that nobody has staged yet.
-OPEN: set[int] = set()
 
 
 def fault(number: int, what: str, *, protection: str, seen: str) -> pytest.MarkDecorator:

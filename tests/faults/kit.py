@@ -42,6 +42,7 @@ FAST = {
     "LEDGER_RETRY_SECONDS_MAX": "2",
 }
 WAIT_SECONDS_MAX = 120.0
+POLL_SECONDS = 0.05
 FIRST_DAY = date(2026, 3, 1)
 DAYS = 60
 LOG_CHARACTERS_SHOWN = 3_000
@@ -275,7 +276,7 @@ def wait_until(condition: Callable[[], Any], otherwise: str, seconds_max: float 
     deadline = time.monotonic() + seconds_max
     while not condition():
         assert time.monotonic() < deadline, otherwise
-        time.sleep(0.02)
+        time.sleep(POLL_SECONDS)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -31,7 +31,7 @@ def stack() -> Iterator[FaultStack]:
     53,
     "many files, one after the other",
     protection="nothing that is kept in memory grows with the number of files",
-    seen="not seen to fail yet",
+    seen="with 400 kB kept for each file: the workers had grown by 46 MiB",
 )
 def test_memory_does_not_grow_with_the_number_of_files(stack: FaultStack) -> None:
     for _ in range(WARM_UP_ROUNDS):

@@ -166,7 +166,7 @@ def followed(stack: FaultStack) -> int:
     23,
     "an event of an unknown kind and one without readable content, put into the log by SQL",
     protection="whoever follows the log goes up to what cannot be read, tells where it is, and ends",
-    seen="not seen to fail yet",
+    seen="with what cannot be read passed over: the projector never told where it stops",
 )
 def test_whoever_follows_the_log_stops_at_what_cannot_be_read_and_skips_nothing(stack: FaultStack) -> None:
     before, behind = payments_file(2_000), payments_file(2_000)

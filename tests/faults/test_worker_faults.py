@@ -50,7 +50,7 @@ def test_work_is_not_lost_with_the_child_that_did_it(stack: FaultStack) -> None:
     10,
     "SIGSTOP of a worker before its commit, SIGCONT after another has finished its chunk",
     protection="the fence checks the epoch in the transaction that commits",
-    seen="without the fence the domain still refuses a chunk of a job that has ended: not seen to fail yet",
+    seen="with a fence that lets everybody through: whoever woke up went on, and nobody said that its lease was lost",
 )
 @pytest.mark.parametrize("step", ["work_claimed", "chunk_reading", "chunk_copied", "plan_stored"])
 def test_a_worker_that_stood_still_cannot_commit_when_it_wakes(stack: FaultStack, step: str) -> None:
@@ -133,19 +133,19 @@ def _publish(producer: kombu.Producer, queue: str, stage: str, message: dict[str
     11,
     "one piece of work is handed to all workers at once",
     protection="a claim succeeds only while nobody holds the work",
-    seen="without the lease the fence still decides: not seen to fail yet",
+    seen="with a claim that asks for no lease: each overtook the other, and the job stayed Processing",
 )
 @fault(
     12,
     "every message comes many times",
-    protection="a chunk that is loaded is not loaded again",
-    seen="not seen to fail yet",
+    protection="lease and fence let one load a chunk, and a chunk that is loaded is not loaded again",
+    seen="without lease and fence: two loaded a chunk, and the job failed",
 )
 @fault(
     13,
     "messages come in any order",
     protection="a plan is made once; chunks may end in any order",
-    seen="not seen to fail yet",
+    seen="with chunks that may end in their own order only: the job failed",
 )
 def test_messages_may_come_any_number_of_times_in_any_order(stack: FaultStack) -> None:
     files = [payments_file() for _ in range(3)]
@@ -162,7 +162,7 @@ def test_messages_may_come_any_number_of_times_in_any_order(stack: FaultStack) -
     8,
     "kill -9 of a worker after its commit and before its message is acknowledged",
     protection="the work is gone with the commit, so the message that comes again finds nothing due",
-    seen="with the work left standing, the loaded chunk is recognised: not seen to fail yet",
+    seen="with the work left standing and no loaded chunk recognised: the ledger was not sound",
 )
 def test_a_message_that_comes_again_after_the_commit_has_no_effect(stack: FaultStack) -> None:
     file = payments_file()
@@ -179,7 +179,7 @@ def test_a_message_that_comes_again_after_the_commit_has_no_effect(stack: FaultS
     29,
     "a chunk that takes longer than it may",
     protection="the limit of time kills the child; its lease runs out",
-    seen="not seen to fail yet",
+    seen="without the limit: the child that stands still is not killed",
 )
 def test_a_child_that_takes_too_long_is_killed_and_its_work_done_by_another() -> None:
     with running_fault_stack({"LEDGER_LOAD_SECONDS_MAX": str(LOAD_SECONDS_MAX)}) as stack:
@@ -196,7 +196,7 @@ def test_a_child_that_takes_too_long_is_killed_and_its_work_done_by_another() ->
     39,
     "a file that kills every worker that touches it",
     protection="the attempt is counted before the work",
-    seen="not seen to fail yet",
+    seen="with attempts that are not counted: it was loaded at last, and a real one would kill for ever",
 )
 def test_a_file_that_kills_its_workers_fails_for_good_and_harms_no_other(stack: FaultStack) -> None:
     poison = payments_file(records=100)

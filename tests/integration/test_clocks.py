@@ -121,7 +121,7 @@ def years_of_rows(place: Place) -> list[tuple[Any, ...]]:
     30,
     "the clock of a worker is an hour early or late when it asks what is due",
     protection="what is due is decided by PostgreSQL's clock",
-    seen="with the process's clock: late took what was not due, early took nothing",
+    seen="with the process's clock: an hour late, it found nothing due",
 )
 @pytest.mark.parametrize("offset_seconds", [-HOUR_SECONDS, HOUR_SECONDS])
 def test_a_worker_whose_clock_is_off_takes_what_is_due_and_nothing_else(
@@ -145,7 +145,7 @@ def test_a_worker_whose_clock_is_off_takes_what_is_due_and_nothing_else(
     30,
     "the clock of a worker is an hour early or late when it takes a lease",
     protection="a lease is counted by PostgreSQL's clock",
-    seen="with the process's clock: the lease had ended before it began, or lasted an hour longer",
+    seen="with the process's clock: the lease had ended before it began, and another took the work",
 )
 @pytest.mark.parametrize("offset_seconds", [-HOUR_SECONDS, HOUR_SECONDS])
 def test_the_lease_of_a_worker_whose_clock_is_off_lasts_as_long_as_any(
@@ -167,7 +167,7 @@ def test_the_lease_of_a_worker_whose_clock_is_off_lasts_as_long_as_any(
     30,
     "the clock goes back between two events of a job",
     protection="versions alone give the order of events",
-    seen="with the latest time for the last event: an earlier status",
+    seen="with events read in the order of their times: not as they happened",
 )
 def test_what_happened_last_is_told_by_versions_and_not_by_clocks(place: Place, run_worker: RunWorker) -> None:
     job_id = place.plan()
@@ -189,7 +189,7 @@ def test_what_happened_last_is_told_by_versions_and_not_by_clocks(place: Place, 
     31,
     "a file is received at the edge of two fiscal years",
     protection="the fiscal year of a file is taken from its day in the ledger's zone",
-    seen="with UTC instead of the zone: the other year",
+    seen="with UTC instead of the zone: the year before",
 )
 @pytest.mark.parametrize(
     ("at", "zone", "year", "day"),
@@ -223,7 +223,7 @@ def test_a_file_belongs_to_the_fiscal_year_in_which_it_was_received_by_the_zone_
     31,
     "a file is received in the last second of a fiscal year and loaded in the next",
     protection="the day is the day of receipt, which is in the event",
-    seen="with the ledger's zone left out: the other year",
+    seen="with the day of the load: the next year",
 )
 def test_a_file_of_the_last_second_of_a_year_stays_there_though_it_is_loaded_in_the_next(
     place: Place, run_worker: RunWorker
