@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from ledger.database import lock, lock_job, prepare, rows, unavailable_as_error
 from ledger.domain.base import Aggregate, LedgerEvent, Stamp
-from ledger.domain.contract import Contract
+from ledger.domain.contract import Contract, evolution_refused
 from ledger.domain.dataset import Dataset, dataset_id
 from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob
@@ -174,20 +174,38 @@ class Ledger(Application[UUID]):
         """The dataset of that name, or None."""
         return self._found(Dataset, dataset_id(name))
 
-    def register_dataset(self, name: str, contract: Contract, stamp: Stamp) -> Dataset:
-        """Declare a dataset before its first file.
+    def register_dataset(self, name: str, contract: Contract, stamp: Stamp, *, reason: str = "") -> Dataset:
+        """Declare a dataset before its first file, or give it the next version of its contract.
 
         Raises:
-            ConflictError: it exists, with another contract.
+            ConflictError: it exists, and its contract cannot become this one.
         """
-        known = self.dataset(name)
-        if known is None:
-            known = Dataset.register(stamp, name=name, contract=contract, inferred_from=None)
-            with unavailable_as_error():
-                self.save(known)
-        elif known.contract != contract:
-            raise ConflictError(f"Dataset {name!r} exists with another contract.", "Choose another name.")
+        with self.transaction() as session:
+            lock(session, f"dataset {name}")
+            known = self.dataset(name)
+            if known is None:
+                known = Dataset.register(stamp, name=name, contract=contract, inferred_from=None)
+            elif known.contract != contract:
+                refused = evolution_refused(known.contract, contract)
+                if refused:
+                    raise ConflictError(
+                        f"The contract of dataset {name!r} cannot become this one. {' '.join(refused)}",
+                        "Add columns that may be empty at the end, or register a dataset of another name.",
+                    )
+                known.change_contract(stamp, contract=contract, reason=reason)
+            if known.pending_events:
+                self.save(known, session=session)
         return known
+
+    def dataset_names(self) -> list[str]:
+        """The names of all datasets, sorted."""
+        with self.transaction() as session:
+            found = rows(
+                session,
+                f"SELECT convert_from(state, 'UTF8')::jsonb ->> 'name' AS name FROM {EVENTS_TABLE}"
+                " WHERE topic = 'dataset.registered' ORDER BY 1",
+            )
+        return [str(row.name) for row in found]
 
     def operation(self, operation_id: UUID) -> Operation:
         """The operation as the log tells it.

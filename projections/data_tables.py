@@ -79,15 +79,11 @@ class CopiedRows:
 
 
 def create(session: Session, table: DataTable) -> None:
-    """Make the table of a dataset, without partitions, unless it is there."""
+    """Make the table of a dataset, without partitions, unless it is there; then add the columns that it lacks."""
     if _exists(session, table.dataset):
+        _add_columns(session, table)
         return
-    columns: list[sql.Composable] = [
-        sql.SQL("{} {}{}").format(
-            sql.Identifier(column.name), sql.SQL(column.type.value), sql.SQL("" if column.nullable else " NOT NULL")
-        )
-        for column in table.contract.columns
-    ]
+    columns = [_definition(column) for column in table.contract.columns]
     columns += [
         sql.SQL("_job bigint NOT NULL DEFAULT lineage.job()"),
         sql.SQL("_record bigint NOT NULL DEFAULT nextval(lineage.record_sequence())"),
@@ -101,6 +97,25 @@ def create(session: Session, table: DataTable) -> None:
             )
         )
         cursor.execute(sql.SQL("CREATE INDEX ON {} USING brin (_job)").format(table.name))
+
+
+def _add_columns(session: Session, table: DataTable) -> None:
+    there = session.execute(
+        text("SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0"),
+        {"name": f'data."{table.dataset}"'},
+    )
+    known = set(there.scalars())
+    lacking = [column for column in table.contract.columns if column.name not in known]
+    if lacking:
+        added = sql.SQL(", ").join(sql.SQL("ADD COLUMN {}").format(_definition(column)) for column in lacking)
+        with _cursor(session) as cursor:
+            cursor.execute(sql.SQL("ALTER TABLE {} {}").format(table.name, added))
+
+
+def _definition(column: Column) -> sql.Composable:
+    return sql.SQL("{} {}{}").format(
+        sql.Identifier(column.name), sql.SQL(column.type.value), sql.SQL("" if column.nullable else " NOT NULL")
+    )
 
 
 def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, year: FiscalYear) -> None:

@@ -202,6 +202,34 @@ def differences(expected: Contract, header: list[str]) -> list[str]:
     return found
 
 
+def evolution_refused(now: Contract, wanted: Contract) -> list[str]:
+    """Why a contract cannot become another one, one readable sentence each; empty when it can.
+
+    What is loaded stays as it is. So columns that may be empty can be added at the end, and what does not touch the
+    table may change: how no value is written, and how many records may be refused.
+    """
+    found = []
+    for known, other in zip(now.columns, wanted.columns, strict=False):
+        if known.name != other.name:
+            found.append(f"Column {known.name!r} would become {other.name!r}.")
+        elif known.type != other.type:
+            found.append(f"Column {known.name!r} is of type {known.type} and would become {other.type}.")
+        elif known.nullable != other.nullable:
+            may = "may" if known.nullable else "may not"
+            found.append(f"Column {known.name!r} {may} be empty, and that would change.")
+    if len(wanted.columns) < len(now.columns):
+        found.append(f"It lacks {_listed([column.name for column in now.columns[len(wanted.columns) :]])}.")
+    for added in wanted.columns[len(now.columns) :]:
+        if not added.nullable:
+            found.append(f"The new column {added.name!r} may not be empty, and has no value in what is loaded.")
+    if now.fiscal_date_column != wanted.fiscal_date_column:
+        found.append(
+            f"The fiscal year is decided by {now.fiscal_date_column or 'the day of receipt'}, and would be decided by "
+            f"{wanted.fiscal_date_column or 'the day of receipt'}."
+        )
+    return found
+
+
 def dataset_name(filename: str) -> str:
     """The name of the dataset that a file of this name goes to when its sender names none.
 
