@@ -77,7 +77,7 @@ def columns_in_file(contract: Contract, header: list[str] | None) -> list[str]:
 
 def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
     settings, blobs = workshop.settings, workshop.blobs
-    made = transcription_of(blobs, job, blobs.read(job.sha256, 0, SNIFF_BYTES), settings, job.reading)
+    made = transcription_of(blobs, job.sha256, job.size, job.filename, settings, job.reading)
     text, size = made.transcript or job.sha256, job.size if made.text_size is None else made.text_size
     dialect = made.dialect or sniff(blobs.read(text, 0, SNIFF_BYTES), made.filename)
     plan = _split(workshop, text, size, dialect)

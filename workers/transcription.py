@@ -19,10 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ledger.blobs import BlobStore
-from ledger.domain.filejob import FileJob
 from ledger.errors import FileRefusedError, LedgerError, PartUnavailableError
 from ledger.settings import Settings
-from projections.formats.recognise import TEXT
+from projections.formats.recognise import SAMPLE_BYTES, TEXT
 from projections.formats.rows import Limits
 from projections.reader_process import OUT_OF_MEMORY, PART_AWAY
 from projections.transcribe import Transcription, is_its_own_text
@@ -33,32 +32,32 @@ ANOTHER_WAY = "Save it anew with another program, or as CSV in UTF-8, and send i
 
 
 def transcription_of(
-    blobs: BlobStore, job: FileJob, sample: bytes, settings: Settings, options: Mapping[str, str]
+    blobs: BlobStore, sha256: str, size: int, filename: str, settings: Settings, options: Mapping[str, str]
 ) -> Transcription:
-    """What text a job's file is, made by another process if it is not its own.
+    """What text a file is, made by another process if it is not its own.
 
     Raises:
         FileRefusedError: the file cannot be read.
         PartUnavailableError: the blob store cannot be reached.
         LedgerError: the process was killed.
     """
-    if is_its_own_text(sample) and "encoding" not in options:
-        return Transcription(TEXT, [], job.filename)
+    if is_its_own_text(blobs.read(sha256, 0, SAMPLE_BYTES)) and "encoding" not in options:
+        return Transcription(TEXT, [], filename)
     with TemporaryDirectory(prefix="ledger-read-", dir=settings.scratch_folder) as folder:
         request = {
             "blobs_url": settings.blobs_url,
-            "sha256": job.sha256,
-            "size": job.size,
-            "filename": job.filename,
+            "sha256": sha256,
+            "size": size,
+            "filename": filename,
             "folder": str(Path(folder)),
             "limits": asdict(Limits(record_bytes_max=settings.record_bytes_max)),
             "options": dict(options),
             "memory_bytes_max": settings.reader_memory_bytes_max,
         }
-        return _told(job, _run(request, settings.reader_seconds_max, job))
+        return _told(filename, _run(request, settings.reader_seconds_max, filename))
 
 
-def _run(request: dict[str, Any], seconds_max: float, job: FileJob) -> subprocess.CompletedProcess[str]:
+def _run(request: dict[str, Any], seconds_max: float, filename: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "projections.reader_process"]
     # Its end of the pipe stays open until it has answered: it ends when we do.
     with subprocess.Popen(
@@ -71,27 +70,27 @@ def _run(request: dict[str, Any], seconds_max: float, job: FileJob) -> subproces
             process.wait(seconds_max)
         except subprocess.TimeoutExpired:
             process.kill()
-            raise _refused("reader_too_slow", f"took longer than {seconds_max:g} seconds", job) from None
+            raise _refused("reader_too_slow", f"took longer than {seconds_max:g} seconds", filename) from None
         except BrokenPipeError:
             process.wait()
         return subprocess.CompletedProcess(command, process.returncode, process.stdout.read(), process.stderr.read())
 
 
-def _told(job: FileJob, ended: subprocess.CompletedProcess[str]) -> Transcription:
+def _told(filename: str, ended: subprocess.CompletedProcess[str]) -> Transcription:
     if ended.returncode == PART_AWAY:
         raise PartUnavailableError(ended.stderr, "It will be tried again.")
     if ended.returncode == OUT_OF_MEMORY:
-        raise _refused("reader_out_of_memory", "takes more memory than a reader may have", job)
+        raise _refused("reader_out_of_memory", "takes more memory than a reader may have", filename)
     if -ended.returncode in CRASHES:
-        raise _refused("reader_crashed", f"ends its reader ({signal.Signals(-ended.returncode).name})", job)
+        raise _refused("reader_crashed", f"ends its reader ({signal.Signals(-ended.returncode).name})", filename)
     if ended.returncode != 0:
         last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise LedgerError(f"The reader of {job.filename!r} ended with {ended.returncode}: {last}", "It is tried again.")
+        raise LedgerError(f"The reader of {filename!r} ended with {ended.returncode}: {last}", "It is tried again.")
     told = json.loads(ended.stdout)
     if "refused" in told:
         raise FileRefusedError(**told["refused"])
     return Transcription(**told["transcription"])
 
 
-def _refused(code: str, what: str, job: FileJob) -> FileRefusedError:
-    return FileRefusedError(code, f"Reading {job.filename!r} {what}: it is broken, or made to do harm.", ANOTHER_WAY)
+def _refused(code: str, what: str, filename: str) -> FileRefusedError:
+    return FileRefusedError(code, f"Reading {filename!r} {what}: it is broken, or made to do harm.", ANOTHER_WAY)

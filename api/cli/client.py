@@ -98,6 +98,17 @@ class Client:
         """Ask for something to be done."""
         return self._call("POST", path, json=body) if body else self._call("POST", path)
 
+    def preview(self, source: BinaryIO, filename: str, said: Mapping[str, str | None]) -> dict[str, Any]:
+        """What would become of a file, see `api.preview`."""
+        parameters = {"filename": filename} | {name: value for name, value in said.items() if value}
+        return self._call(
+            "POST", "/api/v1/preview", params=parameters, content=iter(lambda: source.read(READ_BYTES), b"")
+        )
+
+    def put(self, path: str, body: Any, **parameters: str) -> dict[str, Any]:
+        """Put something in its place."""
+        return self._call("PUT", path, json=body, params=parameters)
+
     def download(self, path: str, to: BinaryIO) -> None:
         """Write a resource somewhere, piece by piece."""
         try:

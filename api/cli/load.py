@@ -12,6 +12,7 @@ import typer
 
 from api.cli.client import Client, CommandError, ExitCode, file_size
 from api.cli.output import Bars, bars, print_json, say, sentence_of
+from api.cli.preview import preview_of, show_previews
 from ledger.domain.words import FINISHED, OnDuplicate
 
 POLL_SECONDS_MIN = 0.1
@@ -38,6 +39,7 @@ def load(
     control_totals: Annotated[
         str | None, typer.Option(help="What the file has to come to, as JSON; or @FILE that holds it.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would become of the files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tasks as JSON.")] = False,
 ) -> None:
     """Send files to the ledger.
@@ -64,6 +66,9 @@ def load(
         "corrects": corrects,
         "control_totals": _text_of(control_totals),
     }
+    if dry_run:
+        show_previews([preview_of(client, path, said) for path in _sources(files)], as_json)
+        return
     tasks = []
     with bars(quiet=as_json) as progress:
         for path in _sources(files):

@@ -1,0 +1,111 @@
+"""Contracts: proposed from a file, declared, grown; and what would become of a file, with nothing stored."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.stack import Stack
+
+Send = Callable[..., dict[str, Any]]
+
+TEXT = "payment,paid_on,amount\n" + "".join(f"{n},2026-04-{n % 28 + 1:02},{n}.50\n" for n in range(1, 101))
+
+
+@pytest.fixture
+def name() -> str:
+    return f"contract_{uuid4().hex[:8]}"
+
+
+def arrivals(stack: Stack) -> int:
+    """How many files have arrived."""
+    [(count,)] = stack.sql("SELECT count(*) FROM ledger.arrivals")
+    return int(count)
+
+
+def test_a_contract_is_inferred_edited_and_registered_and_then_decides(
+    stack: Stack, send: Send, name: str, tmp_path: Path
+) -> None:
+    file, written = tmp_path / "may.csv", tmp_path / "contract.json"
+    file.write_text(TEXT)
+    before = arrivals(stack)
+    contract = stack.json("datasets", "infer", str(file))
+    assert [column["type"] for column in contract["columns"]] == ["bigint", "date", "numeric"]
+    contract["columns"][1]["nullable"] = False
+    contract |= {"fiscal_date_column": "paid_on", "rejects_max": "0"}
+    written.write_text(json.dumps(contract))
+    assert stack.run("datasets", "register", name, str(written)).returncode == 0
+    assert stack.json("datasets", "show", name) == contract
+    assert name in stack.json("datasets", "list")
+    assert arrivals(stack) == before
+    task = stack.wait(send("one_bad.csv", (TEXT + "101,,1.00\n").encode(), name)["task_id"])
+    assert (task["status"], task["error"]["code"]) == ("Failed", "rejects_too_many")
+    assert stack.wait(send("good.csv", TEXT.encode(), name)["task_id"])["status"] == "Completed"
+
+
+def test_a_contract_grows_by_columns_that_may_be_empty_and_by_nothing_else(
+    stack: Stack, http: httpx2.Client, send: Send, name: str
+) -> None:
+    assert stack.wait(send("first.csv", TEXT.encode(), name)["task_id"])["status"] == "Completed"
+    contract = http.get(f"/api/v1/datasets/{name}").json()["contract"]
+    wider = {**contract, "columns": [*contract["columns"], {"name": "note", "type": "text"}]}
+    told = http.put(f"/api/v1/datasets/{name}", json=wider, params={"reason": "the bank sends notes"}).json()
+    assert told["contract_version"] == 2
+    text = "payment,paid_on,amount,note\n7,2026-05-01,1.00,seven\n"
+    assert stack.wait(send("wider.csv", text.encode(), name)["task_id"])["status"] == "Completed"
+    assert stack.sql(f"SELECT count(*), count(note), max(note) FROM data.{name}") == [(101, 1, "seven")]
+    for changed in (contract, {**wider, "columns": [{"name": "x", "type": "bigint"}, *wider["columns"][1:]]}):
+        answer = http.put(f"/api/v1/datasets/{name}", json=changed)
+        assert answer.status_code == httpx2.codes.CONFLICT
+        assert "cannot become this one" in answer.json()["detail"]
+    stricter = {**wider, "columns": [*wider["columns"], {"name": "y", "type": "text", "nullable": False}]}
+    assert "may not be empty" in http.put(f"/api/v1/datasets/{name}", json=stricter).json()["detail"]
+
+
+def test_a_dry_run_shows_rows_and_rejects_and_stores_nothing(stack: Stack, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "may.csv.gz"
+    file.write_bytes(gzip.compress((TEXT + "x,2026-04-01,1.00\n").encode()))
+    contract = tmp_path / "contract.json"
+    (tmp_path / "clean.csv").write_text(TEXT)
+    contract.write_text(json.dumps(stack.json("datasets", "infer", str(tmp_path / "clean.csv"))))
+    stack.json("datasets", "register", name, str(contract))
+    before = arrivals(stack)
+    [shown] = stack.json("load", str(file), "--dataset", name, "--dry-run")
+    assert (shown["format"], shown["layers"], shown["records"], shown["rejected"]) == ("delimited", ["gzip"], 101, 1)
+    assert shown["rows"][0] == {"payment": "1", "paid_on": "2026-04-02", "amount": "1.50"}
+    assert shown["rejects"][0] | {"reason": ""} == {
+        "record": 101,
+        "line": 102,
+        "column": "payment",
+        "code": "value_invalid",
+        "reason": "",
+        "raw": "x,2026-04-01,1.00\n",
+    }
+    told = stack.run("load", str(file), "--dataset", name, "--dry-run")
+    assert "1 of the first 101 records would be rejected" in told.stderr
+    assert arrivals(stack) == before
+    assert stack.sql("SELECT to_regclass(%s)", f"data.{name}") == [(None,)]
+
+
+def test_a_dry_run_tells_how_a_file_differs_from_its_contract(
+    stack: Stack, http: httpx2.Client, send: Send, name: str
+) -> None:
+    stack.wait(send("first.csv", TEXT.encode(), name)["task_id"])
+    other = b"payment,paid_on,sum\n1,2026-04-01,1.00\n"
+    told = http.post("/api/v1/preview", params={"dataset": name}, content=other).json()
+    assert any("'amount'" in difference for difference in told["differences"])
+    assert any("'sum'" in difference for difference in told["differences"])
+    assert told["proposed"]
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_its_preview(http: httpx2.Client) -> None:
+    answer = http.post("/api/v1/preview", content=b"%PDF-1.7")
+    assert answer.status_code == httpx2.codes.UNPROCESSABLE_CONTENT
+    assert "PDF" in answer.json()["detail"]

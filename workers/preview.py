@@ -1,0 +1,109 @@
+"""Preview: what would become of a file, with nothing stored.
+
+Rules:
+1. The file goes the same way as one that is loaded: the same process reads it, the same dialect, contract and checks.
+   Only its blobs are in a folder that is thrown away.
+2. What is shown comes from the first chunk; the numbers are those of that chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ledger.blobs import FolderBlobStore
+from ledger.domain.contract import Contract, differences
+from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN
+from ledger.settings import Settings
+from projections.chunk import ChunkContent, read_chunk
+from projections.formats.blocks import read_exactly
+from projections.formats.dialect import sniff
+from projections.formats.recognise import TEXT
+from projections.formats.splitter import Plan, split
+from projections.inference import column_names, infer
+from workers.plan import SNIFF_BYTES, columns_in_file
+from workers.transcription import transcription_of
+
+ROWS_SHOWN = 10
+REJECTS_SHOWN = 20
+COPY_BYTES = 1 << 20
+
+
+def preview(
+    file: Path, filename: str, contract: Contract | None, reading: Mapping[str, str], folder: Path, settings: Settings
+) -> dict[str, Any]:
+    """What would become of a file.
+
+    Args:
+        contract: of its dataset, None to propose one.
+        folder: an empty one, for what is kept meanwhile.
+
+    Raises:
+        FileRefusedError: the file cannot be read.
+    """
+    blobs = FolderBlobStore(folder)
+    sha256, size = _put(blobs, file)
+    there = settings.model_copy(update={"blobs_url": folder.as_uri()})
+    made = transcription_of(blobs, sha256, size, filename, there, reading)
+    text, text_size = made.transcript or sha256, size if made.text_size is None else made.text_size
+    read = partial(blobs.read, text)
+    dialect = made.dialect or sniff(read(0, SNIFF_BYTES), made.filename)
+    plan = split(read, text_size, dialect, chunk_bytes=settings.chunk_bytes, record_bytes_max=settings.record_bytes_max)
+    chunk = plan.chunks[0] if plan.chunks else None
+    data = b"" if chunk is None else read_exactly(read, chunk.start, chunk.size)
+    used = contract
+    if used is None or not _has_its_columns(used, plan):
+        used = infer(plan.header, [data], dialect)
+    answer = {
+        "format": made.format if made.format != TEXT else dialect.format,
+        "layers": made.layers,
+        "dialect": dialect.to_dict(),
+        "records": plan.records,
+        "contract": used.to_dict(),
+        "proposed": used is not contract,
+        "differences": differences(contract, column_names(plan.header))
+        if contract is not None and plan.header is not None
+        else [],
+    }
+    if chunk is None:
+        return {**answer, "records_examined": 0, "rejected": 0, "rows": [], "rejects": []}
+    by_name = {column.name: column for column in used.columns}
+    columns = [by_name[name] for name in columns_in_file(used, plan.header)]
+    content = read_chunk(data, chunk, dialect, used, columns, range(YEAR_MIN, YEAR_MAX + 1))
+    return {**answer, **_shown(content)}
+
+
+def _has_its_columns(contract: Contract, plan: Plan) -> bool:
+    names = {column.name for column in contract.columns}
+    return plan.header is None or set(column_names(plan.header)) == names
+
+
+def _put(blobs: FolderBlobStore, file: Path) -> tuple[str, int]:
+    writer, size = blobs.writer(), 0
+    with file.open("rb") as source:
+        while piece := source.read(COPY_BYTES):
+            writer.write(piece)
+            size += len(piece)
+    return writer.finish(), size
+
+
+def _shown(content: ChunkContent) -> dict[str, Any]:
+    rows = content.pieces[0][1].values.slice(0, ROWS_SHOWN).to_pylist() if content.pieces else []
+    return {
+        "records_examined": len(content.records),
+        "rejected": len(content.flaws),
+        "rows": rows,
+        "rejects": [
+            {
+                "record": reject.record,
+                "line": reject.line,
+                "column": reject.column,
+                "code": reject.code,
+                "reason": reject.reason,
+                "raw": reject.raw.decode("utf-8", "replace"),
+            }
+            for reject in content.rejects(None)[:REJECTS_SHOWN]
+        ],
+    }
