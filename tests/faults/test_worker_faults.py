@@ -22,6 +22,7 @@ from tests.stack import children
 SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL)
 ROUNDS = int(os.environ.get("LEDGER_TEST_ROUNDS", "6"))
 LOAD_SECONDS_MAX = 3
+MESSAGES_PAUSE_SECONDS = 0.1
 ATTEMPTS_MAX = 3
 
 
@@ -112,6 +113,7 @@ def messages_again_and_again(stack: FaultStack) -> Iterator[list[int]]:
                 for job_id, stage, chunk, queue in found:
                     _publish(producer, queue, stage, {"job_id": job_id, "chunk": chunk, "published_at_seconds": 1.0})
                     sent[0] += 1
+                over.wait(MESSAGES_PAUSE_SECONDS)  # workers who drown in messages would do nothing else
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
