@@ -18,7 +18,10 @@ from projections.formats.dialect import LINE_DELIMITER, LINE_QUOTE, Dialect
 from projections.formats.records import find_records
 from projections.formats.rows import Flaw
 from projections.formats.transcript import MARK
+from tests.thorough import thorough
 from tests.unit.projections.checks import APRIL, LF, checked, contract_of, flaws_in
+
+SEARCH = thorough(examples=150, steps=1)
 
 LINES = Dialect("lines", LINE_DELIMITER, False, False, "\n", LINE_QUOTE)
 
@@ -190,6 +193,7 @@ LINES_OF_A_FILE = st.sampled_from(
 )  # fmt: skip
 
 
+@SEARCH
 @given(lines=st.lists(LINES_OF_A_FILE, max_size=14), size=st.integers(1, 14))
 def test_pieces_of_any_size_give_what_the_whole_gives(lines: list[str], size: int) -> None:
     contract = contract_of(["bigint", "date", "text"], fiscal="b")
@@ -210,6 +214,7 @@ def test_pieces_of_any_size_give_what_the_whole_gives(lines: list[str], size: in
     assert sorted([*good, *flaws]) == list(range(len(records)))
 
 
+@SEARCH
 @given(
     lines=st.lists(LINES_OF_A_FILE.filter(bool), min_size=1, max_size=10), more=st.sampled_from(["q,w,e", "1", 'a"b"'])
 )

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from projections.formats.dialect import LINE_DELIMITER, LINE_QUOTE, Dialect
 from projections.formats.records import find_records, irregular_quotes
+from tests.thorough import thorough
+
+SEARCH = thorough(examples=150, steps=1)
 
 LF = Dialect("delimited", ",", header=False, byte_order_mark=False, line_end="\n")
 CRLF = Dialect("delimited", ",", header=False, byte_order_mark=False, line_end="\r\n")
@@ -78,11 +81,13 @@ def check_against_the_machine(chunk: bytes, dialect: Dialect) -> None:
     assert irregular_quotes(records) == [index for index, record in enumerate(seen) if not record.regular]
 
 
+@SEARCH
 @given(st.lists(PIECES, max_size=25).map("".join).filter(quotes_are_even))
 def test_records_lines_and_irregular_quotes_are_those_of_a_reading_byte_by_byte(text: str) -> None:
     check_against_the_machine(text.encode(), LF)
 
 
+@SEARCH
 @given(st.lists(PIECES, max_size=25).map("".join).filter(quotes_are_even))
 def test_the_same_holds_where_lines_end_with_carriage_return_and_newline(text: str) -> None:
     parts = text.split('"')
@@ -101,6 +106,7 @@ def written(records: list[list[str]], line_end: str, blank_before: set[int], fin
     return (text if final_line_end else text.removesuffix(line_end)).encode()
 
 
+@SEARCH
 @given(
     written_records=WRITTEN,
     dialect=st.sampled_from([LF, CRLF]),
@@ -119,6 +125,7 @@ def test_what_a_csv_writer_writes_is_found_record_by_record_and_has_regular_quot
     assert irregular_quotes(records) == []
 
 
+@SEARCH
 @given(st.text(st.sampled_from('a"\nü,')).map(str.encode))
 def test_in_plain_text_every_line_is_a_record_blank_or_not_and_no_quote_is_irregular(chunk: bytes) -> None:
     records = find_records(chunk, LINES)
