@@ -132,6 +132,8 @@ def _read_csv(
 ) -> pyarrow.Table:
     if chunk.startswith(BYTE_ORDER_MARK):  # the file's own was cut: this is a value's, and Arrow passes over one
         chunk = BYTE_ORDER_MARK + chunk
+    if not chunk.endswith(b"\n"):  # else Arrow takes an empty last field for quoted if the one before it is
+        chunk += dialect.line_end.encode()
     return pyarrow.csv.read_csv(
         pyarrow.BufferReader(chunk),
         pyarrow.csv.ReadOptions(use_threads=False, block_size=len(chunk) + 1, column_names=names),

@@ -178,6 +178,11 @@ def test_a_byte_order_mark_at_the_start_of_a_piece_belongs_to_the_value() -> Non
     assert flaws_in("\ufeff1,2\n", ["bigint", "bigint"]) == {0: ("value_invalid", "a")}
 
 
+def test_an_empty_last_field_is_no_value_whether_or_not_the_line_ends() -> None:
+    for text in ('"",', '"",\n'):
+        assert checked(text, contract_of(["text", "text"])).values.to_pylist() == [{"a": "", "b": None}]
+
+
 def test_a_line_of_plain_text_is_its_value_whatever_it_holds() -> None:
     lines = ["", '"', 'a,"b', ",", " ", "\\.", MARK, f"{MARK}[]", "NA", "ü"]
     contract = contract_of(["text"], required="a", null_token="NA")
