@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +16,7 @@ from api.choices import checked_choices
 from api.errors import PayloadTooLargeError
 from api.state import CurrentState, State
 from api.uploads import checked_filename
-from workers.preview import preview
+from ledger.errors import FileRefusedError
 
 router = APIRouter(tags=["files"])
 
@@ -49,5 +52,22 @@ def _preview(
     state: State, file: Path, name: str, dataset: str | None, reading: dict[str, str], folder: Path
 ) -> dict[str, Any]:
     known = None if dataset is None else state.ledger.dataset(dataset)
-    contract = None if known is None else known.contract
-    return {"filename": name, "dataset": dataset, **preview(file, name, contract, reading, folder, state.settings)}
+    request = {
+        "file": str(file),
+        "filename": name,
+        "contract": None if known is None else known.contract.to_dict(),
+        "reading": reading,
+        "folder": str(folder),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "workers.preview"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=state.settings.reader_seconds_max,
+    )
+    told = json.loads(ended.stdout)
+    if "refused" in told:
+        raise FileRefusedError(**told["refused"])
+    return {"filename": name, "dataset": dataset, **told["preview"]}

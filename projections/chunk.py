@@ -19,6 +19,7 @@ import pyarrow
 from numpy.typing import NDArray
 
 from ledger.domain.contract import Column, Contract
+from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.reconciliation import add_totals, digest_text
 from ledger.failpoints import failpoint
 from projections.checking import Checked, check
@@ -33,9 +34,18 @@ from projections.totals import canonical, control_totals, row_set_digest
 PIECE_BYTES = 4 << 20
 
 
-class _Source(io.BytesIO):
+class Source(io.BytesIO):
+    """What `COPY` reads. Whatever reading ends with is kept: `COPY` would tell it as if somebody had cancelled it."""
+
+    failure: Exception | None = None
+
     def read(self, size: int | None = -1) -> bytes:
-        failpoint("chunk_reading")
+        """The next bytes."""
+        try:
+            failpoint("chunk_reading")
+        except Exception as error:
+            self.failure = error
+            raise
         return super().read(size)
 
 
@@ -54,14 +64,14 @@ class ChunkContent:
         """The indexes of the records that have no flaw."""
         return self.records.without(self.flaws)
 
-    def whole(self) -> io.BytesIO:
+    def whole(self) -> Source:
         """All of the chunk for `COPY`, without its blank lines."""
         data, dialect = self.records.chunk, self.records.dialect
-        return _Source(b"".join(cut_blank_lines(data, dialect)) if self.chunk.blank_lines else data)
+        return Source(b"".join(cut_blank_lines(data, dialect)) if self.chunk.blank_lines else data)
 
-    def some(self, indexes: NDArray[numpy.int64]) -> io.BytesIO:
+    def some(self, indexes: NDArray[numpy.int64]) -> Source:
         """Some of the records for `COPY`, each with its number before its first field."""
-        return _Source(self.records.numbered(indexes, self.chunk.first_record))
+        return Source(self.records.numbered(indexes, self.chunk.first_record))
 
     def rejects(self, places: Sequence[Place] | None) -> list[Reject]:
         """The records with a flaw. `places` are those of all records of the chunk in the file, if it has no lines."""
@@ -97,18 +107,26 @@ class ChunkContent:
 
 
 def read_chunk(
-    data: bytes, chunk: Chunk, dialect: Dialect, contract: Contract, columns: Sequence[Column], years: range
+    data: bytes,
+    chunk: Chunk,
+    dialect: Dialect,
+    contract: Contract,
+    columns: Sequence[Column],
+    calendar: FiscalCalendar,
+    *,
+    transcript: bool,
 ) -> ChunkContent:
     """Find and check the records of a chunk.
 
     Args:
         columns: the contract's columns in the order in which they stand in the file.
-        years: those that a fiscal-date column may have.
+        calendar: that of the fiscal-date column.
+        transcript: whether a reader wrote the chunk's text.
     """
     records = find_records(data, dialect)
     content = ChunkContent(chunk, contract, records, [])
     for start, end in _pieces(records):
-        checked = check(records.piece(start, end), columns, contract, years)
+        checked = check(records.piece(start, end), columns, contract, calendar, transcript=transcript)
         content.pieces.append((start, checked))
         content.flaws.update((start + index, flaw) for index, flaw in checked.flaws.items())
     return content

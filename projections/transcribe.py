@@ -179,6 +179,8 @@ def _write_rows(
         return FORMATS[format].reader(file, limits, options)
 
     columns = first_columns(rows())
+    if not columns:  # there would be no header, and the first mark would be taken for it
+        raise _nothing_readable(sum(1 for _ in rows()), next(rows(), None))
     while True:
         text, places = _Counting(blobs.writer()), _Counting(blobs.writer())
         try:
@@ -196,6 +198,19 @@ def _write_rows(
         text.writer.abort()
         places.writer.abort()
         columns = found
+
+
+def _nothing_readable(records: int, first: Row | None) -> FileRefusedError:
+    if first is None:
+        return FileRefusedError("no_records", "The file holds no record.", "Send a file with records.")
+    why = "it has no value at all" if first.flaw is None else first.flaw.reason
+    return FileRefusedError(
+        "records_unreadable",
+        f"None of the file's records ({records:,}) can be read. The first: {why.removesuffix('.')}.",
+        "Correct what is said of the first; the others most likely have the same trouble. Then send the file again.",
+        record=1,
+        byte_offset=first.offset if first.length else None,
+    )
 
 
 def _raw_of(file: BinaryIO) -> Any:

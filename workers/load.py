@@ -12,7 +12,6 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from functools import partial
-from io import BytesIO
 
 import numpy
 import psycopg2
@@ -22,11 +21,10 @@ from ledger import telemetry
 from ledger.database import is_unavailable, lock_job
 from ledger.domain.contract import Column, Contract
 from ledger.domain.filejob import FileJob
-from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN
 from ledger.domain.reconciliation import LoadedChunk, check_control_totals
 from ledger.errors import FileRefusedError, LedgerError
 from ledger.failpoints import failpoint
-from projections.chunk import ChunkContent, read_chunk
+from projections.chunk import ChunkContent, Source, read_chunk
 from projections.data_tables import (
     CopiedRows,
     DataTable,
@@ -114,40 +112,65 @@ def _read(load: _Load) -> tuple[ChunkContent, str]:
     job, chunk = load.job, load.chunk
     data = read_exactly(partial(load.workshop.blobs.read, job.transcript or job.sha256), chunk.start, chunk.size)
     with telemetry.span(telemetry.SPAN_CHECK, {telemetry.CHUNK_BYTES: chunk.size}) as span:
-        dialect, years = Dialect.from_dict(job.dialect), range(YEAR_MIN, YEAR_MAX + 1)
-        content = read_chunk(data, chunk, dialect, load.table.contract, load.columns, years)
+        content = read_chunk(
+            data,
+            chunk,
+            Dialect.from_dict(job.dialect),
+            load.table.contract,
+            load.columns,
+            load.workshop.calendar,
+            transcript=load.plan.places is not None and not load.plan.corrects,
+        )
         span.set_attribute(telemetry.CHUNK_REJECTS, len(content.flaws))
     return content, hashlib.sha256(data).hexdigest()
 
 
 def _commit(load: _Load, content: ChunkContent, sha256: str) -> None:
-    workshop, work, chunk = load.workshop, load.work, load.chunk
-    ledger = workshop.ledger
-    with ledger.transaction() as session:
-        with telemetry.span(telemetry.SPAN_COPY, {telemetry.CHUNK_BYTES: chunk.size}) as span:
-            copied = _copy(load, session, content)
-            span.set_attribute(telemetry.CHUNK_ROWS, copied.rows)
-        told_apart = content.flaws and not load.plan.corrects
-        places = places_of(workshop.blobs, load.plan, chunk) if told_apart else None
-        replace_rejects(session, work.job_id, chunk.number, chunk.record_numbers, content.rejects(places))
-        loaded = _loaded(chunk, copied, content, sha256)
+    with load.workshop.ledger.transaction() as session:
+        copied = _write_rows(load, session, content)
+        loaded = _loaded(load.chunk, copied, content, sha256)
         failpoint("chunk_copied")
-        lock_job(session, work.job_id)
-        fence(session, work)
-        current = ledger.job(work.job_id)
-        current.load_chunk(workshop.stamp(current), loaded, attempt=work.attempt)
-        wrong = _too_many_rejects(load, session, current) or _other_than_sent(current)
-        if wrong is not None:
-            fail_for_good(workshop, session, current, work, error_fields(wrong))
+        lock_job(session, load.work.job_id)
+        fence(session, load.work)
+        failed = _append(load, session, loaded)
+        if failed:
+            failpoint("failure_appended")
         else:
-            _complete_if_last(workshop, session, current)
-            finish(session, work)
-        with telemetry.span(telemetry.SPAN_APPEND):
-            ledger.save(current, session=session)
-        failpoint("chunk_appended")
-    failpoint("chunk_committed")
+            failpoint("chunk_appended")
+    if failed:
+        failpoint("failure_committed")
+    else:
+        failpoint("chunk_committed")
     telemetry.ROWS_LOADED.add(copied.rows)
     telemetry.ROWS_REJECTED.add(len(content.flaws))
+
+
+def _write_rows(load: _Load, session: Session, content: ChunkContent) -> CopiedRows:
+    """Copy the good records, and keep the others as rejects."""
+    chunk, blobs = load.chunk, load.workshop.blobs
+    with telemetry.span(telemetry.SPAN_COPY, {telemetry.CHUNK_BYTES: chunk.size}) as span:
+        copied = _copy(load, session, content)
+        span.set_attribute(telemetry.CHUNK_ROWS, copied.rows)
+    told_apart = content.flaws and not load.plan.corrects
+    places = places_of(blobs, load.plan, chunk) if told_apart else None
+    replace_rejects(session, load.work.job_id, chunk.number, chunk.record_numbers, content.rejects(places))
+    return copied
+
+
+def _append(load: _Load, session: Session, loaded: LoadedChunk) -> bool:
+    """Append what the chunk does to its job; whether that ends it badly."""
+    workshop, work = load.workshop, load.work
+    job = workshop.ledger.job(work.job_id)
+    job.load_chunk(workshop.stamp(job), loaded, attempt=work.attempt)
+    wrong = _too_many_rejects(load, session, job) or _other_than_sent(job)
+    if wrong is not None:
+        fail_for_good(workshop, session, job, work, error_fields(wrong))
+    else:
+        _complete_if_last(workshop, session, job)
+        finish(session, work)
+    with telemetry.span(telemetry.SPAN_APPEND):
+        workshop.ledger.save(job, session=session)
+    return wrong is not None
 
 
 def _complete_if_last(workshop: Workshop, session: Session, job: FileJob) -> None:
@@ -182,7 +205,7 @@ def _copy(load: _Load, session: Session, content: ChunkContent) -> CopiedRows:
     return CopiedRows(copied_rows, sorted(years))
 
 
-def _try_copy(load: _Load, session: Session, source: BytesIO, first_record: int | None) -> CopiedRows | Flaw:
+def _try_copy(load: _Load, session: Session, source: Source, first_record: int | None) -> CopiedRows | Flaw:
     """Copy records, or undo that and say why PostgreSQL refuses one of them."""
     job, workshop = load.job, load.workshop
     savepoint = session.begin_nested()
@@ -198,6 +221,8 @@ def _try_copy(load: _Load, session: Session, source: BytesIO, first_record: int 
             received=job.created_on.astimezone(workshop.calendar.zone).date(),
         )
     except psycopg2.Error as error:
+        if source.failure is not None:
+            raise source.failure from None
         if is_about_the_file(error):
             savepoint.rollback()
             return _flaw(error)

@@ -1,13 +1,16 @@
-"""Preview: what would become of a file, with nothing stored.
+"""Preview: what would become of a file, with nothing stored. `python -m workers.preview` tells it to a door.
 
 Rules:
 1. The file goes the same way as one that is loaded: the same process reads it, the same dialect, contract and checks.
    Only its blobs are in a folder that is thrown away.
 2. What is shown comes from the first chunk; the numbers are those of that chunk.
+3. It runs in a process of its own: what it needs to read and check takes more memory than a door may have.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +18,8 @@ from typing import Any
 
 from ledger.blobs import FolderBlobStore
 from ledger.domain.contract import Contract, differences
-from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN
+from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.errors import FileRefusedError
 from ledger.settings import Settings
 from projections.chunk import ChunkContent, read_chunk
 from projections.formats.blocks import read_exactly
@@ -71,7 +75,8 @@ def preview(
         return {**answer, "records_examined": 0, "rejected": 0, "rows": [], "rejects": []}
     by_name = {column.name: column for column in used.columns}
     columns = [by_name[name] for name in columns_in_file(used, plan.header)]
-    content = read_chunk(data, chunk, dialect, used, columns, range(YEAR_MIN, YEAR_MAX + 1))
+    calendar = FiscalCalendar.parse(settings.fiscal_year_start, settings.time_zone)
+    content = read_chunk(data, chunk, dialect, used, columns, calendar, transcript=made.format != TEXT)
     return {**answer, **_shown(content)}
 
 
@@ -107,3 +112,19 @@ def _shown(content: ChunkContent) -> dict[str, Any]:
             for reject in content.rejects(None)[:REJECTS_SHOWN]
         ],
     }
+
+
+def main() -> None:
+    """Read a request from standard input, and answer it on standard output."""
+    request = json.load(sys.stdin)
+    contract = None if request["contract"] is None else Contract.from_dict(request["contract"])
+    file, folder = Path(request["file"]), Path(request["folder"])
+    try:
+        told = {"preview": preview(file, request["filename"], contract, request["reading"], folder, Settings())}
+    except FileRefusedError as refused:
+        told = {"refused": refused.arguments()}
+    sys.stdout.write(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
