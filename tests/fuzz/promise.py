@@ -1,0 +1,320 @@
+"""The promise that every file is read under, and one file held against it.
+
+The promise, of whatever bytes arrive:
+1. Nothing is raised but FileRefusedError, and it says what is wrong and what to do.
+2. Counts close: the records of the text are the rows that the reader gave, there is one place for each, splitting the
+   text gives as many however it is cut, and checking finds each of them good or flawed, and none twice.
+3. A record that its reader could not read is flawed for the reason that the reader gave. Of a good record, each value
+   is what the reader gave.
+4. The same file makes the same text again.
+5. A sound file is not refused, and has as many records as were written, all of them good.
+
+What a file goes through is what the worker does with it, from the blob to the chunks; only PostgreSQL is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+
+from ledger.blobs import put
+from ledger.domain.contract import Contract
+from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN
+from ledger.errors import FileRefusedError, NotFoundError
+from projections.chunk import ChunkContent, read_chunk
+from projections.formats.dialect import SAMPLE_BYTES, Dialect, sniff
+from projections.formats.recognise import FORMATS, TEXT
+from projections.formats.rows import Limits, Reader, Row
+from projections.formats.splitter import Plan, split
+from projections.formats.transcript import PLACE_BYTES
+from projections.inference import infer
+from projections.plans import places_of
+from projections.transcribe import Transcription, is_its_own_text, transcribe
+from workers.plan import columns_in_file
+
+LIMITS = Limits(
+    record_bytes_max=1 << 20, columns_max=200, depth_max=16, cells_max=200_000, text_bytes_max=4 << 20, members_max=20
+)
+YEARS = range(YEAR_MIN, YEAR_MAX + 1)
+
+
+class BrokenPromiseError(AssertionError):
+    """What a file came to is not what is promised."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """One file to be read.
+
+    `records` are those of a sound file, None if it was damaged. `chunk_bytes` and `block_bytes` say how its text is
+    cut.
+    """
+
+    reader: str
+    content: bytes
+    filename: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    records: int | None = None
+    chunk_bytes: int = 1 << 20
+    block_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True)
+class Came:
+    """What a file came to: why it was refused (a code), or its records and how many of them are flawed."""
+
+    refused: str | None
+    records: int = 0
+    flawed: int = 0
+
+
+class MemoryBlobs:
+    """A blob store that ends with its test."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    def writer(self) -> _MemoryWriter:
+        """Start a blob."""
+        return _MemoryWriter(self._blobs)
+
+    def read(self, sha256: str, start: int, size: int) -> bytes:
+        """Up to `size` bytes from `start`."""
+        if sha256 not in self._blobs:
+            raise NotFoundError(f"There is no blob {sha256}.")
+        return self._blobs[sha256][start : start + size]
+
+    def size(self, sha256: str) -> int:
+        """How many bytes a blob has."""
+        return len(self._blobs[sha256])
+
+    def check(self) -> None:
+        """Nothing can be away."""
+
+    def sweep(self) -> None:
+        """Nothing is left behind."""
+
+
+class _MemoryWriter:
+    def __init__(self, blobs: dict[str, bytes]) -> None:
+        self.size = 0
+        self._blobs, self._pieces = blobs, list[bytes]()
+
+    def write(self, data: bytes) -> None:
+        self._pieces.append(bytes(data))
+        self.size += len(data)
+
+    def finish(self) -> str:
+        data = b"".join(self._pieces)
+        digest = hashlib.sha256(data).hexdigest()
+        self._blobs[digest] = data
+        return digest
+
+    def abort(self) -> None:
+        self._pieces.clear()
+
+
+def examine(given: Given, stage: Callable[[str], None] = lambda _: None) -> Came:
+    """Read a file as the ledger does and hold what it came to against the promise.
+
+    Args:
+        stage: told "reading" before that starts which the ledger has done by a process of its own, and "checking"
+            before that which a worker does itself.
+
+    Raises:
+        BrokenPromiseError: it is broken; so is it by any other exception.
+    """
+    blobs = MemoryBlobs()
+    try:
+        made, rows = _made(blobs, given, stage)
+        stage("checking")
+        dialect, plan = _planned(blobs, given, made)
+        content = _contents(blobs, given, made, dialect, plan)
+    except FileRefusedError as refused:
+        _keep(bool(refused.code and refused.message and refused.remedy), f"a refusal says too little: {refused!r}")
+        _keep(given.records is None, f"a sound file is refused: {refused.code}: {refused}")
+        return Came(refused.code)
+    if made.format != TEXT:
+        _check_rows(rows, plan, content)
+    _check_sound(given, plan, content)
+    return Came(None, plan.records, sum(len(chunk.flaws) for chunk in content))
+
+
+def _made(blobs: MemoryBlobs, given: Given, stage: Callable[[str], None]) -> tuple[Transcription, list[Row]]:
+    """The file's text, and the rows that its reader gave, if it has one."""
+    sha256 = put(blobs, given.content)
+    if is_its_own_text(given.content[:SAMPLE_BYTES]) and "encoding" not in given.options:
+        return Transcription(TEXT, [], given.filename), []
+    stage("reading")
+    passes: list[list[Row]] = []
+    found = []
+    for _ in range(2):
+        with TemporaryDirectory(prefix="ledger-fuzz-") as folder, _watched(passes):
+            found.append(
+                transcribe(
+                    blobs,
+                    sha256,
+                    len(given.content),
+                    given.filename,
+                    folder=Path(folder),
+                    limits=LIMITS,
+                    options=given.options,
+                )
+            )
+    _keep(found[0] == found[1], "the same file makes another text the second time")
+    made = found[0]
+    if made.format == TEXT:
+        return made, []
+    rows = passes[-1]
+    assert made.places is not None
+    _keep(
+        blobs.size(made.places) == len(rows) * PLACE_BYTES,
+        f"{len(rows)} rows were given, and {blobs.size(made.places) / PLACE_BYTES:g} places written",
+    )
+    return made, rows
+
+
+@contextmanager
+def _watched(passes: list[list[Row]]) -> Iterator[None]:
+    """Keeps the rows of each pass that a reader finishes."""
+    assert isinstance(FORMATS, dict)
+    before = dict(FORMATS)
+    FORMATS.update({name: replace(format, reader=_watching(format.reader, passes)) for name, format in before.items()})
+    try:
+        yield
+    finally:
+        FORMATS.update(before)
+
+
+def _watching(reader: Reader, passes: list[list[Row]]) -> Reader:
+    def read(file: BinaryIO, limits: Limits, options: Mapping[str, str]) -> Iterator[Row]:
+        rows = []
+        for row in reader(file, limits, options):
+            rows.append(row)
+            yield row
+        passes.append(rows)
+
+    return read
+
+
+def _planned(blobs: MemoryBlobs, given: Given, made: Transcription) -> tuple[Dialect, Plan]:
+    """The dialect and the plan of the text, which is cut in two ways that must agree."""
+    text = made.transcript or hashlib.sha256(given.content).hexdigest()
+    size = len(given.content) if made.text_size is None else made.text_size
+    _keep(blobs.size(text) == size, f"the text has {blobs.size(text)} bytes, and is said to have {size}")
+    dialect = made.dialect or sniff(blobs.read(text, 0, SAMPLE_BYTES), made.filename)
+    plan, fine = (
+        split(
+            partial(blobs.read, text),
+            size,
+            dialect,
+            chunk_bytes=chunk_bytes,
+            record_bytes_max=LIMITS.record_bytes_max,
+            block_bytes=block_bytes,
+        )
+        for chunk_bytes, block_bytes in ((1 << 20, 1 << 20), (given.chunk_bytes, given.block_bytes))
+    )
+    _keep(
+        (plan.records, plan.blank_lines, plan.header) == (fine.records, fine.blank_lines, fine.header),
+        f"there are {plan.records} records, and {fine.records} if the text is cut otherwise",
+    )
+    starts, ends = [chunk.start for chunk in fine.chunks], [chunk.end for chunk in fine.chunks]
+    _keep([*starts, fine.size] == [fine.data_start, *ends], "chunks leave a gap or overlap")
+    return dialect, replace(fine, places=made.places)
+
+
+def _contents(
+    blobs: MemoryBlobs, given: Given, made: Transcription, dialect: Dialect, plan: Plan
+) -> list[ChunkContent]:
+    """The chunks of the text, checked as before they are loaded."""
+    read = partial(blobs.read, made.transcript or hashlib.sha256(given.content).hexdigest())
+    if plan.records == 0:
+        raise FileRefusedError("no_records", "There is no record.", "Send the file again with its records.")
+    contract = infer(plan.header, (read(chunk.start, chunk.size) for chunk in plan.chunks), dialect)
+    if plan.places is not None:
+        contract = replace(contract, null_token="")
+    found = [_content(read, chunk, dialect, contract, plan) for chunk in plan.chunks]
+    for content in found:
+        _check_chunk(blobs, plan, content)
+    return found
+
+
+def _content(
+    read: Callable[[int, int], bytes], chunk: Any, dialect: Dialect, contract: Contract, plan: Plan
+) -> ChunkContent:
+    by_name = {column.name: column for column in contract.columns}
+    columns = [by_name[name] for name in columns_in_file(contract, plan.header)]
+    return read_chunk(read(chunk.start, chunk.size), chunk, dialect, contract, columns, YEARS)
+
+
+def _check_chunk(blobs: MemoryBlobs, plan: Plan, content: ChunkContent) -> None:
+    chunk = content.chunk
+    _keep(len(content.records) == chunk.records, f"chunk {chunk.number} holds {len(content.records)} records")
+    good = sum(checked.values.num_rows for _, checked in content.pieces)
+    _keep(
+        good + len(content.flaws) == chunk.records,
+        f"of {chunk.records} records {good} are good and {len(content.flaws)} flawed",
+    )
+    _keep(set(content.good.tolist()).isdisjoint(content.flaws), "a record is good and flawed")
+    _keep(set(content.flaws) <= set(range(chunk.records)), "a record is flawed that there is not")
+    rejects = content.rejects(places_of(blobs, plan, chunk))
+    _keep(
+        all(reject.record in chunk.record_numbers and reject.code and reject.reason for reject in rejects),
+        "a reject has no record, code or reason",
+    )
+    content.came_to()
+    content.whole()
+    content.some(content.good)
+
+
+def _check_rows(rows: list[Row], plan: Plan, contents: list[ChunkContent]) -> None:
+    """Hold what the reader gave against what would be loaded."""
+    _keep(len(rows) == plan.records, f"{len(rows)} rows were given, and the text has {plan.records} records")
+    ends = [0, *(row.offset + row.length for row in rows)]
+    _keep(all(end <= row.offset for end, row in zip(ends, rows, strict=False)), "places overlap, or go back")
+    names = list(dict.fromkeys(name for row in rows if row.flaw is None for name in row.values))
+    _keep(plan.header is not None and set(names) <= set(plan.header), "the text lacks a column")
+    for content in contents:
+        first = content.chunk.first_record - 1
+        for index, flaw in content.flaws.items():
+            wanted = rows[first + index].flaw
+            if wanted is not None and (wanted.code, wanted.column, wanted.reason) != (
+                flaw.code,
+                flaw.column,
+                flaw.reason,
+            ):
+                raise BrokenPromiseError(f"record {first + index + 1} is flawed by {flaw}, not by {wanted}")
+        _keep(
+            all(rows[first + index].flaw is None for index in content.good.tolist()),
+            "a record that could not be read is good",
+        )
+        _check_values(rows[first:], plan.header or [], content)
+
+
+def _check_values(rows: list[Row], header: list[str], content: ChunkContent) -> None:
+    names = columns_in_file(content.contract, header)
+    for start, checked in content.pieces:
+        columns = [checked.values[name].to_pylist() for name in names]
+        for index, *values in zip((checked.good + start).tolist(), *columns, strict=True):
+            wanted = [rows[index].values.get(name) for name in header]
+            if values != wanted:
+                raise BrokenPromiseError(f"{wanted} was given, and is {values} in the text")
+
+
+def _check_sound(given: Given, plan: Plan, contents: list[ChunkContent]) -> None:
+    if given.records is None:
+        return
+    _keep(plan.records == given.records, f"{given.records} records were written, and {plan.records} read")
+    flaws = [flaw for content in contents for flaw in content.flaws.values()]
+    _keep(not flaws, f"a sound file has flaws: {flaws[:1]}")
+
+
+def _keep(kept: bool, else_what: str) -> None:
+    if not kept:
+        raise BrokenPromiseError(else_what)
