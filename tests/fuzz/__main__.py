@@ -15,7 +15,8 @@ import random
 import sys
 from pathlib import Path
 
-from tests.fuzz.run import again, fuzz, table
+from tests.fuzz.pool import ReadingChild
+from tests.fuzz.run import fuzz, kept, table
 from tests.fuzz.samples import SOUND
 
 
@@ -29,15 +30,16 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where files are kept that somebody has to look at")
     parser.add_argument("--again", type=Path, metavar="FILE", help="read one file that was kept, and nothing else")
     options = parser.parse_args()
-    if options.again is not None:
-        given, answer = again(options.again, options.limit)
-        sys.stdout.write(f"{given.filename} ({given.reader}): {answer.broken or answer.contained or answer.came}\n")
-        return int(answer.broken is not None)
-    sys.stdout.write(f"seed {options.seed}\n")
-    sys.stdout.flush()
-    tallies = fuzz(
-        options.reader, options.seed, seconds=options.seconds, seconds_max=options.limit, folder=options.folder
-    )
+    with ReadingChild() as child:
+        if options.again is not None:
+            given = kept(options.again)
+            answer = child.ask(given, options.limit)
+            sys.stdout.write(f"{given.filename} ({given.reader}): {answer.broken or answer.contained or answer.came}\n")
+            return int(answer.broken is not None)
+        sys.stdout.write(f"seed {options.seed}\n")
+        sys.stdout.flush()
+        limits = {"seconds": options.seconds, "seconds_max": options.limit}
+        tallies = fuzz(options.reader, options.seed, child, folder=options.folder, **limits)
     sys.stdout.write(table(tallies) + "\n")
     return int(any(tally.broken for tally in tallies))
 

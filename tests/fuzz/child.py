@@ -1,29 +1,31 @@
-"""`python -m tests.fuzz.child [PLANT]`: reads one file after the other, in a process that may die of it.
+"""`python -m tests.fuzz.child`: reads one file after the other, in a process that may die of it.
 
-A file comes on standard input: a line of JSON that says what it is and how many bytes it has, then the bytes. Lines go
-to standard output: that it is ready, the stage that is begun, then JSON that says what became of the file. It has the
-limits of the process that reads files for the ledger, see `projections.reader_process`.
+Each line of standard input that begins a process (JSON: the fault of `tests.fuzz.plants` that is put into the product
+before, or null) has one forked, which is ready at once: the imports are done. It then takes files: a line of JSON that
+says what the file is and how many bytes it has, and the bytes.
 
-PLANT is the name of a fault in `tests.fuzz.plants` that is put into the product before: it must be noticed.
+Lines go to standard output: "ready" with the process's id, the stage that is begun with a file, JSON that says what
+became of the file, and "died" with the exit code when the process has ended. The next one can be begun then. A process
+has the limits of that which reads files for the ledger, see `projections.reader_process`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
 import traceback
 from typing import Any, BinaryIO
 
-from ledger.settings import Settings
+from projections.formats.files import read_up_to
 from tests.fuzz import plants
 from tests.fuzz.promise import BrokenPromiseError, Given, examine
 
-MEMORY_BYTES: int = Settings.model_fields["reader_memory_bytes_max"].default
+MEMORY_BYTES = 4096 << 20
 GROWTH_BYTES_MAX = 256 << 20  # of one file: its text is at most 4 MiB
 FRAMES = 6
-READY = b"ready"
 
 
 def to_line(given: Given) -> bytes:
@@ -35,18 +37,29 @@ def to_line(given: Given) -> bytes:
 def from_line(line: bytes, source: BinaryIO) -> Given:
     """The file that a line announces, its bytes read from the source."""
     known = json.loads(line)
-    return Given(**{**known, "content": source.read(known["content"])})
+    return Given(**{**known, "content": read_up_to(source, known["content"])})
 
 
 def main() -> None:
+    """Fork one process after the other, each when the one before has ended."""
+    source = os.fdopen(0, "rb", 0)  # without a buffer: what one process does not read is the next one's
+    while line := source.readline():
+        pid = os.fork()
+        if pid == 0:
+            _serve(source, json.loads(line))
+            os._exit(0)
+        _tell(f"died {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")
+
+
+def _serve(source: BinaryIO, plant: str | None) -> None:
     """Read files until there are no more."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if len(sys.argv) > 1:
-        plants.PLANTS[sys.argv[1]]()
-    _tell(READY.decode())
-    while line := sys.stdin.buffer.readline():
-        _tell(json.dumps(_answer(from_line(line, sys.stdin.buffer))))
+    if plant is not None:
+        plants.PLANTS[plant]()
+    _tell(f"ready {os.getpid()}")
+    while line := source.readline():
+        _tell(json.dumps(_answer(from_line(line, source))))
 
 
 def _answer(given: Given) -> dict[str, Any]:

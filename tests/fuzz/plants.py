@@ -54,7 +54,7 @@ def _crash() -> None:
 
 def _eat_memory() -> None:
     def change(rows: Iterator[Row]) -> Iterator[Row]:
-        bytearray(b"x" * (500 << 20))
+        bytearray(b"x" * (300 << 20))
         return rows
 
     _with(change)

@@ -19,7 +19,7 @@ from ledger.blobs import open_blob_store, put
 from ledger.errors import FileRefusedError
 from ledger.settings import Settings
 from projections.formats.recognise import SAMPLE_BYTES
-from tests.fuzz.child import READY, to_line
+from tests.fuzz.child import to_line
 from tests.fuzz.promise import Came, Given
 from workers.transcription import CRASHES, transcription_of
 
@@ -43,96 +43,96 @@ class Answer:
 
 
 class ReadingChild:
-    """One process at a time that reads files."""
+    """One process at a time that reads files, forked by one that has done its imports.
 
-    def __init__(self, seconds_max: float, plant: str | None = None) -> None:
-        self._seconds_max = seconds_max
-        self._plant = plant
-        self._process: subprocess.Popen[bytes] | None = None
+    `plant` is the fault of `tests.fuzz.plants` that is put into the next one that is started.
+    """
+
+    def __init__(self) -> None:
+        self.plant: str | None = None
+        self._pid: int | None = None
+        self._pending = b""
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        self._pending = b""
-
-    def __enter__(self) -> ReadingChild:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._end()
-        self._errors.close()
-
-    def ask(self, given: Given) -> Answer:
-        """Have one file read."""
-        process = self.start()
-        assert process.stdin is not None
-        started, stage = time.perf_counter(), "checking"
-        try:
-            process.stdin.write(to_line(given) + given.content)
-            process.stdin.flush()
-        except BrokenPipeError:
-            return self._died(given, stage, started)
-        while (line := self._line(started + self._seconds_max)) is not None:
-            if not line:
-                return self._died(given, stage, started)
-            if not line.startswith(b"{"):
-                stage = line.decode()
-                continue
-            return self._told(given, json.loads(line), started)
-        self._end()
-        return Answer(broken=f"it hangs: no end after {self._seconds_max:g} s", seconds=self._seconds_max)
-
-    def _told(self, given: Given, told: dict[str, Any], started: float) -> Answer:
-        seconds = time.perf_counter() - started
-        if "came" in told:
-            return Answer(Came(**told["came"]), seconds=told["seconds"])
-        self._end()  # what is left of its memory may mislead the next one
-        if told.get("exhausted") == "reading":
-            return _contained(given, "out of memory", seconds)
-        return Answer(broken=told.get("broken", "out of memory in the worker"), seconds=seconds)
-
-    def _died(self, given: Given, stage: str, started: float) -> Answer:
-        assert self._process is not None
-        code = self._process.wait()
-        how = signal.Signals(-code).name if code < 0 else f"exit {code}"
-        self._end()
-        seconds = time.perf_counter() - started
-        if stage == "reading" and -code in CRASHES:
-            return _contained(given, how, seconds)
-        return Answer(broken=f"its process died while {stage}: {how}\n{self._said()}", seconds=seconds)
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Wait until there is a process that is ready."""
-        if self._process is not None:
-            return self._process
-        command = [sys.executable, "-X", "faulthandler", "-m", "tests.fuzz.child", *filter(None, [self._plant])]
-        self._pending = b""
-        self._process = subprocess.Popen(
-            command,
+        self._parent = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-m", "tests.fuzz.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-        ready = self._line(time.perf_counter() + START_SECONDS_MAX)
-        assert ready == READY, f"the reading process does not start:\n{self._said()}"
-        return self._process
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
+    def __enter__(self) -> ReadingChild:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.end()
+        self._parent.kill()
+        self._parent.communicate()
+        self._errors.close()
+
+    def start(self) -> None:
+        """Wait until there is a process that is ready."""
+        if self._pid is None:
+            self._send(json.dumps(self.plant).encode() + b"\n")
+            line = self._line(time.perf_counter() + START_SECONDS_MAX) or b""
+            assert line.startswith(b"ready "), f"the reading process does not start: {line!r}\n{self._said()}"
+            self._pid = int(line.split()[1])
+
+    def end(self) -> None:
+        """End the process that reads, if there is one."""
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGKILL)
+            while not (self._line(time.perf_counter() + START_SECONDS_MAX) or b"died").startswith(b"died"):
+                pass
+            self._pid = None
+
+    def ask(self, given: Given, seconds_max: float) -> Answer:
+        """Have one file read, which may take so many seconds."""
+        self.start()
+        started, stage = time.perf_counter(), "checking"
+        self._send(to_line(given) + given.content)
+        while (line := self._line(started + seconds_max)) is not None:
+            if line.startswith(b"{"):
+                return self._told(given, json.loads(line), started)
+            if line.startswith(b"died "):
+                self._pid = None
+                return self._died(given, stage, int(line.split()[1]), started)
+            stage = line.decode()
+        self.end()
+        return Answer(broken=f"it hangs: no end after {seconds_max:g} s", seconds=seconds_max)
+
+    def _told(self, given: Given, told: dict[str, Any], started: float) -> Answer:
+        seconds = time.perf_counter() - started
+        if "came" in told:
+            return Answer(Came(**told["came"]), seconds=told["seconds"])
+        self.end()  # what is left of its memory may mislead the next one
+        if told.get("exhausted") == "reading":
+            return _contained(given, "out of memory", seconds)
+        return Answer(broken=told.get("broken", "out of memory in the worker"), seconds=seconds)
+
+    def _died(self, given: Given, stage: str, code: int, started: float) -> Answer:
+        how = signal.Signals(-code).name if code < 0 else f"exit {code}"
+        seconds = time.perf_counter() - started
+        if stage == "reading" and -code in CRASHES:
+            return _contained(given, how, seconds)
+        return Answer(broken=f"its process died while {stage}: {how}\n{self._said()}", seconds=seconds)
+
+    def _send(self, data: bytes) -> None:
+        assert self._parent.stdin is not None
+        self._parent.stdin.write(data)
+        self._parent.stdin.flush()
 
     def _line(self, until: float) -> bytes | None:
-        """The next line without its end, none if there is no time left, an empty one if there are no more."""
-        assert self._process is not None and self._process.stdout is not None
-        source = self._process.stdout.fileno()
+        """The next line without its end, none if there is no time left."""
+        assert self._parent.stdout is not None
+        source = self._parent.stdout.fileno()
         while b"\n" not in self._pending:
             left = until - time.perf_counter()
             if left <= 0 or not select.select([source], [], [], left)[0]:
                 return None
             data = os.read(source, 1 << 16)
-            if not data:
-                return b""
+            assert data, f"the process that forks has ended:\n{self._said()}"
             self._pending += data
         line, _, self._pending = self._pending.partition(b"\n")
         return line

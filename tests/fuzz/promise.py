@@ -33,10 +33,9 @@ from projections.formats.recognise import FORMATS, TEXT
 from projections.formats.rows import Limits, Reader, Row
 from projections.formats.splitter import Plan, split
 from projections.formats.transcript import PLACE_BYTES
-from projections.inference import infer
+from projections.inference import column_names, infer
 from projections.plans import places_of
 from projections.transcribe import Transcription, is_its_own_text, transcribe
-from workers.plan import columns_in_file
 
 LIMITS = Limits(
     record_bytes_max=1 << 20, columns_max=200, depth_max=16, cells_max=200_000, text_bytes_max=4 << 20, members_max=20
@@ -249,8 +248,12 @@ def _content(
     read: Callable[[int, int], bytes], chunk: Any, dialect: Dialect, contract: Contract, plan: Plan
 ) -> ChunkContent:
     by_name = {column.name: column for column in contract.columns}
-    columns = [by_name[name] for name in columns_in_file(contract, plan.header)]
+    columns = [by_name[name] for name in _names(contract, plan.header)]
     return read_chunk(read(chunk.start, chunk.size), chunk, dialect, contract, columns, YEARS)
+
+
+def _names(contract: Contract, header: list[str] | None) -> list[str]:
+    return [column.name for column in contract.columns] if header is None else column_names(header)
 
 
 def _check_chunk(blobs: MemoryBlobs, plan: Plan, content: ChunkContent) -> None:
@@ -298,7 +301,7 @@ def _check_rows(rows: list[Row], plan: Plan, contents: list[ChunkContent]) -> No
 
 
 def _check_values(rows: list[Row], header: list[str], content: ChunkContent) -> None:
-    names = columns_in_file(content.contract, header)
+    names = _names(content.contract, header)
     for start, checked in content.pieces:
         columns = [checked.values[name].to_pylist() for name in names]
         for index, *values in zip((checked.good + start).tolist(), *columns, strict=True):

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.fuzz.child import from_line, to_line
@@ -60,12 +61,12 @@ def the_input(reader: str, seed: int, number: int) -> Given:
 def fuzz(
     readers: Sequence[str],
     seed: int,
+    child: ReadingChild,
     *,
     seconds: float | None = None,
     inputs: int | None = None,
     seconds_max: float = 30.0,
     folder: Path | None = None,
-    plant: str | None = None,
     say: Say = sys.stdout.write,
 ) -> list[Tally]:
     """Read files of each reader for so many seconds, or so many of them.
@@ -73,23 +74,23 @@ def fuzz(
     Args:
         seconds_max: how long one file may take.
         folder: where files that broke the promise or ended their process are kept; made if it is needed.
-        plant: a fault that is put into the product, see `child`.
     """
     keep = _Keeper(folder, seed, say)
-    with ReadingChild(seconds_max, plant) as child:
-        return [_one(reader, seed, seconds, inputs, child, keep) for reader in readers]
+    child.start()
+    return [
+        _one(reader, seed, seconds, inputs, partial(child.ask, seconds_max=seconds_max), keep) for reader in readers
+    ]
 
 
 def _one(
-    reader: str, seed: int, seconds: float | None, inputs: int | None, child: ReadingChild, keep: _Keeper
+    reader: str, seed: int, seconds: float | None, inputs: int | None, ask: Callable[[Given], Answer], keep: _Keeper
 ) -> Tally:
     tally = Tally(reader)
-    child.start()
     until = None if seconds is None else time.monotonic() + seconds
     while tally.inputs != inputs and (until is None or time.monotonic() < until):
         number = tally.inputs
         given = the_input(reader, seed, number)
-        answer = child.ask(given)
+        answer = ask(given)
         tally.add(given, number, answer)
         if answer.contained is not None or (answer.broken is not None and tally.broken <= SHOWN_MAX):
             keep.tell(given, number, answer)
@@ -122,11 +123,10 @@ class _Keeper:
         return path
 
 
-def again(path: Path, seconds_max: float) -> tuple[Given, Answer]:
-    """Read a file that was kept once more."""
-    with path.open("rb") as source, ReadingChild(seconds_max) as child:
-        given = from_line(path.with_name(f"{path.name}.json").read_bytes(), source)
-        return given, child.ask(given)
+def kept(path: Path) -> Given:
+    """A file that was kept."""
+    with path.open("rb") as source:
+        return from_line(path.with_name(f"{path.name}.json").read_bytes(), source)
 
 
 def table(tallies: Sequence[Tally]) -> str:

@@ -88,7 +88,10 @@ def text(chance: random.Random) -> Given:
 
 def _cut(chance: random.Random, given: Given) -> Given:
     """The file with some way of cutting its text."""
-    sizes = {"chunk_bytes": chance.choice((1, 7, 100, 5_000)), "block_bytes": chance.choice((4, 5, 64, 4_096))}
+    sizes = {
+        "chunk_bytes": chance.choice((1, 200, 500, 5_000, 1 << 20)),
+        "block_bytes": chance.choice((16, 77, 500, 4_096)),
+    }
     return Given(given.reader, given.content, given.filename, given.options, given.records, **sizes)
 
 
@@ -175,7 +178,7 @@ def parquet(chance: random.Random) -> Given:
     pyarrow.parquet.write_table(
         pyarrow.table({"id": pyarrow.array(range(count)), **columns}),
         target,
-        row_group_size=chance.choice((1, 5, 1_000)),
+        row_group_size=chance.choice((10, 30, 1_000)),
         compression=chance.choice(("none", "snappy", "gzip", "zstd", "lz4", "brotli")),
         use_dictionary=chance.random() < 0.5,
         data_page_version=chance.choice(("1.0", "2.0")),
