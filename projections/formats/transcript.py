@@ -28,6 +28,7 @@ MARK = "\x18"  # CANCEL: "the data preceding it is in error" (ECMA-48)
 PLACE_BYTES = 16
 WRITE_BYTES = 1 << 20
 RAW_BYTES_MAX = 64 << 10  # of a record with a flaw: a mark stands in memory as a whole
+NO_VALUE = Flaw("record_empty", "it has no value at all")
 
 Write = Callable[[bytes], object]
 
@@ -86,7 +87,7 @@ class Transcriber:
         first = row.values.get(self.columns[0]) if self.columns else None
         if first is not None and first.startswith(MARK):
             return Flaw("control_character", "it starts with the control character U+0018", self.columns[0])
-        return None if row.values else Flaw("record_empty", "it has no value at all")
+        return None if row.values else NO_VALUE
 
     def _find(self, row: Row) -> None:
         self.found.update(dict.fromkeys(row.values))
