@@ -19,6 +19,7 @@ import pyarrow
 from numpy.typing import NDArray
 
 from ledger.domain.contract import Column, Contract
+from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.reconciliation import add_totals, digest_text
 from ledger.failpoints import failpoint
 from projections.checking import Checked, check
@@ -97,18 +98,26 @@ class ChunkContent:
 
 
 def read_chunk(
-    data: bytes, chunk: Chunk, dialect: Dialect, contract: Contract, columns: Sequence[Column], years: range
+    data: bytes,
+    chunk: Chunk,
+    dialect: Dialect,
+    contract: Contract,
+    columns: Sequence[Column],
+    calendar: FiscalCalendar,
+    *,
+    transcript: bool,
 ) -> ChunkContent:
     """Find and check the records of a chunk.
 
     Args:
         columns: the contract's columns in the order in which they stand in the file.
-        years: those that a fiscal-date column may have.
+        calendar: that of the fiscal-date column.
+        transcript: whether a reader wrote the chunk's text.
     """
     records = find_records(data, dialect)
     content = ChunkContent(chunk, contract, records, [])
     for start, end in _pieces(records):
-        checked = check(records.piece(start, end), columns, contract, years)
+        checked = check(records.piece(start, end), columns, contract, calendar, transcript=transcript)
         content.pieces.append((start, checked))
         content.flaws.update((start + index, flaw) for index, flaw in checked.flaws.items())
     return content

@@ -32,6 +32,7 @@ from ledger.domain.contract import (
 )
 from ledger.errors import FileRefusedError
 from projections.formats.dialect import Dialect, read_records
+from projections.formats.transcript import MARK
 from projections.formats.values import common_type, value_type
 
 NULL_TOKENS = ("NA", "N/A", "NULL", "null", "\\N", "None", "NaN", "nan", "-", "#N/A")
@@ -64,13 +65,16 @@ class _Evidence:
         return ColumnType.TEXT if self.tokens - {null_token} else common_type(self.types)
 
 
-def infer(header: list[str] | None, samples: Iterable[bytes], dialect: Dialect) -> Contract:
+def infer(
+    header: list[str] | None, samples: Iterable[bytes], dialect: Dialect, *, transcript: bool = False
+) -> Contract:
     """The contract that fits the samples.
 
     Args:
         header: the names in the file, None if it has none; then columns are `column_1` and so on.
         samples: record-aligned pieces of the file, the first from the start of its data. Records that have another
             number of fields than the header, or the first record, are left to `COPY` to report.
+        transcript: whether a reader wrote the samples, so that there may be marks among the records.
 
     Raises:
         FileRefusedError: see `column_names`; also file_empty if there is neither a header nor a record.
@@ -82,6 +86,8 @@ def infer(header: list[str] | None, samples: Iterable[bytes], dialect: Dialect) 
     for sample in samples:
         text = _with_quoted_marked(sample, dialect).decode("utf-8", "replace")
         records = (record for record in read_records(text, dialect.delimiter, dialect.quote) if record)
+        if transcript:
+            records = (record for record in records if not record[0].startswith(QUOTED + MARK))
         while some := list(islice(records, RECORDS_AT_ONCE)):
             columns = columns or [_Evidence() for _ in some[0]]
             fitting = [record for record in some if len(record) == len(columns)]

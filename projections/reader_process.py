@@ -3,13 +3,16 @@
 Libraries for binary formats can crash, hang or take all memory on a file that was broken on purpose. Here that is the
 end of this process only: whoever started it tells the file's sender. The request comes as JSON on standard input, the
 answer goes as JSON to standard output; when standard input ends, whoever started it is gone, and so is this process.
+On Linux the kernel sees to that as well: a library that hangs may leave no other thread a chance to.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -22,6 +25,7 @@ from projections.transcribe import transcribe
 
 PART_AWAY = 75  # EX_TEMPFAIL of sysexits.h: another attempt may end better
 OUT_OF_MEMORY = 77
+PR_SET_PDEATHSIG = 1  # of Linux: the signal that comes when the thread that started this process ends
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -45,6 +49,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Read the request, answer it, and end with the one who asked."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_asker, daemon=True).start()
     memory = request["memory_bytes_max"]

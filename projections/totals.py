@@ -25,7 +25,7 @@ import pyarrow
 import pyarrow.compute
 
 from ledger.domain.contract import Column, ColumnType
-from ledger.domain.reconciliation import DIGEST_BITS, ColumnTotals
+from ledger.domain.reconciliation import DIGEST_BITS, ColumnTotals, order_in_time, plain_number
 
 # More digits than any sum of values can have: `checking.DIGITS_MAX` before and behind the point, and some to carry.
 EXACT = Context(prec=2_100)
@@ -69,13 +69,13 @@ def _totals(kind: ColumnType, values: pyarrow.ChunkedArray) -> ColumnTotals:
     if not texts:
         return ColumnTotals(0, None, None, None)
     if kind not in NUMBERS:
-        return ColumnTotals(count, None, min(texts), max(texts))
+        return ColumnTotals(count, None, min(texts, key=order_in_time), max(texts, key=order_in_time))
     numbers: list[Any] = [int(text) for text in texts] if kind is ColumnType.BIGINT else list(map(Decimal, texts))
     if kind is ColumnType.BIGINT:
         total = str(sum(number * many for number, many in zip(numbers, counts, strict=True)))
     else:
-        total = _plain(_sum(number_and_count for number_and_count in zip(numbers, counts, strict=True)))
-    return ColumnTotals(count, total, _plain(min(numbers)), _plain(max(numbers)))
+        total = plain_number(_sum(number_and_count for number_and_count in zip(numbers, counts, strict=True)))
+    return ColumnTotals(count, total, plain_number(min(numbers)), plain_number(max(numbers)))
 
 
 def _sum(numbers: Iterable[tuple[Decimal, int]]) -> Decimal:
@@ -83,12 +83,6 @@ def _sum(numbers: Iterable[tuple[Decimal, int]]) -> Decimal:
     for number, count in numbers:
         total = EXACT.fma(number, Decimal(count), total)
     return total
-
-
-def _plain(number: Decimal | int) -> str:
-    """A number without an exponent and without zeros that say nothing."""
-    text = format(number, "f") if isinstance(number, Decimal) else str(number)
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _whole_numbers(values: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
@@ -120,8 +114,8 @@ def _in_utc(values: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
 
 
 def _moved(text: str) -> str:
-    instant = datetime.fromisoformat(text).astimezone(UTC)
-    return instant.strftime("%Y-%m-%d %H:%M:%S.%fZ")
+    instant = datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
+    return instant.isoformat(" ", "microseconds") + "Z"  # strftime gives the years before 1000 fewer digits
 
 
 # TYPE -> the canonical form of its values (rule 1). A text and a date are it already.

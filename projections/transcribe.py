@@ -24,7 +24,7 @@ from projections.formats.encodings import encoding_of, transcode
 from projections.formats.files import read_up_to, size_of
 from projections.formats.recognise import FORMATS, SAMPLE_BYTES, TEXT, recognise
 from projections.formats.rows import Limits, Row
-from projections.formats.transcript import DIALECT, NO_VALUE, Transcriber, first_columns
+from projections.formats.transcript import DIALECT, Transcriber, first_columns
 
 COMPRESSION_EXTENSIONS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".zip")
 UTF_8 = "utf-8"
@@ -179,8 +179,8 @@ def _write_rows(
         return FORMATS[format].reader(file, limits, options)
 
     columns = first_columns(rows())
-    if not columns:
-        raise _nothing_to_load(next(rows(), None), FORMATS[format].name_for_people)
+    if not columns:  # there would be no header, and the first mark would be taken for it
+        raise _nothing_readable(sum(1 for _ in rows()), next(rows(), None))
     while True:
         text, places = _Counting(blobs.writer()), _Counting(blobs.writer())
         try:
@@ -200,22 +200,16 @@ def _write_rows(
         columns = found
 
 
-def _nothing_to_load(first: Row | None, name: str) -> FileRefusedError:
-    """The refusal of a file without a record that can be read: it has no columns, so nothing can be counted there."""
+def _nothing_readable(records: int, first: Row | None) -> FileRefusedError:
     if first is None:
-        return FileRefusedError(
-            "no_records",
-            f"The file is {name} and holds no record.",
-            "If nothing was to be delivered, there is nothing to do; else send the file again with its records.",
-        )
-    flaw = first.flaw or NO_VALUE
+        return FileRefusedError("no_records", "The file holds no record.", "Send a file with records.")
+    why = "it has no value at all" if first.flaw is None else first.flaw.reason
     return FileRefusedError(
-        "no_record_readable",
-        f"The file is {name}, and none of its records can be read. The first: {flaw.reason.removesuffix('.')}.",
-        "Correct the records and send the file again.",
+        "records_unreadable",
+        f"None of the file's records ({records:,}) can be read. The first: {why.removesuffix('.')}.",
+        "Correct what is said of the first; the others most likely have the same trouble. Then send the file again.",
         record=1,
         byte_offset=first.offset if first.length else None,
-        column=flaw.column,
     )
 
 

@@ -22,7 +22,6 @@ from ledger import telemetry
 from ledger.database import is_unavailable, lock_job
 from ledger.domain.contract import Column, Contract
 from ledger.domain.filejob import FileJob
-from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN
 from ledger.domain.reconciliation import LoadedChunk
 from ledger.errors import FileRefusedError, LedgerError
 from ledger.failpoints import failpoint
@@ -113,8 +112,15 @@ def _read(load: _Load) -> tuple[ChunkContent, str]:
     job, chunk = load.job, load.chunk
     data = read_exactly(partial(load.workshop.blobs.read, job.transcript or job.sha256), chunk.start, chunk.size)
     with telemetry.span(telemetry.SPAN_CHECK, {telemetry.CHUNK_BYTES: chunk.size}) as span:
-        dialect, years = Dialect.from_dict(job.dialect), range(YEAR_MIN, YEAR_MAX + 1)
-        content = read_chunk(data, chunk, dialect, load.table.contract, load.columns, years)
+        content = read_chunk(
+            data,
+            chunk,
+            Dialect.from_dict(job.dialect),
+            load.table.contract,
+            load.columns,
+            load.workshop.calendar,
+            transcript=load.plan.places is not None,
+        )
         span.set_attribute(telemetry.CHUNK_REJECTS, len(content.flaws))
     return content, hashlib.sha256(data).hexdigest()
 

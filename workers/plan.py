@@ -96,7 +96,7 @@ def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Exami
         )
     if dataset is None:
         samples = _samples(partial(blobs.read, text), plan, settings.sample_bytes_max)
-        return Examined(made, dialect, plan, infer(plan.header, samples, dialect))
+        return Examined(made, dialect, plan, infer(plan.header, samples, dialect, transcript=made.places is not None))
     _check_contract(dataset, plan, dialect)
     return Examined(made, dialect, plan, dataset.contract)
 

@@ -6,8 +6,9 @@ Rules:
    their records add up to the plan's.
 3. Totals of chunks add up to those of their file: counts and sums are added, the smallest is the smallest of all. So
    do their row-set digests, modulo 2**256.
-4. A sum is kept as a decimal text: exact, and the same whoever reads it.
-5. Of dates and instants there is no sum. They are kept in their canonical form, whose order as text is that in time.
+4. A sum is kept as a decimal text: exact, and the same whoever reads it and whatever chunks it was added up from.
+5. Of dates and instants there is no sum. They are kept in their canonical form, whose order as text, but for the `Z` of
+   an instant, is that in time.
 """
 
 from __future__ import annotations
@@ -150,15 +151,28 @@ def digest_text(digest: int) -> str:
     return f"{digest % (1 << DIGEST_BITS):064x}"
 
 
+def plain_number(number: Decimal | int) -> str:
+    """A number without an exponent and without zeros that say nothing."""
+    text = format(number, "f") if isinstance(number, Decimal) else str(number)
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
+def order_in_time(text: str) -> str:
+    """What puts dates and instants in their order in time: a `Z` would stand behind the digits of a fraction."""
+    return text.removesuffix("Z")
+
+
 def _add(one: ColumnTotals, other: ColumnTotals) -> ColumnTotals:
     if not one.count or not other.count:
         return one if one.count else other
     assert one.min is not None and other.min is not None and one.max is not None and other.max is not None
     if one.sum is None or other.sum is None:
-        return ColumnTotals(one.count + other.count, None, min(one.min, other.min), max(one.max, other.max))
+        first, last = min(one.min, other.min, key=order_in_time), max(one.max, other.max, key=order_in_time)
+        return ColumnTotals(one.count + other.count, None, first, last)
     return ColumnTotals(
         one.count + other.count,
-        format(EXACT.add(Decimal(one.sum), Decimal(other.sum)), "f"),
+        plain_number(EXACT.add(Decimal(one.sum), Decimal(other.sum))),
         min(one.min, other.min, key=Decimal),
         max(one.max, other.max, key=Decimal),
     )

@@ -4,7 +4,8 @@ Rules:
 1. A transcript is CSV in UTF-8 with a header: comma, `"`, LF. Every value is quoted, whatever it holds, and no value
    is an empty field that is not quoted. The same rows always make the same bytes.
 2. Its columns are those of the rows, in the order in which they first occur. A row that lacks one has no value there.
-3. A row with a flaw is a mark: a single field that starts with `MARK`. No other record of a transcript starts so.
+3. A row with a flaw is a mark: a single field that starts with `MARK`. No other record of a transcript starts so. A row
+   that has no value at all is a mark too if there is but one column: its line would be blank, and so no record.
 4. Beside it, for each record, two whole numbers say where it stands in the file: `Row.offset` and `Row.length`.
 """
 
@@ -28,7 +29,6 @@ MARK = "\x18"  # CANCEL: "the data preceding it is in error" (ECMA-48)
 PLACE_BYTES = 16
 WRITE_BYTES = 1 << 20
 RAW_BYTES_MAX = 64 << 10  # of a record with a flaw: a mark stands in memory as a whole
-NO_VALUE = Flaw("record_empty", "it has no value at all")
 
 Write = Callable[[bytes], object]
 
@@ -87,7 +87,8 @@ class Transcriber:
         first = row.values.get(self.columns[0]) if self.columns else None
         if first is not None and first.startswith(MARK):
             return Flaw("control_character", "it starts with the control character U+0018", self.columns[0])
-        return None if row.values else NO_VALUE
+        alone = len(self.columns) == 1 and row.values.keys() <= self.found.keys()
+        return Flaw("record_empty", "it has no value at all") if not row.values or (alone and first is None) else None
 
     def _find(self, row: Row) -> None:
         self.found.update(dict.fromkeys(row.values))

@@ -15,6 +15,7 @@ What a file goes through is what the worker does with it, from the blob to the c
 from __future__ import annotations
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,9 +26,10 @@ from typing import Any, BinaryIO
 
 from ledger.blobs import put
 from ledger.domain.contract import Contract
-from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN
-from ledger.errors import FileRefusedError, NotFoundError
+from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.errors import FileRefusedError
 from projections.chunk import ChunkContent, read_chunk
+from projections.formats.blocks import BLOCK_BYTES_MIN
 from projections.formats.dialect import SAMPLE_BYTES, Dialect, sniff
 from projections.formats.recognise import FORMATS, TEXT
 from projections.formats.rows import Limits, Reader, Row
@@ -36,11 +38,13 @@ from projections.formats.transcript import PLACE_BYTES
 from projections.inference import column_names, infer
 from projections.plans import places_of
 from projections.transcribe import Transcription, is_its_own_text, transcribe
+from tests.fuzz.memory_blobs import MemoryBlobs
 
 LIMITS = Limits(
     record_bytes_max=1 << 20, columns_max=200, depth_max=16, cells_max=200_000, text_bytes_max=4 << 20, members_max=20
 )
-YEARS = range(YEAR_MIN, YEAR_MAX + 1)
+CHUNKS_MAX = 50  # about so many: each has its price
+CALENDAR = FiscalCalendar.parse("04-01", "UTC")
 
 
 class BrokenPromiseError(AssertionError):
@@ -73,52 +77,6 @@ class Came:
     flawed: int = 0
 
 
-class MemoryBlobs:
-    """A blob store that ends with its test."""
-
-    def __init__(self) -> None:
-        self._blobs: dict[str, bytes] = {}
-
-    def writer(self) -> _MemoryWriter:
-        """Start a blob."""
-        return _MemoryWriter(self._blobs)
-
-    def read(self, sha256: str, start: int, size: int) -> bytes:
-        """Up to `size` bytes from `start`."""
-        if sha256 not in self._blobs:
-            raise NotFoundError(f"There is no blob {sha256}.")
-        return self._blobs[sha256][start : start + size]
-
-    def size(self, sha256: str) -> int:
-        """How many bytes a blob has."""
-        return len(self._blobs[sha256])
-
-    def check(self) -> None:
-        """Nothing can be away."""
-
-    def sweep(self) -> None:
-        """Nothing is left behind."""
-
-
-class _MemoryWriter:
-    def __init__(self, blobs: dict[str, bytes]) -> None:
-        self.size = 0
-        self._blobs, self._pieces = blobs, list[bytes]()
-
-    def write(self, data: bytes) -> None:
-        self._pieces.append(bytes(data))
-        self.size += len(data)
-
-    def finish(self) -> str:
-        data = b"".join(self._pieces)
-        digest = hashlib.sha256(data).hexdigest()
-        self._blobs[digest] = data
-        return digest
-
-    def abort(self) -> None:
-        self._pieces.clear()
-
-
 def examine(given: Given, stage: Callable[[str], None] = lambda _: None) -> Came:
     """Read a file as the ledger does and hold what it came to against the promise.
 
@@ -141,6 +99,9 @@ def examine(given: Given, stage: Callable[[str], None] = lambda _: None) -> Came
         return Came(refused.code)
     if made.format != TEXT:
         _check_rows(rows, plan, content)
+    if made.format == "json_lines" and not made.layers:
+        lines = sum(1 for line in given.content.removeprefix(BOM_UTF8).split(b"\n") if line.strip(b" \t\r"))
+        _keep(plan.records == lines, f"{lines} lines are not blank, and {plan.records} records read")
     _check_sound(given, plan, content)
     return Came(None, plan.records, sum(len(chunk.flaws) for chunk in content))
 
@@ -207,18 +168,27 @@ def _planned(blobs: MemoryBlobs, given: Given, made: Transcription) -> tuple[Dia
     text = made.transcript or hashlib.sha256(given.content).hexdigest()
     size = len(given.content) if made.text_size is None else made.text_size
     _keep(blobs.size(text) == size, f"the text has {blobs.size(text)} bytes, and is said to have {size}")
+    chunk_bytes_min = size // CHUNKS_MAX + 1
     dialect = made.dialect or sniff(blobs.read(text, 0, SAMPLE_BYTES), made.filename)
-    plan, fine = (
-        split(
-            partial(blobs.read, text),
-            size,
-            dialect,
-            chunk_bytes=chunk_bytes,
-            record_bytes_max=LIMITS.record_bytes_max,
-            block_bytes=block_bytes,
+    try:
+        plan, fine = (
+            split(
+                partial(blobs.read, text),
+                size,
+                dialect,
+                chunk_bytes=chunk_bytes,
+                record_bytes_max=LIMITS.record_bytes_max,
+                block_bytes=block_bytes,
+            )
+            for chunk_bytes, block_bytes in (
+                (size + 1, size + BLOCK_BYTES_MIN),
+                (max(given.chunk_bytes, chunk_bytes_min), max(given.block_bytes, chunk_bytes_min)),
+            )
         )
-        for chunk_bytes, block_bytes in ((1 << 20, 1 << 20), (given.chunk_bytes, given.block_bytes))
-    )
+    except FileRefusedError as refused:
+        _keep(made.format == TEXT or refused.code == "record_too_long", f"the text of a reader is refused: {refused}")
+        raise
+    _keep(made.format == TEXT or plan.records > 0, "the text of a reader holds no record")
     _keep(
         (plan.records, plan.blank_lines, plan.header) == (fine.records, fine.blank_lines, fine.header),
         f"there are {plan.records} records, and {fine.records} if the text is cut otherwise",
@@ -249,7 +219,8 @@ def _content(
 ) -> ChunkContent:
     by_name = {column.name: column for column in contract.columns}
     columns = [by_name[name] for name in _names(contract, plan.header)]
-    return read_chunk(read(chunk.start, chunk.size), chunk, dialect, contract, columns, YEARS)
+    data, transcript = read(chunk.start, chunk.size), plan.places is not None
+    return read_chunk(data, chunk, dialect, contract, columns, CALENDAR, transcript=transcript)
 
 
 def _names(contract: Contract, header: list[str] | None) -> list[str]:

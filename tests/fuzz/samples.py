@@ -13,7 +13,6 @@ import io
 import json
 import random
 import string
-import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -25,25 +24,14 @@ import pyarrow.parquet
 import zstandard
 
 from projections.formats.encodings import ENCODINGS
+from tests.fuzz.chances import RECORDS_MAX, cut, names_of, text_of
 from tests.fuzz.promise import Given
-from tests.unit.projections.workbooks import ods, ods_row, raw_xlsx, xls, xlsb, xlsb_text, zipped
+from tests.fuzz.workbooks import ods_book, xls_book, xlsb_book, xlsx
+from tests.unit.projections.workbooks import zipped
 
-RECORDS_MAX = 12
-ALPHABETS = (string.ascii_letters, "äöüéßñ€", "日本語文字", '",;|\t ', "𝄞😀", "<>&'\\{}[]:")
 DAY = date(2024, 1, 1)
 
 Sound = Callable[[random.Random], Given]
-
-
-def text_of(chance: random.Random, alphabets: tuple[str, ...] = ALPHABETS) -> str:
-    """A short text that starts and ends with a letter, so that nothing takes it for a blank or a number."""
-    inner = "".join(chance.choice(chance.choice(alphabets)) for _ in range(chance.randrange(8)))
-    return f"{chance.choice(string.ascii_letters)}{inner}{chance.choice(string.ascii_letters)}"
-
-
-def names_of(chance: random.Random) -> list[str]:
-    """Different names of columns, none of which another one starts with."""
-    return [f"{letter}{text_of(chance, (string.ascii_lowercase,))}" for letter in "pqrstuv"[: chance.randrange(2, 8)]]
 
 
 def _number(chance: random.Random) -> str:
@@ -74,7 +62,7 @@ def text(chance: random.Random) -> Given:
     mark = chance.choice(("", "", "\ufeff"))
     if chance.random() < 0.2:
         lines = [text_of(chance, (string.ascii_letters, "äöü€ ")) for _ in range(chance.randrange(1, RECORDS_MAX))]
-        return _cut(chance, Given("text", (mark + end.join(lines) + end).encode(), "notes.txt", records=len(lines)))
+        return cut(chance, Given("text", (mark + end.join(lines) + end).encode(), "notes.txt", records=len(lines)))
     names, rows = _rows(chance)
     delimiter, extension = chance.choice(((",", "csv"), (";", "csv"), ("\t", "tsv"), ("|", "psv")))
     target = io.StringIO()
@@ -83,16 +71,7 @@ def text(chance: random.Random) -> Given:
     writer.writerow(names)
     writer.writerows(rows)
     written = mark + target.getvalue() + chance.choice(("", end, end * 2))
-    return _cut(chance, Given("text", written.encode(), f"table.{extension}", records=len(rows)))
-
-
-def _cut(chance: random.Random, given: Given) -> Given:
-    """The file with some way of cutting its text."""
-    sizes = {
-        "chunk_bytes": chance.choice((1, 200, 500, 5_000, 1 << 20)),
-        "block_bytes": chance.choice((16, 77, 500, 4_096)),
-    }
-    return Given(given.reader, given.content, given.filename, given.options, given.records, **sizes)
+    return cut(chance, Given("text", written.encode(), f"table.{extension}", records=len(rows)))
 
 
 def _json_value(chance: random.Random, depth: int) -> Any:
@@ -116,7 +95,7 @@ def json_lines(chance: random.Random) -> Given:
     records = _json_records(chance)
     end = chance.choice(("\n", "\r\n", "\n\n"))
     written = end.join(json.dumps(record, ensure_ascii=chance.random() < 0.5) for record in records)
-    return _cut(
+    return cut(
         chance, Given("json_lines", (written + chance.choice(("", end))).encode(), "r.ndjson", records=len(records))
     )
 
@@ -126,7 +105,7 @@ def json_document(chance: random.Random) -> Given:
     records = _json_records(chance)
     document = chance.choice((records, {"page": 1, "items": records}, {"data": {"items": records}, "next": None}))
     written = json.dumps(document, indent=chance.choice((None, 1)), ensure_ascii=chance.random() < 0.5)
-    return _cut(chance, Given("json", written.encode(), "r.json", records=len(records)))
+    return cut(chance, Given("json", written.encode(), "r.json", records=len(records)))
 
 
 def xml(chance: random.Random) -> Given:
@@ -137,7 +116,7 @@ def xml(chance: random.Random) -> Given:
     encoding = chance.choice(("utf-8", "utf-8", "utf-16"))
     head = f'<?xml version="1.0" encoding="{encoding.upper()}"?>'
     document = f"{head}\n<records>{spaces}{spaces.join(written)}{spaces}</records>"
-    return _cut(chance, Given("xml", document.encode(encoding), "r.xml", records=len(rows)))
+    return cut(chance, Given("xml", document.encode(encoding), "r.xml", records=len(rows)))
 
 
 def _xml_record(chance: random.Random, names: list[str], row: list[str | None]) -> str:
@@ -183,89 +162,14 @@ def parquet(chance: random.Random) -> Given:
         use_dictionary=chance.random() < 0.5,
         data_page_version=chance.choice(("1.0", "2.0")),
     )
-    return _cut(chance, Given("parquet", target.getvalue(), "r.parquet", records=count))
-
-
-def _cells(chance: random.Random) -> list[list[str | int | float]]:
-    """A header and rows of numbers and texts."""
-    names = names_of(chance)
-    alphabets = (string.ascii_letters, "äöü€ ")
-    rows = [
-        [number, *(chance.choice((0.5, -7, text_of(chance, alphabets))) for _ in names[1:])]
-        for number in range(chance.randrange(1, RECORDS_MAX))
-    ]
-    return [names, *rows]
-
-
-def xlsx(chance: random.Random) -> Given:
-    """A workbook of one sheet, its texts shared or not."""
-    cells, shared = _cells(chance), list[str]()
-    written = []
-    for number, row in enumerate(cells, 1):
-        inner = "".join(_xlsx_cell(chance, f"{'ABCDEFG'[at]}{number}", value, shared) for at, value in enumerate(row))
-        written.append(f'<row r="{number}">{inner}</row>')
-    content = _with_shared("".join(written), shared)
-    return _cut(chance, Given("xlsx", content, "r.xlsx", records=len(cells) - 1))
-
-
-def _xlsx_cell(chance: random.Random, place: str, value: str | float, shared: list[str]) -> str:
-    if not isinstance(value, str):
-        return f'<c r="{place}"><v>{value}</v></c>'
-    if chance.random() < 0.5:
-        return f'<c r="{place}" t="inlineStr"><is><t>{escape(value)}</t></is></c>'
-    shared.append(value)
-    return f'<c r="{place}" t="s"><v>{len(shared) - 1}</v></c>'
-
-
-def _with_shared(rows: str, shared: list[str]) -> bytes:
-    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    package = "http://schemas.openxmlformats.org/package/2006/relationships"
-    texts = "".join(f"<si><t>{escape(value)}</t></si>" for value in shared)
-    links = "".join(
-        f'<Relationship Id="rId{number}" Type="{office}/{kind}" Target="{target}"/>'
-        for number, (kind, target) in enumerate(
-            (("worksheet", "worksheets/sheet1.xml"), ("sharedStrings", "sharedStrings.xml")), 1
-        )
-    )
-    return raw_xlsx(
-        rows,
-        {
-            "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}">{links}</Relationships>',
-            "xl/sharedStrings.xml": f'<sst xmlns="{main}" uniqueCount="{len(shared)}">{texts}</sst>',
-        },
-    )
-
-
-def xls_book(chance: random.Random) -> Given:
-    """A workbook of Excel 97."""
-    cells = _cells(chance)
-    return _cut(chance, Given("xls", xls({"S": cells}), "r.xls", records=len(cells) - 1))
-
-
-def ods_book(chance: random.Random) -> Given:
-    """A spreadsheet of OpenDocument."""
-    cells = _cells(chance)
-    rows = "".join(ods_row(*(escape(cell) if isinstance(cell, str) else cell for cell in row)) for row in cells)
-    return _cut(chance, Given("ods", ods({"S": rows}), "r.ods", records=len(cells) - 1))
-
-
-def xlsb_book(chance: random.Random) -> Given:
-    """A binary workbook."""
-    cells = _cells(chance)
-    written = [
-        (row, column, 6, xlsb_text(value)) if isinstance(value, str) else (row, column, 5, struct.pack("<d", value))
-        for row, values in enumerate(cells)
-        for column, value in enumerate(values)
-    ]
-    return _cut(chance, Given("xlsb", xlsb(written), "r.xlsb", records=len(cells) - 1))
+    return cut(chance, Given("parquet", target.getvalue(), "r.parquet", records=count))
 
 
 def _compressed(reader: str, extension: str, compress: Callable[[Given], bytes]) -> Sound:
     def make(chance: random.Random) -> Given:
         inner = chance.choice((text, json_lines, json_document, xml, parquet, xlsx))(chance)
         name = f"{inner.filename}.{extension}"
-        return _cut(chance, Given(reader, compress(inner), name, records=inner.records))
+        return cut(chance, Given(reader, compress(inner), name, records=inner.records))
 
     return make
 
@@ -278,7 +182,7 @@ def encodings(chance: random.Random) -> Given:
     written = "".join(",".join(row) + "\r\n" for row in (names, *rows)).encode(encoding)
     proven = encoding in ("utf-8", "utf-16", "utf-32") and chance.random() < 0.5
     options = {} if proven else {"encoding": encoding}
-    return _cut(chance, Given("encodings", written, "table.csv", options, len(rows)))
+    return cut(chance, Given("encodings", written, "table.csv", options, len(rows)))
 
 
 def _letters(encoding: str) -> tuple[str, ...]:
