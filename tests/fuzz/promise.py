@@ -3,7 +3,8 @@
 The promise, of whatever bytes arrive:
 1. Nothing is raised but FileRefusedError, and it says what is wrong and what to do.
 2. Counts close: the records of the text are the rows that the reader gave, there is one place for each, splitting the
-   text gives as many however it is cut, and checking finds each of them good or flawed, and none twice.
+   text gives as many however it is cut, and checking finds each of them good or flawed, and none twice, whether the
+   contract was made for them or they hardly fit it.
 3. A record that its reader could not read is flawed for the reason that the reader gave. Of a good record, each value
    is what the reader gave.
 4. The same file makes the same text again.
@@ -16,29 +17,29 @@ from __future__ import annotations
 
 import hashlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import Any
 
 from ledger.blobs import put
-from ledger.domain.contract import Contract
+from ledger.domain.contract import FISCAL_DATE_TYPES, Column, ColumnType, Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.errors import FileRefusedError
 from projections.chunk import ChunkContent, read_chunk
 from projections.formats.blocks import BLOCK_BYTES_MIN
 from projections.formats.dialect import SAMPLE_BYTES, Dialect, sniff
-from projections.formats.recognise import FORMATS, TEXT
-from projections.formats.rows import Limits, Reader, Row
+from projections.formats.recognise import TEXT
+from projections.formats.rows import Limits, Row
 from projections.formats.splitter import Plan, split
 from projections.formats.transcript import PLACE_BYTES
 from projections.inference import column_names, infer
 from projections.plans import places_of
 from projections.transcribe import Transcription, is_its_own_text, transcribe
 from tests.fuzz.memory_blobs import MemoryBlobs
+from tests.fuzz.watching import watched
 
 LIMITS = Limits(
     record_bytes_max=1 << 20, columns_max=200, depth_max=16, cells_max=200_000, text_bytes_max=4 << 20, members_max=20
@@ -115,7 +116,7 @@ def _made(blobs: MemoryBlobs, given: Given, stage: Callable[[str], None]) -> tup
     passes: list[list[Row]] = []
     found = []
     for _ in range(2):
-        with TemporaryDirectory(prefix="ledger-fuzz-") as folder, _watched(passes):
+        with TemporaryDirectory(prefix="ledger-fuzz-") as folder, watched(passes):
             found.append(
                 transcribe(
                     blobs,
@@ -138,29 +139,6 @@ def _made(blobs: MemoryBlobs, given: Given, stage: Callable[[str], None]) -> tup
         f"{len(rows)} rows were given, and {blobs.size(made.places) / PLACE_BYTES:g} places written",
     )
     return made, rows
-
-
-@contextmanager
-def _watched(passes: list[list[Row]]) -> Iterator[None]:
-    """Keeps the rows of each pass that a reader finishes."""
-    assert isinstance(FORMATS, dict)
-    before = dict(FORMATS)
-    FORMATS.update({name: replace(format, reader=_watching(format.reader, passes)) for name, format in before.items()})
-    try:
-        yield
-    finally:
-        FORMATS.update(before)
-
-
-def _watching(reader: Reader, passes: list[list[Row]]) -> Reader:
-    def read(file: BinaryIO, limits: Limits, options: Mapping[str, str]) -> Iterator[Row]:
-        rows = []
-        for row in reader(file, limits, options):
-            rows.append(row)
-            yield row
-        passes.append(rows)
-
-    return read
 
 
 def _planned(blobs: MemoryBlobs, given: Given, made: Transcription) -> tuple[Dialect, Plan]:
@@ -209,9 +187,21 @@ def _contents(
     if plan.places is not None:
         contract = replace(contract, null_token="")
     found = [_content(read, chunk, dialect, contract, plan) for chunk in plan.chunks]
-    for content in found:
+    strict = _strict(contract, len(given.content))
+    for content in (*found, *(_content(read, chunk, dialect, strict, plan) for chunk in plan.chunks)):
         _check_chunk(blobs, plan, content)
     return found
+
+
+def _strict(contract: Contract, turn: int) -> Contract:
+    """A contract of the same columns that the records hardly fit: any types, and every other one filled."""
+    types = list(ColumnType)
+    columns = tuple(
+        Column(column.name, types[(turn + number) % len(types)], nullable=number % 2 == 0)
+        for number, column in enumerate(contract.columns)
+    )
+    dated = [column.name for column in columns if column.type in FISCAL_DATE_TYPES and not column.nullable]
+    return replace(contract, columns=columns, fiscal_date_column=dated[0] if dated else None)
 
 
 def _content(

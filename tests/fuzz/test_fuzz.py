@@ -23,8 +23,8 @@ from tests.fuzz.samples import SOUND
 
 SEED = 4711
 # A few seconds for each reader where nothing else runs.
-INPUTS = 500
-FEWER = {"json_lines": 300, "json": 250, "parquet": 300}
+INPUTS = 300
+FEWER = {"json_lines": 200, "json": 200}
 SECONDS_MAX = 60.0  # for one file, which takes a hundredth of a second: only what hangs takes as long
 COSTLY = {"hangs": (2, 2.0), "eats memory": (2, SECONDS_MAX)}  # how many files, and how long one may take
 
