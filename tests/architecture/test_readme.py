@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from api.cli.jobs import jobs
+from api.cli.records import jobs
 from projections.formats.containers import ContainerKind
 from projections.formats.dialect import DELIMITED_NAMES
 from projections.formats.recognise import FORMATS
