@@ -47,7 +47,7 @@ GRAMMAR: dict[ColumnType, tuple[str, str, str]] = {
     ColumnType.BIGINT: (r"^-?(?:0|[1-9][0-9]*)$", "value_invalid", "the value is no whole number"),
     ColumnType.NUMERIC: (r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?$", "value_invalid", "the value is no decimal number"),
     ColumnType.BOOLEAN: (
-        r"^(?:[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$",
+        f"^{TRUE_OR_FALSE}$",
         "value_invalid",
         "the value is neither true nor false",
     ),

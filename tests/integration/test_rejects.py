@@ -146,9 +146,10 @@ def test_of_a_worker_that_is_killed_before_the_commit_no_reject_remains(
 
 
 def test_a_chunk_that_is_loaded_again_replaces_its_own_rejects_and_no_others(place: Place) -> None:
-    job_id, other_job = planned(place, payments(300, {2, 5, 290})), uuid4()
+    job_id, other_job = planned(place, payments(300, {2, 5, 200, 290})), uuid4()
     place.perform(job_id, Stage.LOAD, 1)
     later = [reject.record for reject in rejects(place, job_id)]
+    assert later, "the chunk has rejects"
     stale = [Reject(record, 1, 0, 1, b"?", None, "stale", "of an earlier attempt") for record in (1, 2, 3)]
     with place.ledger.transaction() as session:
         replace_rejects(session, job_id, 0, range(1, 10), stale)
