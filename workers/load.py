@@ -9,6 +9,7 @@ than the contract allows fails it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,6 +46,8 @@ from workers.leases import Work, fence, finish
 from workers.plan import columns_in_file
 from workers.retry import error_fields
 from workers.workshop import Workshop, discard, fail_for_good
+
+log = logging.getLogger(__name__)
 
 # What PostgreSQL says (SQLSTATE) of a record that was checked before, what we call it, and in which words. Its own
 # words may quote the value, and an error is kept in an event, which holds no row data.
@@ -138,6 +141,8 @@ def _commit(load: _Load, content: ChunkContent, sha256: str) -> None:
         else:
             failpoint("chunk_appended")
     if failed:
+        where = {"job_id": str(load.job.id), "stage": load.work.stage.value, "chunk": load.chunk.number}
+        log.warning("a file does not fit", extra={"action": "file_failed", **where})
         failpoint("failure_committed")
     else:
         failpoint("chunk_committed")
