@@ -18,7 +18,6 @@ from typing import IO, Any, cast
 from ledger.blobs import open_blob_store, put
 from ledger.errors import FileRefusedError
 from ledger.settings import Settings
-from projections.formats.recognise import SAMPLE_BYTES
 from tests.fuzz.child import to_line
 from tests.fuzz.promise import Came, Given
 from workers.transcription import CRASHES, transcription_of
@@ -161,11 +160,10 @@ def read_by_the_ledger(given: Given) -> str:
     with tempfile.TemporaryDirectory(prefix="ledger-fuzz-") as folder:
         url = f"file://{folder}/blobs"
         blobs = open_blob_store(url)
-        job = SimpleNamespace(sha256=put(blobs, given.content), size=len(given.content), filename=given.filename)
+        sha256, size = put(blobs, given.content), len(given.content)
         known = SimpleNamespace(**settings, blobs_url=url, reader_seconds_max=60.0)
-        sample = given.content[:SAMPLE_BYTES]
         try:
-            made = transcription_of(blobs, cast(Any, job), sample, cast(Any, known), given.options)
+            made = transcription_of(blobs, sha256, size, given.filename, cast(Any, known), given.options)
         except FileRefusedError as refused:
             return refused.code
-        return made.transcript or job.sha256
+        return made.transcript or sha256
