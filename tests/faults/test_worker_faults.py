@@ -51,7 +51,7 @@ def test_work_is_not_lost_with_the_child_that_did_it(stack: FaultStack) -> None:
     10,
     "SIGSTOP of a worker before its commit, SIGCONT after another has finished its chunk",
     protection="the fence checks the epoch in the transaction that commits",
-    seen="with a fence that lets everybody through: whoever woke up went on, and nobody said that its lease was lost",
+    seen="with a fence that lets everybody through: nobody said what became of the one that woke up",
 )
 @pytest.mark.parametrize("step", ["work_claimed", "chunk_reading", "chunk_copied", "plan_stored"])
 def test_a_worker_that_stood_still_cannot_commit_when_it_wakes(stack: FaultStack, step: str) -> None:
@@ -135,13 +135,13 @@ def _publish(producer: kombu.Producer, queue: str, stage: str, message: dict[str
     11,
     "one piece of work is handed to all workers at once",
     protection="a claim succeeds only while nobody holds the work",
-    seen="with a claim that asks for no lease: each overtook the other, and the job stayed Processing",
+    seen="with a claim that asks for no lease: the job stayed Processing",
 )
 @fault(
     12,
     "every message comes many times",
     protection="lease and fence let one load a chunk, and a chunk that is loaded is not loaded again",
-    seen="without lease and fence: two loaded a chunk, and the job failed",
+    seen="without lease and fence: the job had failed in between, or for good",
 )
 @fault(
     13,
@@ -164,7 +164,7 @@ def test_messages_may_come_any_number_of_times_in_any_order(stack: FaultStack) -
     8,
     "kill -9 of a worker after its commit and before its message is acknowledged",
     protection="the work is gone with the commit, so the message that comes again finds nothing due",
-    seen="with the work left standing and no loaded chunk recognised: the ledger was not sound",
+    seen="with the work left standing and no loaded chunk recognised: 30,000 rows of 10,000 records",
 )
 def test_a_message_that_comes_again_after_the_commit_has_no_effect(stack: FaultStack) -> None:
     file = payments_file()
@@ -198,7 +198,7 @@ def test_a_child_that_takes_too_long_is_killed_and_its_work_done_by_another() ->
     39,
     "a file that kills every worker that touches it",
     protection="the attempt is counted before the work",
-    seen="with attempts that are not counted: it was loaded at last, and a real one would kill for ever",
+    seen="with attempts that are not counted: it never failed, and was loaded when nothing killed any more",
 )
 def test_a_file_that_kills_its_workers_fails_for_good_and_harms_no_other(stack: FaultStack) -> None:
     poison = payments_file(records=100)
