@@ -8,7 +8,8 @@ Rules:
    column's type, or has none where the contract allows that.
 3. A record is refused for the first of its flaws, from left to right; the others of the chunk are not touched.
 4. The work is done by column for a whole chunk, and by value only for values that differ from each other. How often a
-   column is gone through does not depend on how many of its values are wrong.
+   column is gone through does not depend on how many of its values are wrong. Days and times all of which Arrow can
+   read need no further look: of that length, what it reads from the year 1 on is within the grammar.
 5. A mark (`projections.formats.transcript`) means its flaw in a transcript alone. In any other text it is a value.
 """
 
@@ -59,6 +60,12 @@ GRAMMAR: dict[ColumnType, tuple[str, str, str]] = {
         "the value is no instant as YYYY-MM-DD HH:MM:SS with Z or an offset",
     ),
 }
+# TYPE -> what Arrow reads its values as, and the fewest characters that they have: it takes times without seconds too.
+PLAIN = {
+    ColumnType.DATE: (pyarrow.date32(), len("YYYY-MM-DD")),
+    ColumnType.TIMESTAMP: (pyarrow.timestamp("us"), len("YYYY-MM-DD HH:MM:SS")),
+}
+FIRST_DAY = date(1, 1, 1)
 DATED = (ColumnType.DATE, ColumnType.TIMESTAMP, ColumnType.TIMESTAMPTZ)
 # Days on which an instant may lie outside the years that there are in UTC, and years all of whose days belong to a
 # fiscal year, whenever that starts and whatever the offset.
@@ -173,13 +180,28 @@ def _flaws_of(column: Column, values: pyarrow.ChunkedArray) -> dict[int, Flaw]:
     if not column.nullable and values.null_count:
         missing = Flaw("value_missing", "the value is missing, and the contract wants one", column.name)
         flaws = dict.fromkeys(_positions(pyarrow.compute.is_null(values)), missing)
-    if column.type is ColumnType.TEXT:
+    if column.type is ColumnType.TEXT or _is_plainly_right(column.type, values):
         return flaws
     for flaw, mask in _beyond_grammar(column, values):
         flaws |= dict.fromkeys(_positions(mask), flaw)
     pattern, code, reason = GRAMMAR[column.type]
     unlike = pyarrow.compute.invert(pyarrow.compute.match_substring_regex(values, pattern))
     return flaws | dict.fromkeys(_positions(unlike), Flaw(code, reason, column.name))
+
+
+def _is_plainly_right(kind: ColumnType, values: pyarrow.ChunkedArray) -> bool:
+    """Whether Arrow reads all values as days or times that there are (rule 4); no says nothing."""
+    if kind not in PLAIN:
+        return False
+    type_read, characters_min = PLAIN[kind]
+    compute = pyarrow.compute
+    try:
+        read = values.cast(type_read)
+    except pyarrow.ArrowInvalid:
+        return False
+    long_enough = compute.greater_equal(compute.min(compute.binary_length(values)), characters_min)
+    in_time = compute.greater_equal(compute.min(read), pyarrow.scalar(FIRST_DAY).cast(type_read))
+    return compute.and_(long_enough, in_time).as_py() is True
 
 
 def _beyond_grammar(column: Column, values: pyarrow.ChunkedArray) -> Iterator[tuple[Flaw, pyarrow.ChunkedArray]]:

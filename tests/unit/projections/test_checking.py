@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from datetime import datetime
 from functools import wraps
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from ledger.domain.contract import Column, ColumnType, Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
-from projections.checking import check
+from projections.checking import GRAMMAR, PLAIN, _is_plainly_right, check
 from projections.formats.dialect import LINE_DELIMITER, LINE_QUOTE, Dialect
 from projections.formats.records import find_records
 from projections.formats.rows import Flaw
@@ -106,6 +108,19 @@ def test_what_is_written_as_its_type_wants_it_is_accepted_and_given_as_it_stands
 )
 def test_what_is_written_well_but_does_not_exist_or_fit_is_refused(kind: str, value: str, code: str) -> None:
     assert flaws_in(f",x\n{value},x\n,x\n", [kind, "text"]) == {1: (code, "a")}
+
+
+DIGITS_AND_MARKS = st.text("0123456789-:. TZ+_", min_size=8, max_size=27)
+NEARLY_TIMES = st.from_regex(r"[0-9]{3,4}-?[0-9]{2}-?[0-9]{2}([ T][0-9]{2}:?[0-9]{2}(:?[0-9]{2})?([.,][0-9]{0,7})?Z?)?")
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+@thorough(examples=2_000, steps=1)
+@given(text=DIGITS_AND_MARKS | NEARLY_TIMES)
+def test_what_needs_no_further_look_is_within_the_grammar(kind: ColumnType, text: str) -> None:
+    if _is_plainly_right(kind, pyarrow.chunked_array([[text]], pyarrow.string())):
+        assert re.fullmatch(GRAMMAR[kind][0], text)
+        datetime.fromisoformat(text)
 
 
 @pytest.mark.parametrize("kind", ["bigint", "text", "date"])

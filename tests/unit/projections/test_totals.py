@@ -216,6 +216,14 @@ def test_control_totals_are_those_of_exact_arithmetic_and_of_time(rows: Rows) ->
     assert found["z"]["sum"] is found["d"]["sum"] is None
 
 
+@pytest.mark.parametrize("digits", [32, 33, 34, 38, 75, 76, 77, 1_000])
+def test_sums_of_long_numbers_are_exact_beyond_what_arrow_holds(digits: int) -> None:
+    values = ["9" * digits] * 1_000 + ["0." + "7" * digits, "-0." + "1" * digits]
+    found = totals_of([(None, value, None, None, None, None) for value in values])["n"]
+    assert Fraction(found["sum"]) == sum(map(Fraction, values))
+    assert (found["min"], found["max"]) == (values[-1], values[0])
+
+
 @SEARCH
 @given(FULL_ROWS, st.lists(st.integers(0, 8)))
 def test_totals_of_chunks_add_up_to_those_of_their_file_to_the_letter(rows: Rows, cuts: list[int]) -> None:
