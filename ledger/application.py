@@ -23,9 +23,10 @@ from sqlalchemy.orm import Session
 
 from ledger.database import lock, lock_job, prepare, rows, unavailable_as_error
 from ledger.domain.base import Aggregate, LedgerEvent, Stamp
-from ledger.domain.contract import Contract, evolution_refused
+from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset, dataset_id
 from ledger.domain.dead_letter import DeadLetter
+from ledger.domain.evolution import evolution_refused
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
 from ledger.domain.settlement import Settlement, settlement_id

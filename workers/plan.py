@@ -13,8 +13,9 @@ from functools import partial
 from ledger import telemetry
 from ledger.blobs import put
 from ledger.database import lock, lock_job
-from ledger.domain.contract import Contract, differences
+from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset
+from ledger.domain.evolution import differences
 from ledger.domain.filejob import FileJob
 from ledger.domain.words import Status
 from ledger.errors import FileRefusedError

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ledger.blobs import FolderBlobStore
-from ledger.domain.contract import Contract, differences
+from ledger.domain.contract import Contract
+from ledger.domain.evolution import differences
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.errors import FileRefusedError
 from ledger.settings import Settings

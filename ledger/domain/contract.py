@@ -174,62 +174,6 @@ class Contract:
             )
 
 
-def differences(expected: Contract, header: list[str]) -> list[str]:
-    """How a file's columns differ from the contract's, one readable sentence each; empty when they do not.
-
-    Args:
-        header: the names as columns are named, see `projections.inference.column_names`.
-    """
-    names = [column.name for column in expected.columns]
-    missing = [name for name in names if name not in set(header)]
-    extra = [name for name in header if name not in set(names)]
-    found = []
-    if missing:
-        found.append(f"The file lacks {len(missing)} of the contract's columns: {_listed(missing)}.")
-    if extra:
-        found.append(f"The file has {len(extra)} columns that are not in the contract: {_listed(extra)}.")
-    repeated = sorted({name for name in header if name in set(names) and header.count(name) > 1})
-    if repeated:
-        found.append(f"The file has more than one column of the same name: {_listed(repeated)}.")
-    shared = [name for name in header if name in set(names)]
-    ordered = [name for name in names if name in set(header)]
-    if not repeated and shared != ordered:
-        there, here = next((a, b) for a, b in zip(ordered, shared, strict=True) if a != b)
-        found.append(
-            f"The columns stand in another order: where the contract has {_listed([there])} "
-            f"the file has {_listed([here])}."
-        )
-    return found
-
-
-def evolution_refused(now: Contract, wanted: Contract) -> list[str]:
-    """Why a contract cannot become another one, one readable sentence each; empty when it can.
-
-    What is loaded stays as it is. So columns that may be empty can be added at the end, and what does not touch the
-    table may change: how no value is written, and how many records may be refused.
-    """
-    found = []
-    for known, other in zip(now.columns, wanted.columns, strict=False):
-        if known.name != other.name:
-            found.append(f"Column {known.name!r} would become {other.name!r}.")
-        elif known.type != other.type:
-            found.append(f"Column {known.name!r} is of type {known.type} and would become {other.type}.")
-        elif known.nullable != other.nullable:
-            may = "may" if known.nullable else "may not"
-            found.append(f"Column {known.name!r} {may} be empty, and that would change.")
-    if len(wanted.columns) < len(now.columns):
-        found.append(f"It lacks {_listed([column.name for column in now.columns[len(wanted.columns) :]])}.")
-    for added in wanted.columns[len(now.columns) :]:
-        if not added.nullable:
-            found.append(f"The new column {added.name!r} may not be empty, and has no value in what is loaded.")
-    if now.fiscal_date_column != wanted.fiscal_date_column:
-        found.append(
-            f"The fiscal year is decided by {now.fiscal_date_column or 'the day of receipt'}, and would be decided by "
-            f"{wanted.fiscal_date_column or 'the day of receipt'}."
-        )
-    return found
-
-
 def dataset_name(filename: str) -> str:
     """The name of the dataset that a file of this name goes to when its sender names none.
 
@@ -260,19 +204,6 @@ def excerpt(text: str) -> str:
     """The text as it may stand in a message: its first 80 characters, escaped, in quotation marks."""
     cut = "..." if len(text) > EXCERPT_CHARACTERS_MAX else ""
     return repr(text[:EXCERPT_CHARACTERS_MAX]) + cut
-
-
-def _listed(names: list[str]) -> str:
-    """The first names, together at most 80 characters of them, and how many more there are."""
-    shown: list[str] = []
-    room = EXCERPT_CHARACTERS_MAX // 2
-    for name in names:
-        if shown and len(name) > room:
-            break
-        shown.append(repr(name[:room]) + ("..." if len(name) > room else ""))
-        room -= min(len(name), room)
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _check_column_name(name: str) -> None:

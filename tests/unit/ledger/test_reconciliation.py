@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.contract import Column, ColumnType, Contract, evolution_refused
+from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.evolution import evolution_refused
 from ledger.domain.reconciliation import add_digests, add_totals, check_control_totals, digest_text
 
 CAME_TO: dict[str, Any] = {

@@ -16,9 +16,9 @@ from ledger.domain.contract import (
     Contract,
     check_dataset_name,
     dataset_name,
-    differences,
     excerpt,
 )
+from ledger.domain.evolution import differences
 from ledger.errors import InvalidRequestError
 
 ID = Column("id", ColumnType.BIGINT, nullable=False)
