@@ -20,7 +20,8 @@ from typing import Any
 from uuid import UUID
 
 from api.state import id_of
-from ledger.domain.contract import check_dataset_name, excerpt
+from ledger.domain.column import excerpt
+from ledger.domain.contract import check_dataset_name
 from ledger.domain.words import OnDuplicate
 from ledger.errors import InvalidRequestError
 

@@ -10,6 +10,7 @@ from api.state import CurrentState, stamp
 from ledger.domain.contract import Contract, check_dataset_name
 from ledger.domain.dataset import Dataset
 from ledger.errors import NotFoundError
+from projections.allowing import check_patterns
 
 router = APIRouter(tags=["datasets"])
 
@@ -44,7 +45,9 @@ def register_dataset(
 ) -> dict[str, Any]:
     """Declare a dataset before its first file, or give it the next version of its contract."""
     check_dataset_name(name)
-    return _answer(state.ledger.register_dataset(name, Contract.from_dict(contract), stamp(request), reason=reason))
+    wanted = Contract.from_dict(contract)
+    check_patterns(wanted)
+    return _answer(state.ledger.register_dataset(name, wanted, stamp(request), reason=reason))
 
 
 def _answer(dataset: Dataset) -> dict[str, Any]:

@@ -4,19 +4,18 @@ Rules:
 1. What is accepted, `COPY` takes too, and as the same value: there are no leading zeros, no blanks around a number, no
    `1_000`, `0x1F`, `1e5`, `infinity`, `NaN`, `now` or `t` for true, which PostgreSQL would change or interpret. A day
    exists, an instant lies in the years 1 to 9999 of UTC, and the fiscal date in a fiscal year of the calendar.
-2. A record has exactly the fields of its contract, quotes only where they are regular, and each value is of its
-   column's type, or has none where the contract allows that.
+2. A record has exactly the fields of its text, quotes only where they are regular, and each value is of its column's
+   type and within what the contract says of it, or there is none where the contract allows that.
 3. A record is refused for the first of its flaws, from left to right; the others of the chunk are not touched.
 4. The work is done by column for a whole chunk, and by value only for values that differ from each other. How often a
    column is gone through does not depend on how many of its values are wrong. Days and times all of which Arrow can
    read need no further look: of that length, what it reads from the year 1 on is within the grammar.
-5. A mark (`projections.formats.transcript`) means its flaw in a transcript alone. In any other text it is a value.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -24,12 +23,14 @@ from typing import Any
 import numpy
 import pyarrow
 import pyarrow.compute
-import pyarrow.csv
 
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
 from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN, FiscalCalendar
-from projections.formats.blocks import BYTE_ORDER_MARK
-from projections.formats.dialect import Dialect, read_records
+from ledger.domain.values import ColumnType
+from projections.allowing import flaws_of_rules
+from projections.columns import among, different, positions
+from projections.converting import convert, has_format
+from projections.fields import Reading, read_fields
 from projections.formats.records import Records, irregular_quotes
 from projections.formats.rows import Flaw
 from projections.formats.transcript import MARK, flaw_in
@@ -82,25 +83,17 @@ class Checked:
     flaws: dict[int, Flaw]
 
 
-def check(
-    records: Records, columns: Sequence[Column], contract: Contract, calendar: FiscalCalendar, *, transcript: bool
-) -> Checked:
-    """Check some records.
-
-    Args:
-        columns: the contract's columns in the order in which they stand in the file.
-        calendar: that of the contract's fiscal-date column.
-        transcript: whether a reader wrote the records (rule 5).
-    """
+def check(records: Records, reading: Reading) -> Checked:
+    """Check some records, and give the values of the good ones in the plain form."""
     flaws = {index: Flaw("quote_misplaced", "a quote stands inside a field") for index in irregular_quotes(records)}
-    indexes, values = _parse(records, columns, contract.null_token, flaws, transcript)
+    indexes, values = read_fields(records, reading, flaws)
     wrong: dict[int, Flaw] = {}
-    for column in reversed(columns):  # so that the first flaw of a record is the last that is kept
-        if column.name == contract.fiscal_date_column:
-            wrong.update(_flaws_of_years(column, values[column.name], calendar))
-        wrong.update(_flaws_of(column, values[column.name]))
-    if transcript and len(columns) == 1:
-        wrong.update(_marks(values[columns[0].name]))
+    # From the right, so that the first flaw of a record is the last that is kept.
+    for column in reversed([column for column in reading.columns if column is not None]):
+        values, found = _checked(column, values, reading)
+        wrong.update(found)
+    if reading.transcript and len(reading.columns) == 1:
+        wrong.update(_marks(values[0]))
     if wrong:
         flaws.update((int(indexes[position]), flaw) for position, flaw in wrong.items())
         kept = numpy.ones(len(indexes), bool)
@@ -109,68 +102,26 @@ def check(
     return Checked(values, indexes, flaws)
 
 
-def _parse(
-    records: Records, columns: Sequence[Column], null_token: str, flaws: dict[int, Flaw], transcript: bool
-) -> tuple[numpy.ndarray[Any, numpy.dtype[numpy.int64]], pyarrow.Table]:
-    """The values of all records that have the right number of fields; the others are added to the flaws."""
-    names = [column.name for column in columns]
-    candidates = records.without(flaws)
-    if not records.dialect.quoting:
-        lines = [records.bytes_of(index).removesuffix(b"\n").removesuffix(b"\r") for index in candidates.tolist()]
-        return candidates, pyarrow.table({names[0]: pyarrow.array(lines, pyarrow.string())})
-    text = records.chunk if not flaws else b"".join(map(records.bytes_of, candidates.tolist()))
-    if not candidates.size:
-        return candidates, pyarrow.table({name: pyarrow.array([], pyarrow.string()) for name in names})
-    ragged: list[int] = []
-
-    def skip(row: pyarrow.csv.InvalidRow) -> str:
-        ragged.append(int(candidates[row.number - 1]))
-        flaws[ragged[-1]] = _ragged(records, ragged[-1], row, transcript)
-        return "skip"
-
-    table = _read_csv(text, records.dialect, names, null_token, skip)
-    good = numpy.setdiff1d(candidates, ragged, assume_unique=True)
-    assert len(good) == len(table), f"{len(good)} records were found, and {len(table)} read"
-    return good, table
-
-
-def _read_csv(
-    chunk: bytes, dialect: Dialect, names: list[str], null_token: str, skip: Callable[[pyarrow.csv.InvalidRow], str]
-) -> pyarrow.Table:
-    if chunk.startswith(BYTE_ORDER_MARK):  # the file's own was cut: this is a value's, and Arrow passes over one
-        chunk = BYTE_ORDER_MARK + chunk
-    if not chunk.endswith(b"\n"):  # else Arrow takes an empty last field for quoted if the one before it is
-        chunk += dialect.line_end.encode()
-    return pyarrow.csv.read_csv(
-        pyarrow.BufferReader(chunk),
-        pyarrow.csv.ReadOptions(use_threads=False, block_size=len(chunk) + 1, column_names=names),
-        pyarrow.csv.ParseOptions(
-            delimiter=dialect.delimiter, quote_char=dialect.quote, newlines_in_values=True, invalid_row_handler=skip
-        ),
-        pyarrow.csv.ConvertOptions(
-            check_utf8=False,  # the splitter has seen to that
-            column_types={name: pyarrow.string() for name in names},
-            null_values=[null_token],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        ),
-    )
-
-
-def _ragged(records: Records, index: int, row: pyarrow.csv.InvalidRow, transcript: bool) -> Flaw:
-    if transcript and row.actual_columns == 1:
-        [[field]] = read_records(records.bytes_of(index).decode(), records.dialect.delimiter, records.dialect.quote)
-        marked = flaw_in(field)
-        if marked is not None:
-            return marked
-    fields = "1 field" if row.actual_columns == 1 else f"{row.actual_columns:,} fields"
-    wanted = "1 column" if row.expected_columns == 1 else f"{row.expected_columns:,} columns"
-    return Flaw("record_malformed", f"it has {fields}, and the contract has {wanted}")
+def _checked(column: Column, values: pyarrow.Table, reading: Reading) -> tuple[pyarrow.Table, dict[int, Flaw]]:
+    """The values with those of one column in the plain form, and the flaws of the records for that column."""
+    written, unlike = values[column.name], None
+    if has_format(column, reading.writing):
+        written, unlike = convert(column, written, reading.writing)
+        values = values.set_column(values.column_names.index(column.name), column.name, written)
+    flaws = flaws_of_rules(column, written)
+    if column.name == reading.contract.fiscal_date_column:
+        flaws |= _flaws_of_years(column, written, reading.calendar)
+    flaws |= _flaws_of(column, written)
+    if unlike is not None:
+        _, code, _ = GRAMMAR[column.type]
+        reason = f"the value is not written as the contract says: {column.format}"
+        flaws |= dict.fromkeys(positions(unlike), Flaw(code, reason, column.name))
+    return values, flaws
 
 
 def _marks(values: pyarrow.ChunkedArray) -> dict[int, Flaw]:
     """The marks among the records of a single column, where they have the right number of fields."""
-    found = _positions(pyarrow.compute.starts_with(values, MARK))
+    found = positions(pyarrow.compute.starts_with(values, MARK))
     flaws = ((position, flaw_in(values[position].as_py())) for position in found)
     return {position: flaw for position, flaw in flaws if flaw is not None}
 
@@ -179,14 +130,14 @@ def _flaws_of(column: Column, values: pyarrow.ChunkedArray) -> dict[int, Flaw]:
     flaws: dict[int, Flaw] = {}
     if not column.nullable and values.null_count:
         missing = Flaw("value_missing", "the value is missing, and the contract wants one", column.name)
-        flaws = dict.fromkeys(_positions(pyarrow.compute.is_null(values)), missing)
+        flaws = dict.fromkeys(positions(pyarrow.compute.is_null(values)), missing)
     if column.type is ColumnType.TEXT or _is_plainly_right(column.type, values):
         return flaws
     for flaw, mask in _beyond_grammar(column, values):
-        flaws |= dict.fromkeys(_positions(mask), flaw)
+        flaws |= dict.fromkeys(positions(mask), flaw)
     pattern, code, reason = GRAMMAR[column.type]
     unlike = pyarrow.compute.invert(pyarrow.compute.match_substring_regex(values, pattern))
-    return flaws | dict.fromkeys(_positions(unlike), Flaw(code, reason, column.name))
+    return flaws | dict.fromkeys(positions(unlike), Flaw(code, reason, column.name))
 
 
 def _is_plainly_right(kind: ColumnType, values: pyarrow.ChunkedArray) -> bool:
@@ -210,24 +161,24 @@ def _beyond_grammar(column: Column, values: pyarrow.ChunkedArray) -> Iterator[tu
     if column.type in DATED:
         days = pyarrow.compute.utf8_slice_codeunits(values, 0, 10)
         flaw = Flaw("date_invalid", "the value is a day that does not exist", column.name)
-        yield flaw, _among(days, (day for day in _different(days) if re.fullmatch(DAY, day) and not _exists(day)))
+        yield flaw, among(days, (day for day in different(days) if re.fullmatch(DAY, day) and not _exists(day)))
     if column.type is ColumnType.TIMESTAMPTZ:
-        edge = _different(values.filter(_among(days, EDGE_DAYS)))
-        yield out_of_range, _among(values, (text for text in edge if not _is_in_utc(text)))
+        edge = different(values.filter(among(days, EDGE_DAYS)))
+        yield out_of_range, among(values, (text for text in edge if not _is_in_utc(text)))
     if column.type in (ColumnType.BIGINT, ColumnType.NUMERIC):
         longest = 18 if column.type is ColumnType.BIGINT else DIGITS_MAX
-        long = _different(values.filter(pyarrow.compute.greater(pyarrow.compute.binary_length(values), longest)))
-        yield out_of_range, _among(values, (text for text in long if not _fits(column.type, text)))
+        long = different(values.filter(pyarrow.compute.greater(pyarrow.compute.binary_length(values), longest)))
+        yield out_of_range, among(values, (text for text in long if not _fits(column.type, text)))
 
 
 def _flaws_of_years(column: Column, values: pyarrow.ChunkedArray, calendar: FiscalCalendar) -> dict[int, Flaw]:
     """The values of a fiscal-date column that no fiscal year of the calendar holds."""
     years = pyarrow.compute.utf8_slice_codeunits(values, 0, 4)
-    sure = _among(years, map(str, SURE_YEARS))
-    others = _different(values.filter(pyarrow.compute.invert(sure)))
-    far = _among(values, (text for text in others if not _is_in_calendar(column.type, text, calendar)))
+    sure = among(years, map(str, SURE_YEARS))
+    others = different(values.filter(pyarrow.compute.invert(sure)))
+    far = among(values, (text for text in others if not _is_in_calendar(column.type, text, calendar)))
     reason = f"the value belongs to no fiscal year from {YEAR_MIN} to {YEAR_MAX}"
-    return dict.fromkeys(_positions(far), Flaw("fiscal_date_invalid", reason, column.name))
+    return dict.fromkeys(positions(far), Flaw("fiscal_date_invalid", reason, column.name))
 
 
 def _fits(kind: ColumnType, text: str) -> bool:
@@ -275,18 +226,3 @@ def _is_in_calendar(kind: ColumnType, text: str, calendar: FiscalCalendar) -> bo
     except (ValueError, OverflowError):
         return False
     return True
-
-
-def _different(values: pyarrow.ChunkedArray) -> list[str]:
-    found: list[str] = pyarrow.compute.drop_null(pyarrow.compute.unique(values)).to_pylist()
-    return found
-
-
-def _among(values: pyarrow.ChunkedArray, texts: Iterable[str]) -> pyarrow.ChunkedArray:
-    """Which of the values are one of the texts: one look at each value, however many texts there are."""
-    return pyarrow.compute.is_in(values, value_set=pyarrow.array(list(texts), pyarrow.string()))
-
-
-def _positions(mask: Any) -> list[int]:
-    found: Iterable[int] = numpy.flatnonzero(pyarrow.compute.fill_null(mask, False).to_numpy(zero_copy_only=False))
-    return list(map(int, found))

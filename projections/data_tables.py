@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Protocol
 
@@ -24,8 +24,11 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from ledger.database import lock
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar, FiscalYear
+from ledger.domain.values import ColumnType
+from projections import keys
 from projections.formats.dialect import Dialect
 
 RECEIVED = "_received"
@@ -72,10 +75,14 @@ class PartitionMissingError(Exception):
 
 @dataclass(frozen=True)
 class CopiedRows:
-    """How many rows one COPY brought, and the labels of the fiscal years that they fell in."""
+    """How many rows one COPY brought, and the labels of the fiscal years that they fell in.
+
+    `repeated` are the numbers of the records that were left out because another row has their key.
+    """
 
     rows: int
     fiscal_years: list[str]
+    repeated: list[int] = field(default_factory=list)
 
 
 def create(session: Session, table: DataTable) -> None:
@@ -142,6 +149,8 @@ def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, ye
                 ),
                 (start, end),
             )
+            if table.contract.key:
+                cursor.execute(keys.index(partition, table.contract.key))
 
 
 def year_of_value(table: DataTable, calendar: FiscalCalendar, value: str) -> FiscalYear:
@@ -158,10 +167,11 @@ def year_of_value(table: DataTable, calendar: FiscalCalendar, value: str) -> Fis
 def copy_rows(
     session: Session,
     table: DataTable,
-    dialect: Dialect,
-    columns: Sequence[str],
     source: Readable,
     *,
+    dialect: Dialect,
+    columns: Sequence[str],
+    null_token: str,
     job: int,
     first_record: int | None,
     received: date,
@@ -169,7 +179,8 @@ def copy_rows(
     """Copy the records of `source` into the table, in the session's transaction.
 
     Args:
-        columns: the contract's columns in the order in which they stand in the file.
+        columns: those that `source` has, in its order.
+        null_token: what no value is written as.
         job: the position of the job's Received event.
         first_record: the number of the first record of `source`; None if each has its own before its first field.
         received: the day the file was received.
@@ -190,17 +201,21 @@ def copy_rows(
         before = _rows_by_partition(cursor, table)
         try:
             fields = columns if first_record is not None else ["_record", *columns]
-            cursor.copy_expert(_copy_statement(cursor, table, dialect, fields), source, size=COPY_READ_BYTES)
+            target = keys.staging(cursor, table.name) if table.contract.key else table.name
+            statement = _copy_statement(cursor, target, dialect, fields, null_token)
+            cursor.copy_expert(statement, source, size=COPY_READ_BYTES)
+            rows = int(cursor.rowcount)
+            repeated = keys.insert_staged(cursor, table.name) if table.contract.key else []
         except errors.CheckViolation as error:
             key = PARTITION_KEY.search(error.diag.message_detail or "")
             if key is not None and "no partition" in str(error):
                 raise PartitionMissingError(key["value"]) from error
             raise
-        rows = int(cursor.rowcount)
         after = _rows_by_partition(cursor, table)
     touched = {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}
+    rows -= len(repeated)
     assert sum(touched.values()) == rows, f"COPY says {rows} rows, the partitions {touched}"
-    return CopiedRows(rows, sorted(_label(table, name) for name in touched))
+    return CopiedRows(rows, sorted(_label(table, name) for name in touched), repeated)
 
 
 def withdraw(session: Session, dataset: str, job: int) -> int:
@@ -226,15 +241,17 @@ def _cursor(session: Session) -> Any:
     return session.connection().connection.cursor()
 
 
-def _copy_statement(cursor: Any, table: DataTable, dialect: Dialect, columns: Sequence[str]) -> str:
+def _copy_statement(
+    cursor: Any, target: sql.Composable, dialect: Dialect, columns: Sequence[str], null_token: str
+) -> str:
     options: list[sql.Composable] = [sql.SQL("FORMAT csv"), sql.SQL("ENCODING 'UTF8'")]
     options += [_option("DELIMITER", dialect.delimiter), _option("QUOTE", dialect.quote)]
     if dialect.quoting:
-        options.append(_option("NULL", table.contract.null_token))
+        options.append(_option("NULL", null_token))
     else:  # an empty line of plain text is a record with an empty text
         options.append(sql.SQL("FORCE_NOT_NULL ({})").format(sql.Identifier(columns[-1])))
     statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(
-        table.name, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(options)
+        target, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(options)
     )
     return str(statement.as_string(cursor))
 

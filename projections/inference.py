@@ -21,15 +21,9 @@ from itertools import islice
 
 import numpy
 
-from ledger.domain.contract import (
-    COLUMNS_MAX,
-    NAME_BYTES_MAX,
-    SYSTEM_COLUMNS,
-    Column,
-    ColumnType,
-    Contract,
-    excerpt,
-)
+from ledger.domain.column import NAME_BYTES_MAX, SYSTEM_COLUMNS, Column, excerpt
+from ledger.domain.contract import COLUMNS_MAX, Contract
+from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
 from projections.formats.dialect import Dialect, read_records
 from projections.formats.transcript import MARK
@@ -98,7 +92,7 @@ def infer(
     names = names or column_names([""] * len(columns))
     null_token = _null_token(columns)
     return Contract(
-        tuple(Column(name, column.type(null_token)) for name, column in zip(names, columns, strict=True)), null_token
+        tuple(Column(name, column.type(null_token)) for name, column in zip(names, columns, strict=True)), (null_token,)
     )
 
 

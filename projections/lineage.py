@@ -19,7 +19,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from ledger.blobs import BlobStore
-from ledger.domain.contract import Contract, check_dataset_name, excerpt
+from ledger.domain.column import excerpt
+from ledger.domain.contract import Contract, check_dataset_name
 from ledger.domain.filejob import FileJob
 from ledger.errors import InvalidRequestError, NotFoundError
 from projections.formats.blocks import read_exactly

@@ -24,8 +24,9 @@ import numpy
 import pyarrow
 import pyarrow.compute
 
-from ledger.domain.contract import Column, ColumnType
+from ledger.domain.column import Column
 from ledger.domain.reconciliation import DIGEST_BITS, ColumnTotals, plain_number
+from ledger.domain.values import ColumnType
 
 # More digits than any sum of values can have: `checking.DIGITS_MAX` before and behind the point, and some to carry.
 EXACT = Context(prec=2_100)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from ledger import telemetry
 from ledger.database import is_unavailable, lock_job
-from ledger.domain.contract import Column, Contract
+from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
 from ledger.domain.reconciliation import LoadedChunk, check_control_totals
 from ledger.errors import FileRefusedError, LedgerError
@@ -43,7 +43,7 @@ from projections.plans import places_of, read_plan
 from projections.rejects import rejects_of, replace_rejects
 from workers.corrections import settle_corrected
 from workers.leases import Work, fence, finish
-from workers.plan import columns_in_file
+from workers.plan import reading_of
 from workers.retry import error_fields
 from workers.workshop import Workshop, discard, fail_for_good
 
@@ -73,10 +73,9 @@ class _Load:
     table: DataTable
 
     @property
-    def columns(self) -> list[Column]:
-        """The contract's columns in the order in which they stand in the file."""
-        by_name = {column.name: column for column in self.table.contract.columns}
-        return [by_name[name] for name in columns_in_file(self.table.contract, self.plan.header)]
+    def has_trailer(self) -> bool:
+        """Whether the last record of the chunk says what the others of the file come to."""
+        return self.plan.trailer is not None and self.chunk.start <= self.plan.trailer < self.chunk.end
 
 
 def load_chunk(workshop: Workshop, work: Work) -> None:
@@ -91,7 +90,7 @@ def load_chunk(workshop: Workshop, work: Work) -> None:
         discard(workshop, work)
         return
     plan = read_plan(workshop.blobs, job.plan)
-    load = _Load(workshop, work, job, plan, plan.chunks[work.chunk], _table(workshop, job, plan))
+    load = _Load(workshop, work, job, plan, plan.chunks[work.chunk], _table(workshop, job))
     attributes = {
         telemetry.JOB_ID: str(job.id),
         telemetry.JOB_DATASET: job.dataset,
@@ -115,15 +114,9 @@ def _read(load: _Load) -> tuple[ChunkContent, str]:
     job, chunk = load.job, load.chunk
     data = read_exactly(partial(load.workshop.blobs.read, job.transcript or job.sha256), chunk.start, chunk.size)
     with telemetry.span(telemetry.SPAN_CHECK, {telemetry.CHUNK_BYTES: chunk.size}) as span:
-        content = read_chunk(
-            data,
-            chunk,
-            Dialect.from_dict(job.dialect),
-            load.table.contract,
-            load.columns,
-            load.workshop.calendar,
-            transcript=load.plan.places is not None and not load.plan.corrects,
-        )
+        reading = reading_of(load.table.contract, load.plan, load.workshop.calendar)
+        checked = data[: (load.plan.trailer or 0) - chunk.start] if load.has_trailer else data
+        content = read_chunk(checked, chunk, Dialect.from_dict(job.dialect), reading)
         span.set_attribute(telemetry.CHUNK_REJECTS, len(content.flaws))
     return content, hashlib.sha256(data).hexdigest()
 
@@ -131,7 +124,7 @@ def _read(load: _Load) -> tuple[ChunkContent, str]:
 def _commit(load: _Load, content: ChunkContent, sha256: str) -> None:
     with load.workshop.ledger.transaction() as session:
         copied = _write_rows(load, session, content)
-        loaded = _loaded(load.chunk, copied, content, sha256)
+        loaded = _loaded(load, copied, content, sha256)
         failpoint("chunk_copied")
         lock_job(session, load.work.job_id)
         fence(session, load.work)
@@ -190,8 +183,9 @@ def _complete_if_last(workshop: Workshop, session: Session, job: FileJob) -> Non
 
 def _copy(load: _Load, session: Session, content: ChunkContent) -> CopiedRows:
     """Copy the good records; those that PostgreSQL refuses all the same are added to the flaws."""
-    if not content.flaws:
-        copied = _try_copy(load, session, content.whole(), load.chunk.first_record)
+    whole = content.whole()
+    if whole is not None:
+        copied = _try_copy(load, session, content, whole, load.chunk.first_record)
         if isinstance(copied, CopiedRows):
             return copied
     copied_rows, years, waiting = 0, set[str](), [content.good]
@@ -199,7 +193,7 @@ def _copy(load: _Load, session: Session, content: ChunkContent) -> CopiedRows:
         indexes = waiting.pop()
         if not indexes.size:
             continue
-        copied = _try_copy(load, session, content.some(indexes), None)
+        copied = _try_copy(load, session, content, content.some(indexes), None)
         if isinstance(copied, CopiedRows):
             copied_rows += copied.rows
             years.update(copied.fiscal_years)
@@ -210,17 +204,20 @@ def _copy(load: _Load, session: Session, content: ChunkContent) -> CopiedRows:
     return CopiedRows(copied_rows, sorted(years))
 
 
-def _try_copy(load: _Load, session: Session, source: Source, first_record: int | None) -> CopiedRows | Flaw:
-    """Copy records, or undo that and say why PostgreSQL refuses one of them."""
-    job, workshop = load.job, load.workshop
+def _try_copy(
+    load: _Load, session: Session, content: ChunkContent, source: Source, first_record: int | None
+) -> CopiedRows | Flaw:
+    """Copy records, or undo that and say why PostgreSQL refuses one of them. What a key refuses joins the flaws."""
+    job, workshop, form = load.job, load.workshop, content.form
     savepoint = session.begin_nested()
     try:
         copied = copy_rows(
             session,
             load.table,
-            Dialect.from_dict(job.dialect),
-            [column.name for column in load.columns],
             source,
+            dialect=form.dialect,
+            columns=form.columns,
+            null_token=form.null_token,
             job=workshop.ledger.job_position(session, job.id),
             first_record=first_record,
             received=job.created_on.astimezone(workshop.calendar.zone).date(),
@@ -238,6 +235,7 @@ def _try_copy(load: _Load, session: Session, source: Source, first_record: int |
             f"COPY of {job.filename!r} failed ({error.pgcode}: {_without_values(error)}).", "It will be tried again."
         ) from None
     savepoint.commit()
+    content.flaws.update((record - load.chunk.first_record, _repeated(load)) for record in copied.repeated)
     return copied
 
 
@@ -246,7 +244,13 @@ def _flaw(error: psycopg2.Error) -> Flaw:
     return Flaw(code, reason)
 
 
-def _loaded(chunk: Chunk, copied: CopiedRows, content: ChunkContent, sha256: str) -> LoadedChunk:
+def _repeated(load: _Load) -> Flaw:
+    key = load.table.contract.key
+    return Flaw("key_repeated", f"another record of the fiscal year has its key ({', '.join(key)})", key[0])
+
+
+def _loaded(load: _Load, copied: CopiedRows, content: ChunkContent, sha256: str) -> LoadedChunk:
+    chunk = load.chunk
     totals, digest = content.came_to()
     return LoadedChunk(
         number=chunk.number,
@@ -257,7 +261,7 @@ def _loaded(chunk: Chunk, copied: CopiedRows, content: ChunkContent, sha256: str
         records=chunk.records,
         rows_loaded=copied.rows,
         rows_rejected=len(content.flaws),
-        rows_skipped=0,
+        rows_skipped=int(load.has_trailer),
         fiscal_years=copied.fiscal_years,
         totals=totals,
         row_set_digest=digest,
@@ -287,7 +291,10 @@ def _too_many_rejects(load: _Load, session: Session, job: FileJob) -> FileRefuse
 
 def _other_than_sent(job: FileJob) -> FileRefusedError | None:
     """What fails a job that has come to something else than its sender said."""
-    found = check_control_totals(job.came_to(), job.control_totals) if job.all_chunks_loaded else []
+    if not job.all_chunks_loaded:
+        return None
+    came_to = job.came_to()
+    found = [*check_control_totals(came_to, job.control_totals), *check_control_totals(came_to, job.trailer)]
     if not found:
         return None
     return FileRefusedError(
@@ -302,12 +309,10 @@ def _type_of(contract: Contract, name: str) -> str:
     return f" ({types[name]})" if name in types else ""
 
 
-def _table(workshop: Workshop, job: FileJob, plan: Plan) -> DataTable:
+def _table(workshop: Workshop, job: FileJob) -> DataTable:
     dataset = workshop.ledger.dataset(job.dataset)
     assert dataset is not None, "a queued job has a dataset"
-    contract = dataset.contracts[job.contract_version - 1]
-    token = contract.null_token if plan.null_token is None else plan.null_token
-    return DataTable(job.dataset, replace(contract, null_token=token))
+    return DataTable(job.dataset, dataset.contracts[job.contract_version - 1])
 
 
 def _without_values(error: psycopg2.Error) -> str:

@@ -7,29 +7,33 @@ forgets the work. The chunks themselves are a blob, named by the digest that Que
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from ledger import telemetry
 from ledger.blobs import put
 from ledger.database import lock, lock_job
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset
-from ledger.domain.evolution import differences
+from ledger.domain.evolution import misfit
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.words import Status
 from ledger.errors import FileRefusedError
 from ledger.failpoints import failpoint
 from projections.data_tables import DataTable, create
+from projections.fields import Reading
 from projections.formats.blocks import Read
 from projections.formats.dialect import Dialect, sniff
-from projections.formats.recognise import TEXT
+from projections.formats.recognise import FORMATS, TEXT
 from projections.formats.splitter import Plan, split
 from projections.inference import column_names, infer
 from projections.plans import read_plan
 from projections.transcribe import Transcription
 from workers.corrections import cut_correction
 from workers.leases import Work, fence, finish
+from workers.trailers import read_trailer
 from workers.transcription import transcription_of
 from workers.workshop import Workshop, discard
 
@@ -45,6 +49,7 @@ class Examined:
     dialect: Dialect
     plan: Plan
     contract: Contract
+    trailer: dict[str, Any] = field(default_factory=dict)  # the control totals that its last record tells
 
 
 def plan_file(workshop: Workshop, work: Work) -> None:
@@ -67,13 +72,16 @@ def plan_file(workshop: Workshop, work: Work) -> None:
             # Another file has made the dataset meanwhile: its contract now decides.
             dataset = workshop.ledger.dataset(job.dataset)
             assert dataset is not None
-            _check_contract(dataset, examined.plan, examined.dialect)
+            _check_contract(dataset, examined.plan)
             examined = replace(examined, contract=dataset.contract)
 
 
-def columns_in_file(contract: Contract, header: list[str] | None) -> list[str]:
-    """The contract's columns in the order in which they stand in the file."""
-    return [column.name for column in contract.columns] if header is None else column_names(header)
+def reading_of(contract: Contract, plan: Plan, calendar: FiscalCalendar) -> Reading:
+    """How the values of a planned text are read into a contract."""
+    by_name = {column.name: column for column in contract.columns}
+    columns = contract.columns if plan.header is None else tuple(map(by_name.get, column_names(plan.header)))
+    transcript = plan.places is not None and not plan.corrects
+    return Reading(contract, columns, calendar, plan.writing, plan.own_null, transcript)
 
 
 def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
@@ -83,12 +91,13 @@ def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Exami
     dialect = made.dialect or sniff(blobs.read(text, 0, SNIFF_BYTES), made.filename)
     plan = _split(workshop, text, size, dialect)
     if made.format != TEXT:
-        plan = replace(plan, places=made.places, null_token="")
+        plan = replace(plan, places=made.places, own_null=True, writing=FORMATS[made.format].writing)
     elif job.corrects is not None and (cut := cut_correction(blobs, text, dialect, plan)) is not None:
         text, places, size = cut
         made = replace(made, layers=[*made.layers, "correction"], transcript=text, text_size=size)
-        token = read_plan(blobs, str(workshop.ledger.job(job.corrects).plan)).null_token
-        plan = replace(_split(workshop, text, size, dialect), places=places, corrects=True, null_token=token)
+        corrected = read_plan(blobs, str(workshop.ledger.job(job.corrects).plan))
+        plan = replace(_split(workshop, text, size, dialect), places=places, corrects=True)
+        plan = replace(plan, own_null=corrected.own_null, writing=corrected.writing)
     if plan.records == 0:
         raise FileRefusedError(
             "no_records",
@@ -100,8 +109,12 @@ def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Exami
     if dataset is None:
         samples = _samples(partial(blobs.read, text), plan, settings.sample_bytes_max)
         return Examined(made, dialect, plan, infer(plan.header, samples, dialect, transcript=made.places is not None))
-    _check_contract(dataset, plan, dialect)
-    return Examined(made, dialect, plan, dataset.contract)
+    _check_contract(dataset, plan)
+    told: dict[str, Any] = {}
+    if dataset.contract.trailer is not None and job.corrects is None and made.format == TEXT and dialect.quoting:
+        trailer, told = read_trailer(blobs, text, dialect, plan, dataset.contract)
+        plan = replace(plan, trailer=trailer)
+    return Examined(made, dialect, plan, dataset.contract, told)
 
 
 def _split(workshop: Workshop, text: str, size: int, dialect: Dialect) -> Plan:
@@ -115,13 +128,10 @@ def _split(workshop: Workshop, text: str, size: int, dialect: Dialect) -> Plan:
     )
 
 
-def _check_contract(dataset: Dataset, plan: Plan, dialect: Dialect) -> None:
+def _check_contract(dataset: Dataset, plan: Plan) -> None:
     if plan.header is None:
         return  # without names only the number of columns can be wrong, and COPY tells that with the record
-    names = column_names(plan.header)
-    if sorted(names) == sorted(column.name for column in dataset.contract.columns):
-        return  # another order does no harm: columns are loaded by their names
-    found = differences(dataset.contract, names)
+    found = misfit(dataset.contract, column_names(plan.header))
     if found:
         raise FileRefusedError(
             "contract_differs",
@@ -174,6 +184,7 @@ def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dat
             records=examined.plan.records,
             transcript=made.transcript,
             text_size=made.text_size,
+            trailer=examined.trailer,
         )
         finish(session, work)
         with telemetry.span(telemetry.SPAN_APPEND):

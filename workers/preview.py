@@ -18,7 +18,7 @@ from typing import Any
 
 from ledger.blobs import FolderBlobStore
 from ledger.domain.contract import Contract
-from ledger.domain.evolution import differences
+from ledger.domain.evolution import misfit
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.errors import FileRefusedError
 from ledger.settings import Settings
@@ -28,7 +28,7 @@ from projections.formats.dialect import sniff
 from projections.formats.recognise import TEXT
 from projections.formats.splitter import Plan, split
 from projections.inference import column_names, infer
-from workers.plan import SNIFF_BYTES, columns_in_file
+from workers.plan import SNIFF_BYTES, reading_of
 from workers.transcription import transcription_of
 
 ROWS_SHOWN = 10
@@ -68,22 +68,19 @@ def preview(
         "records": plan.records,
         "contract": used.to_dict(),
         "proposed": used is not contract,
-        "differences": differences(contract, column_names(plan.header))
+        "differences": misfit(contract, column_names(plan.header))
         if contract is not None and plan.header is not None
         else [],
     }
     if chunk is None:
         return {**answer, "records_examined": 0, "rejected": 0, "rows": [], "rejects": []}
-    by_name = {column.name: column for column in used.columns}
-    columns = [by_name[name] for name in columns_in_file(used, plan.header)]
     calendar = FiscalCalendar.parse(settings.fiscal_year_start, settings.time_zone)
-    content = read_chunk(data, chunk, dialect, used, columns, calendar, transcript=made.format != TEXT)
+    content = read_chunk(data, chunk, dialect, reading_of(used, plan, calendar))
     return {**answer, **_shown(content)}
 
 
 def _has_its_columns(contract: Contract, plan: Plan) -> bool:
-    names = {column.name for column in contract.columns}
-    return plan.header is None or set(column_names(plan.header)) == names
+    return plan.header is None or not misfit(contract, column_names(plan.header))
 
 
 def _put(blobs: FolderBlobStore, file: Path) -> tuple[str, int]:

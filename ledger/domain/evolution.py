@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ledger.domain.contract import EXCERPT_CHARACTERS_MAX, Contract
+from dataclasses import replace
+
+from ledger.domain.column import EXCERPT_CHARACTERS_MAX
+from ledger.domain.contract import Contract, ExtraColumns, MissingColumns
 
 
 def differences(expected: Contract, header: list[str]) -> list[str]:
@@ -33,11 +36,27 @@ def differences(expected: Contract, header: list[str]) -> list[str]:
     return found
 
 
+def misfit(contract: Contract, header: list[str]) -> list[str]:
+    """Why a file with these columns does not fit a contract, one readable sentence each; empty when it does.
+
+    Another order does no harm, and what is beyond the contract or lacking may be allowed by it.
+    """
+    columns = contract.columns
+    if contract.missing_columns is MissingColumns.NULL:
+        columns = tuple(column for column in columns if not column.nullable or column.name in set(header))
+    if contract.extra_columns is ExtraColumns.IGNORE:
+        names = {column.name for column in columns}
+        header = [name for name in header if name in names]
+    if sorted(header) == sorted(column.name for column in columns):
+        return []
+    return differences(replace(contract, columns=columns), header) if columns else ["It has none of its columns."]
+
+
 def evolution_refused(now: Contract, wanted: Contract) -> list[str]:
     """Why a contract cannot become another one, one readable sentence each; empty when it can.
 
     What is loaded stays as it is. So columns that may be empty can be added at the end, and what does not touch the
-    table may change: how no value is written, and how many records may be refused.
+    table may change: how values are written, which are allowed, and what becomes of what does not fit.
     """
     found = []
     for known, other in zip(now.columns, wanted.columns, strict=False):
@@ -53,6 +72,8 @@ def evolution_refused(now: Contract, wanted: Contract) -> list[str]:
     for added in wanted.columns[len(now.columns) :]:
         if not added.nullable:
             found.append(f"The new column {added.name!r} may not be empty, and has no value in what is loaded.")
+    if now.key != wanted.key:
+        found.append(f"The key is {_listed([*now.key]) or 'none'} and would be {_listed([*wanted.key]) or 'none'}.")
     if now.fiscal_date_column != wanted.fiscal_date_column:
         found.append(
             f"The fiscal year is decided by {now.fiscal_date_column or 'the day of receipt'}, and would be decided by "

@@ -84,13 +84,14 @@ class FileJob(Aggregate):
         records: int
         transcript: str | None
         text_size: int | None
+        trailer: dict[str, Any]
 
         class_version = 2
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             """Version 1 knew only files whose own bytes are loaded."""
-            state.update(transcript=None, text_size=None)
+            state.update(transcript=None, text_size=None, trailer={})
 
         def apply(self, aggregate: FileJob) -> None:
             """Remember what the chunks have to add up to."""
@@ -98,6 +99,7 @@ class FileJob(Aggregate):
             aggregate.text_size = aggregate.size if self.text_size is None else self.text_size
             aggregate.status = Status.QUEUED
             aggregate.plan = self.plan
+            aggregate.trailer = self.trailer
             aggregate.dialect = self.dialect
             aggregate.contract_version = self.contract_version
             aggregate.data_start = self.data_start
@@ -266,6 +268,7 @@ class FileJob(Aggregate):
         self.retry_at: datetime | None = None
         self.attempt = 1
         self.plan: str | None = None
+        self.trailer: dict[str, Any] = {}
         self.dialect: dict[str, Any] = {}
         self.contract_version = 0
         self.transcript: str | None = None
@@ -328,6 +331,7 @@ class FileJob(Aggregate):
         records: int,
         transcript: str | None = None,
         text_size: int | None = None,
+        trailer: dict[str, Any] | None = None,
     ) -> None:
         """Pin how the file is read.
 
@@ -335,6 +339,7 @@ class FileJob(Aggregate):
             plan: the digest of the plan of its chunks.
             transcript: the digest of the text that the chunks are ranges of, if that is not the file itself.
             text_size: of that text, in bytes.
+            trailer: the control totals that its last record tells, if the contract has a trailer.
         """
         self._check_allowed("Queued")
         if self.plan is not None:
@@ -353,6 +358,7 @@ class FileJob(Aggregate):
             records=records,
             transcript=transcript,
             text_size=text_size,
+            trailer=trailer or {},
             **stamp.fields(),
         )
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy
 
-from ledger.domain.contract import ColumnType
+from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
 from projections.formats.blocks import BYTE_ORDER_MARK, newline_positions, outside_quotes
 from projections.formats.values import value_type

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ledger.domain.contract import excerpt
+from ledger.domain.column import excerpt
 from projections.formats.rows import Flaw
 
 NAME_PARTS = 3

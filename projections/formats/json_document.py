@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from ledger.domain.contract import excerpt
+from ledger.domain.column import excerpt
 from ledger.errors import FileRefusedError
 from projections.formats.json_scanner import NO_BYTE, Source, Value, ValueEnd
 from projections.formats.json_values import GrammarError, RecordDecoder

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ledger.domain.contract import excerpt
+from ledger.domain.column import excerpt
 from projections.formats.flattening import DEPTH_MAX, FlawedError, Number, check_count, column_text, put_members
 from projections.formats.json_scanner import depth_of
 from projections.formats.rows import Flaw, Limits, Row

@@ -19,7 +19,7 @@ from ledger.errors import FileRefusedError
 from projections.formats.json_document import read_json_document
 from projections.formats.json_lines import read_json_lines
 from projections.formats.parquet import read_parquet
-from projections.formats.rows import Reader
+from projections.formats.rows import Reader, Writing
 from projections.formats.workbook import read_workbook
 from projections.formats.xml_records import read_xml_records
 
@@ -48,15 +48,16 @@ class Format:
     reader: Reader
     version: int
     name_for_people: str
+    writing: Writing
 
 
 # FORMAT -> its reader. Everything else is text, whose bytes are loaded as they are.
 FORMATS: Mapping[str, Format] = {
-    "json_lines": Format(read_json_lines, 1, "JSON lines"),
-    "json": Format(read_json_document, 1, "JSON"),
-    "xml": Format(read_xml_records, 1, "XML"),
-    "parquet": Format(read_parquet, 1, "Parquet"),
-    "workbook": Format(read_workbook, 1, "a workbook (Excel or OpenDocument)"),
+    "json_lines": Format(read_json_lines, 1, "JSON lines", Writing.JSON),
+    "json": Format(read_json_document, 1, "JSON", Writing.JSON),
+    "xml": Format(read_xml_records, 1, "XML", Writing.FREE),
+    "parquet": Format(read_parquet, 1, "Parquet", Writing.TYPED),
+    "workbook": Format(read_workbook, 1, "a workbook (Excel or OpenDocument)", Writing.TYPED),
 }
 
 

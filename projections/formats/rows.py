@@ -15,7 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import BinaryIO, Protocol
+
+
+class Writing(StrEnum):
+    """Who decides how values of a format are written: their sender, the format, or each a part of them."""
+
+    FREE = "free"  # any value is what somebody wrote
+    JSON = "json"  # numbers are JSON's; days, times and truths may be what somebody wrote
+    TYPED = "typed"  # values have types, and are plain
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, BinaryIO, NoReturn
 from xml.parsers import expat
 
-from ledger.domain.contract import excerpt
+from ledger.domain.column import excerpt
 from ledger.errors import FileRefusedError
 
 BLOCK_BYTES = 1 << 16

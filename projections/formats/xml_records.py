@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ledger.domain.contract import excerpt
+from ledger.domain.column import excerpt
 from ledger.errors import FileRefusedError
 from projections.formats.flattening import DEPTH_MAX, FlawedError
 from projections.formats.rows import Flaw, Limits, Row

@@ -25,21 +25,24 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ledger.blobs import put
-from ledger.domain.contract import FISCAL_DATE_TYPES, Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.values import FISCAL_DATE_TYPES, ColumnType
 from ledger.errors import FileRefusedError
 from projections.chunk import ChunkContent, read_chunk
 from projections.formats.blocks import BLOCK_BYTES_MIN
 from projections.formats.dialect import SAMPLE_BYTES, Dialect, sniff
-from projections.formats.recognise import TEXT
-from projections.formats.rows import Limits, Row
+from projections.formats.recognise import FORMATS, TEXT
+from projections.formats.rows import Limits, Row, Writing
 from projections.formats.splitter import Plan, split
 from projections.formats.transcript import PLACE_BYTES
-from projections.inference import column_names, infer
+from projections.inference import infer
 from projections.plans import places_of
 from projections.transcribe import Transcription, is_its_own_text, transcribe
 from tests.fuzz.memory_blobs import MemoryBlobs
 from tests.fuzz.watching import watched
+from workers.plan import reading_of
 
 LIMITS = Limits(
     record_bytes_max=1 << 20, columns_max=200, depth_max=16, cells_max=200_000, text_bytes_max=4 << 20, members_max=20
@@ -173,7 +176,12 @@ def _planned(blobs: MemoryBlobs, given: Given, made: Transcription) -> tuple[Dia
     )
     starts, ends = [chunk.start for chunk in fine.chunks], [chunk.end for chunk in fine.chunks]
     _keep([*starts, fine.size] == [fine.data_start, *ends], "chunks leave a gap or overlap")
-    return dialect, replace(fine, places=made.places)
+    return dialect, replace(
+        fine,
+        places=made.places,
+        own_null=made.format != TEXT,
+        writing=Writing.FREE if made.format == TEXT else FORMATS[made.format].writing,
+    )
 
 
 def _contents(
@@ -184,8 +192,6 @@ def _contents(
     if plan.records == 0:
         raise FileRefusedError("no_records", "There is no record.", "Send the file again with its records.")
     contract = infer(plan.header, (read(chunk.start, chunk.size) for chunk in plan.chunks), dialect)
-    if plan.places is not None:
-        contract = replace(contract, null_token="")
     found = [_content(read, chunk, dialect, contract, plan) for chunk in plan.chunks]
     strict = _strict(contract, len(given.content))
     for content in (*found, *(_content(read, chunk, dialect, strict, plan) for chunk in plan.chunks)):
@@ -207,14 +213,7 @@ def _strict(contract: Contract, turn: int) -> Contract:
 def _content(
     read: Callable[[int, int], bytes], chunk: Any, dialect: Dialect, contract: Contract, plan: Plan
 ) -> ChunkContent:
-    by_name = {column.name: column for column in contract.columns}
-    columns = [by_name[name] for name in _names(contract, plan.header)]
-    data, transcript = read(chunk.start, chunk.size), plan.places is not None
-    return read_chunk(data, chunk, dialect, contract, columns, CALENDAR, transcript=transcript)
-
-
-def _names(contract: Contract, header: list[str] | None) -> list[str]:
-    return [column.name for column in contract.columns] if header is None else column_names(header)
+    return read_chunk(read(chunk.start, chunk.size), chunk, dialect, reading_of(contract, plan, CALENDAR))
 
 
 def _check_chunk(blobs: MemoryBlobs, plan: Plan, content: ChunkContent) -> None:
@@ -262,7 +261,8 @@ def _check_rows(rows: list[Row], plan: Plan, contents: list[ChunkContent]) -> No
 
 
 def _check_values(rows: list[Row], header: list[str], content: ChunkContent) -> None:
-    names = _names(content.contract, header)
+    names = [column.name for column in content.reading.columns if column is not None]
+    assert len(names) == len(header)
     for start, checked in content.pieces:
         columns = [checked.values[name].to_pylist() for name in names]
         for index, *values in zip((checked.good + start).tolist(), *columns, strict=True):

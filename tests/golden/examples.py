@@ -17,13 +17,15 @@ from eventsourcing.utils import get_topic
 
 from ledger.application import Ledger
 from ledger.domain.base import LedgerEvent, Stamp
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
 from ledger.domain.reconciliation import LoadedChunk
 from ledger.domain.settlement import Settlement
+from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage
 from ledger.settings import Settings
 
@@ -39,7 +41,7 @@ CONTRACT = Contract(
         Column("amount", ColumnType.NUMERIC),
         Column("überweisung", ColumnType.TEXT),
     ),
-    null_token="NULL",
+    null_tokens=("NULL",),
     fiscal_date_column="paid_on",
 )
 ERROR = {
@@ -137,6 +139,7 @@ def _queued() -> FileJob:
         records=3,
         transcript="56" * 32,
         text_size=70,
+        trailer={"records": 41, "columns": {"amount": {"sum": "12.5"}}},
     )
     return job
 

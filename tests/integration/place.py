@@ -26,8 +26,10 @@ from api.embedded.supervisor import Supervisor
 from ledger.application import Arrival, Ledger
 from ledger.blobs import FolderBlobStore, put
 from ledger.domain.base import Stamp
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.values import ColumnType
 from ledger.domain.words import OnDuplicate, Stage, Status
 from ledger.settings import Settings
 from tests.stack import open_folder

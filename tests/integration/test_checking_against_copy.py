@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 from psycopg2 import sql
 
 from ledger.application import Ledger
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.reconciliation import digest_text
+from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
 from projections.chunk import ChunkContent, read_chunk
 from projections.data_tables import DataTable, add_partition, copy_rows, create
+from projections.fields import Reading
 from projections.formats.dialect import LINE_DELIMITER, LINE_QUOTE, Dialect
 from projections.formats.splitter import split
 from projections.totals import canonical
@@ -124,12 +127,21 @@ def load(ledger: Ledger, data: bytes, dialect: Dialect, contract: Contract) -> L
     if not plan.records:
         return None
     [chunk] = plan.chunks
-    content = read_chunk(data, chunk, dialect, contract, contract.columns, CALENDAR, transcript=False)
+    content = read_chunk(data, chunk, dialect, Reading(contract, contract.columns, CALENDAR))
     table = table_of(ledger, contract)
-    names = [column.name for column in contract.columns]
-    source, first = (content.whole(), FIRST_RECORD) if not content.flaws else (content.some(content.good), None)
+    names, form, whole = [column.name for column in contract.columns], content.form, content.whole()
     with ledger.transaction() as session:
-        copied = copy_rows(session, table, dialect, names, source, job=1, first_record=first, received=RECEIVED)
+        copied = copy_rows(
+            session,
+            table,
+            content.some(content.good) if whole is None else whole,
+            dialect=form.dialect,
+            columns=form.columns,
+            null_token=form.null_token,
+            job=1,
+            first_record=None if whole is None else FIRST_RECORD,
+            received=RECEIVED,
+        )
         selected = ", ".join(f"{name}::text" for name in names)
         rows = {row[0]: row[1:] for row in query(session, f"SELECT _record, {selected} FROM {{}}", table)}
         found = Loaded(content, rows, digest_in_sql(session, table), totals_in_sql(session, table))
@@ -219,7 +231,7 @@ def test_what_the_check_accepts_is_copied_as_the_same_value_and_comes_to_the_sam
 ) -> None:
     dialect = data.draw(st.sampled_from([LF, CRLF, TABS]))
     null_token = data.draw(st.sampled_from(["", "NA", "\\N", "-"]))
-    contract = Contract((Column("a", kind), Column("b", ColumnType.TEXT), Column("c", kind)), null_token)
+    contract = Contract((Column("a", kind), Column("b", ColumnType.TEXT), Column("c", kind)), (null_token,))
     cells = st.tuples(values_of(kind), st.booleans())
     records = data.draw(st.lists(st.lists(cells, min_size=3, max_size=3), min_size=1, max_size=12))
     lines = [
@@ -259,7 +271,7 @@ TEXTS = st.lists(
 def test_quotes_line_ends_and_null_tokens_mean_the_same_to_the_check_and_to_copy(
     ledger: Ledger, columns: int, text: str, null_token: str, windows: bool
 ) -> None:
-    contract = Contract(tuple(Column(name, ColumnType.TEXT) for name in "abc"[:columns]), null_token)
+    contract = Contract(tuple(Column(name, ColumnType.TEXT) for name in "abc"[:columns]), (null_token,))
     dialect = LF
     if windows:
         dialect = Dialect("delimited", ",", header=False, byte_order_mark=False, line_end="\r\n")

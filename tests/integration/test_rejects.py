@@ -14,7 +14,9 @@ import pytest
 
 from ledger import failpoints
 from ledger.application import Ledger
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
+from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage, Status
 from projections.formats.transcript import MARK
 from projections.lineage import origin_of

@@ -65,7 +65,7 @@ def event_classes() -> list[type[LedgerEvent]]:
 # GOLDEN FILE -> what its upcast says of the fields that its version did not have.
 ADDED_LATER: dict[str, dict[str, Any]] = {
     "filejob.received.1.json": {"reading": {}, "corrects": None, "control_totals": {}},
-    "filejob.queued.1.json": {"transcript": None, "text_size": None},
+    "filejob.queued.1.json": {"transcript": None, "text_size": None, "trailer": {}},
     "filejob.chunk_loaded.1.json": {"totals": {}, "row_set_digest": None},
     "filejob.completed.1.json": {"totals": {}, "row_set_digest": None},
 }

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.evolution import evolution_refused
 from ledger.domain.reconciliation import add_digests, add_totals, check_control_totals, digest_text
+from ledger.domain.values import ColumnType
 
 CAME_TO: dict[str, Any] = {
     "records": 3,
+    "rows_skipped": 0,
     "totals": {
         "amount": {"count": 2, "sum": "12.5", "min": "-0.5", "max": "13"},
         "paid_on": {"count": 3, "sum": None, "min": "2026-04-01", "max": "2026-04-30"},
@@ -91,7 +94,7 @@ def test_a_contract_cannot_become_what_would_change_loaded_rows(columns: tuple[C
 
 
 def test_a_contract_grows_and_changes_what_touches_no_row() -> None:
-    after = Contract((*BEFORE.columns, Column("c", ColumnType.TEXT)), null_token="NA", rejects_max="0")
+    after = Contract((*BEFORE.columns, Column("c", ColumnType.TEXT)), null_tokens=("NA",), rejects_max="0")
     assert evolution_refused(BEFORE, after) == []
     assert "fiscal year" in evolution_refused(BEFORE, Contract(BEFORE.columns, fiscal_date_column="b"))[0]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.values import ColumnType
 from projections.checking import Checked, check
+from projections.fields import Reading
 from projections.formats.dialect import Dialect
 from projections.formats.records import find_records
 
@@ -23,7 +26,7 @@ def contract_of(
         Column(name, ColumnType(kind), name not in required and name != fiscal)
         for name, kind in zip(names, types, strict=True)
     ]
-    return Contract(tuple(columns), null_token, fiscal)
+    return Contract(tuple(columns), (null_token,), fiscal)
 
 
 def checked(
@@ -36,7 +39,7 @@ def checked(
 ) -> Checked:
     """The check of a text whose columns stand as in the contract."""
     records = find_records(text.encode(), dialect)
-    return check(records, contract.columns, contract, calendar, transcript=transcript)
+    return check(records, Reading(contract, contract.columns, calendar, transcript=transcript))
 
 
 def flaws_in(text: str, types: Sequence[str], *, transcript: bool = False, **contract: str) -> dict[int, tuple]:

@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.values import ColumnType
 from projections.checking import GRAMMAR, PLAIN, _is_plainly_right, check
+from projections.fields import Reading
 from projections.formats.dialect import LINE_DELIMITER, LINE_QUOTE, Dialect
 from projections.formats.records import find_records
 from projections.formats.rows import Flaw
@@ -154,7 +157,7 @@ def test_the_first_flaw_from_the_left_is_the_one_that_is_told() -> None:
 
 def test_the_left_is_that_of_the_file_not_that_of_the_contract() -> None:
     contract = contract_of(["bigint", "date"])
-    found = check(find_records(b"x,y\n", LF), tuple(reversed(contract.columns)), contract, APRIL, transcript=False)
+    found = check(find_records(b"x,y\n", LF), Reading(contract, tuple(reversed(contract.columns)), APRIL))
     assert found.flaws == {0: Flaw("date_invalid", "the value is no date as YYYY-MM-DD", "b")}
 
 
@@ -163,8 +166,8 @@ def test_a_record_with_more_or_fewer_fields_is_refused_whatever_stands_around_it
     assert flaws_in(text, ["text", "text"]) == dict.fromkeys((0, 2, 3, 5, 7), ("record_malformed", None))
     reasons = {flaw.reason for flaw in checked(text, contract_of(["text", "text"])).flaws.values()}
     assert reasons == {
-        "it has 1 field, and the contract has 2 columns",
-        "it has 3 fields, and the contract has 2 columns",
+        "it has 1 field, and the file has 2 columns",
+        "it has 3 fields, and the file has 2 columns",
     }
     assert flaws_in("1,2\n3\n", ["bigint"]) == {0: ("record_malformed", None)}
 
@@ -220,13 +223,13 @@ def test_pieces_of_any_size_give_what_the_whole_gives(lines: list[str], size: in
     records = find_records(("\n".join(lines) + "\n" * bool(lines)).encode(), LF)
     if not len(records):
         return
-    whole = check(records, contract.columns, contract, APRIL, transcript=False)
+    whole = check(records, Reading(contract, contract.columns, APRIL))
     values: list[dict[str, str | None]] = []
     good: list[int] = []
     flaws: dict[int, Flaw] = {}
     for start in range(0, len(records), size):
         piece = records.piece(start, min(start + size, len(records)))
-        found = check(piece, contract.columns, contract, APRIL, transcript=False)
+        found = check(piece, Reading(contract, contract.columns, APRIL))
         values += found.values.to_pylist()
         good += [start + index for index in found.good.tolist()]
         flaws |= {start + index: flaw for index, flaw in found.flaws.items()}

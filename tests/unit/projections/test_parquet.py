@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption
 
-from ledger.domain.contract import ColumnType
+from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
 from projections.formats.parquet import read_parquet
 from projections.formats.rows import Limits, Row

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.contract import Column, ColumnType
+from ledger.domain.column import Column
 from ledger.domain.reconciliation import add_digests, add_totals, digest_text
+from ledger.domain.values import ColumnType
 from projections.totals import canonical, control_totals, row_set_digest
 from tests.thorough import thorough
 

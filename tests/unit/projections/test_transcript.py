@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.blobs import FolderBlobStore, put
-from ledger.domain.contract import COLUMNS_MAX, Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import COLUMNS_MAX, Contract
+from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
 from projections.checking import check
+from projections.fields import Reading
 from projections.formats.dialect import read_records
 from projections.formats.records import find_records
 from projections.formats.rows import Flaw, Limits, Row
@@ -63,10 +66,9 @@ def read_back(text: bytes) -> tuple[list[dict[str, str | None] | Flaw], int]:
         record_bytes_max=1 << 30,
     )
     assert plan.header is not None
-    columns = [Column(f"c{place}", ColumnType.TEXT) for place in range(len(plan.header))]
-    found = check(
-        find_records(text[plan.data_start :], DIALECT), columns, Contract(tuple(columns)), APRIL, transcript=True
-    )
+    columns = tuple(Column(f"c{place}", ColumnType.TEXT) for place in range(len(plan.header)))
+    reading = Reading(Contract(columns), columns, APRIL, own_null=True, transcript=True)
+    found = check(find_records(text[plan.data_start :], DIALECT), reading)
     records: dict[int, dict[str, str | None] | Flaw] = dict(found.flaws)
     for index, values in zip(found.good.tolist(), found.values.to_pylist(), strict=True):
         records[index] = dict(zip(plan.header, values.values(), strict=True))
