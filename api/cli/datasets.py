@@ -50,7 +50,8 @@ def show_dataset(name: str, as_json: AsJson = False) -> None:
         [[column["name"], column["type"], "yes" if column["nullable"] else "no"] for column in contract["columns"]],
     )
     tokens = contract.get("null_tokens", [contract.get("null_token", "")])
-    say(f"No value is written as {', '.join(map(repr, tokens))}. Records that may be refused: {_rejects_max(contract)}.")
+    say(f"No value is written as {' or '.join(map(repr, tokens))}.")
+    say(f"Records that may be refused: {_rejects_max(contract)}.")
     say(f"The fiscal year is decided by {contract['fiscal_date_column'] or 'the day of receipt'}.")
 
 
