@@ -15,6 +15,7 @@ from ledger.domain.values import ColumnType
 CAME_TO: dict[str, Any] = {
     "records": 3,
     "rows_skipped": 0,
+    "rows_loaded": 3,
     "totals": {
         "amount": {"count": 2, "sum": "12.5", "min": "-0.5", "max": "13"},
         "paid_on": {"count": 3, "sum": None, "min": "2026-04-01", "max": "2026-04-30"},
