@@ -16,6 +16,7 @@ from ledger.domain.values import in_order
 from ledger.errors import InvalidRequestError
 from projections.columns import among, different, positions
 from projections.formats.rows import Flaw
+from projections.totals import SUMS
 
 
 def flaws_of_rules(column: Column, values: pyarrow.ChunkedArray) -> dict[int, Flaw]:
@@ -62,6 +63,9 @@ def _out_of_range(column: Column, values: pyarrow.ChunkedArray) -> list[int]:
     ends = (column.minimum, column.maximum)
     smallest, greatest = (None if end is None else in_order(column.type, end) for end in ends)
 
+    if column.type in SUMS and _is_surely_in(column, values, smallest, greatest):
+        return []
+
     def is_out(text: str) -> bool:
         try:
             value: Any = in_order(column.type, text)
@@ -70,6 +74,16 @@ def _out_of_range(column: Column, values: pyarrow.ChunkedArray) -> list[int]:
         return (smallest is not None and value < smallest) or (greatest is not None and value > greatest)
 
     return positions(among(values, filter(is_out, different(values))))
+
+
+def _is_surely_in(column: Column, values: pyarrow.ChunkedArray, smallest: Any, greatest: Any) -> bool:
+    """Whether all numbers are in a range, by one look at the column; no says nothing."""
+    there = pyarrow.compute.drop_null(values)
+    try:
+        _, first, last = SUMS[column.type](there) if len(there) else (0, smallest, greatest)
+    except (pyarrow.ArrowInvalid, ArithmeticError):
+        return False  # something among them is no number, which is told
+    return (smallest is None or first >= smallest) and (greatest is None or last <= greatest)
 
 
 def _range(column: Column) -> str:
