@@ -5,6 +5,10 @@ on_duplicate     return, reject or allow
 record           the path or the element that is one record, of JSON and XML
 sheet            the sheet of a workbook
 encoding         the encoding of a text that does not prove its own
+delimiter        the character between the fields of a text, if its content does not tell; `tab` for the tabulator
+quote            the character around fields that may hold anything, if it is not "
+escape           the character that takes their meaning from quotes and delimiters
+header           yes or no: whether the first record of a text names the columns
 member           the file in an archive
 corrects         the job whose rejects the file brings again
 control_totals   what it has to come to, as JSON: {"records": 12, "columns": {"amount": {"sum": "10.50"}}}
@@ -25,7 +29,8 @@ from ledger.domain.contract import check_dataset_name
 from ledger.domain.words import OnDuplicate
 from ledger.errors import InvalidRequestError
 
-READING = ("record", "sheet", "encoding", "member")
+READING = ("record", "sheet", "encoding", "member", "delimiter", "quote", "escape", "header")
+CHARACTERS = ("delimiter", "quote", "escape")
 READING_CHARACTERS_MAX = 255
 TOTALS = ("count", "sum", "min", "max")
 TOTALS_EXAMPLE = 'Send it as {"records": 12, "columns": {"amount": {"sum": "10.50"}}}.'
@@ -54,11 +59,28 @@ def checked_choices(dataset: str | None, on_duplicate: str, said: Mapping[str, s
     if on_duplicate not in list(OnDuplicate):
         raise InvalidRequestError(f"on_duplicate is {excerpt(on_duplicate)}.", f"Use one of: {', '.join(OnDuplicate)}.")
     reading = {name: said[name] for name in READING if said.get(name)}
+    _check_characters(reading)
     for name, value in reading.items():
         if len(value) > READING_CHARACTERS_MAX:
             raise InvalidRequestError(f"{name} has {len(value)} characters; the most is {READING_CHARACTERS_MAX}.")
     corrects = id_of(said["corrects"]) if said.get("corrects") else None
     return Choices(dataset, OnDuplicate(on_duplicate), reading, corrects, _control_totals(said.get("control_totals")))
+
+
+def _check_characters(reading: dict[str, str]) -> None:
+    """Check what is said of delimited text, and put the tabulator in the place of its name."""
+    for name in CHARACTERS:
+        if name in reading:
+            character = "\t" if reading[name] == "tab" else reading[name]
+            if len(character) != 1 or not character.isascii() or character.isalnum() or character in "\r\n\0 ":
+                raise InvalidRequestError(
+                    f"{name} is {excerpt(reading[name])}.", "Use one character that is neither a letter nor a digit."
+                )
+            reading[name] = character
+    if len({reading[name] for name in CHARACTERS if name in reading}) < sum(name in reading for name in CHARACTERS):
+        raise InvalidRequestError("Delimiter, quote and escape character are not different from each other.")
+    if reading.get("header", "yes") not in ("yes", "no"):
+        raise InvalidRequestError(f"header is {excerpt(reading['header'])}.", "Use yes or no.")
 
 
 def _control_totals(text: str | None) -> dict[str, Any]:

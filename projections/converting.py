@@ -27,7 +27,8 @@ PLAIN_TRUTHS = pyarrow.array(["true", "false"], pyarrow.string())
 def is_converted(reading: Reading) -> bool:
     """Whether the values differ from what stands in the text, so that `COPY` cannot have its bytes."""
     return (
-        None in reading.columns
+        reading.contract.is_fixed
+        or None in reading.columns
         or len(reading.null_tokens) > 1
         or bool(reading.words_for_null)
         or any(has_format(column, reading.writing) for column in reading.contract.columns)

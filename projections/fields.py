@@ -6,7 +6,8 @@ Rules:
    the empty field, and the contract's tokens but for the empty one mean the same whether quoted or not: who writes into
    a workbook or into JSON sets no quotes.
 3. A column that the contract does not have is read over, and one that the text does not have has no values.
-4. A mark (`projections.formats.transcript`) means its flaw in a transcript alone. In any other text it is a value.
+4. A line without delimiters is as long as its columns together; blanks at its end may be left away.
+5. A mark (`projections.formats.transcript`) means its flaw in a transcript alone. In any other text it is a value.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from projections.columns import among
 from projections.formats.blocks import BYTE_ORDER_MARK
 from projections.formats.dialect import Dialect, read_records
 from projections.formats.records import Records
@@ -69,7 +71,10 @@ def read_fields(
     candidates = records.without(flaws)
     if not records.dialect.quoting:
         lines = [records.bytes_of(index).removesuffix(b"\n").removesuffix(b"\r") for index in candidates.tolist()]
-        return candidates, pyarrow.table({names[0]: pyarrow.array(lines, pyarrow.string())})
+        values = pyarrow.chunked_array([lines], pyarrow.string())
+        if reading.contract.is_fixed:
+            return _cut(values, candidates, reading, flaws)
+        return candidates, pyarrow.table({names[0]: values})
     text = records.chunk if not flaws else b"".join(map(records.bytes_of, candidates.tolist()))
     if not candidates.size:
         empty = pyarrow.table({name: pyarrow.array([], pyarrow.string()) for name in names})
@@ -85,6 +90,27 @@ def read_fields(
     good = numpy.setdiff1d(candidates, ragged, assume_unique=True)
     assert len(good) == len(table), f"{len(good)} records were found, and {len(table)} read"
     return good, _in_contract(table, reading)
+
+
+def _cut(
+    lines: pyarrow.ChunkedArray, indexes: NDArray[numpy.int64], reading: Reading, flaws: dict[int, Flaw]
+) -> tuple[NDArray[numpy.int64], pyarrow.Table]:
+    """The values of lines without delimiters; those that are too long are added to the flaws."""
+    compute = pyarrow.compute
+    whole = sum(column.width or 0 for column in reading.contract.columns)
+    lengths = compute.utf8_length(compute.utf8_rtrim(lines, " ")).to_numpy()
+    for index, length in zip(indexes[lengths > whole].tolist(), lengths[lengths > whole].tolist(), strict=True):
+        reason = f"it has {length:,} characters, and the contract's columns have {whole:,}"
+        flaws[index] = Flaw("record_malformed", reason)
+    lines, indexes = lines.filter(pyarrow.array(lengths <= whole)), indexes[lengths <= whole]
+    columns, start = {}, 0
+    for column in reading.contract.columns:
+        end = start + (column.width or 0)
+        value = compute.utf8_trim(compute.utf8_slice_codeunits(lines, start, end), " ")
+        none = among(value, reading.null_tokens)
+        columns[column.name] = compute.if_else(none, pyarrow.scalar(None, pyarrow.string()), value)
+        start = end
+    return indexes, pyarrow.table(columns)
 
 
 def _in_contract(table: pyarrow.Table, reading: Reading) -> pyarrow.Table:

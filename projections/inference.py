@@ -14,23 +14,22 @@ Rules:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy
 
-from ledger.domain.column import NAME_BYTES_MAX, SYSTEM_COLUMNS, Column, excerpt
-from ledger.domain.contract import COLUMNS_MAX, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
 from projections.formats.dialect import Dialect, read_records
+from projections.formats.header import column_names
 from projections.formats.transcript import MARK
 from projections.formats.values import common_type, value_type
 
 NULL_TOKENS = ("NA", "N/A", "NULL", "null", "\\N", "None", "NaN", "nan", "-", "#N/A")
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 RECORDS_AT_ONCE = 10_000
 QUOTED = "\0"  # put before a quoted value: no text that was checked has it
 
@@ -94,45 +93,6 @@ def infer(
     return Contract(
         tuple(Column(name, column.type(null_token)) for name, column in zip(names, columns, strict=True)), (null_token,)
     )
-
-
-def column_names(header: list[str]) -> list[str]:
-    """The names of the columns of a file with this header.
-
-    Raises:
-        FileRefusedError: columns_too_many, header_invalid (a control character) or header_duplicate.
-    """
-    if len(header) > COLUMNS_MAX:
-        raise _header_refusal(
-            "columns_too_many", f"The file has {len(header):,} columns; a table can have {COLUMNS_MAX:,}."
-        )
-    positions: dict[str, int] = {}
-    for position, text in enumerate(header, start=1):
-        name = _column_name(text, position)
-        if name in positions:
-            raise _header_refusal(
-                "header_duplicate",
-                f"Columns {positions[name]} and {position} of the header are both named {excerpt(name)}.",
-            )
-        positions[name] = position
-    return list(positions)
-
-
-def _column_name(text: str, position: int) -> str:
-    name = text.strip() or f"column_{position}"
-    if CONTROL_CHARACTER.search(name):
-        raise _header_refusal(
-            "header_invalid", f"The name of column {position} in the header holds a control character: {excerpt(name)}."
-        )
-    if name.startswith("_"):
-        name = f"column{name}"
-    elif name in SYSTEM_COLUMNS:
-        name = f"column_{name}"
-    return name.encode()[:NAME_BYTES_MAX].decode("utf-8", "ignore")
-
-
-def _header_refusal(code: str, message: str) -> FileRefusedError:
-    return FileRefusedError(code, message, "Correct the header and send the file again.", line=1)
 
 
 def _null_token(columns: list[_Evidence]) -> str:

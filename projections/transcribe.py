@@ -22,7 +22,7 @@ from projections.formats.containers import SIGNATURE_BYTES, container_of, decomp
 from projections.formats.dialect import Dialect
 from projections.formats.encodings import encoding_of, transcode
 from projections.formats.files import read_up_to, size_of
-from projections.formats.recognise import FORMATS, SAMPLE_BYTES, TEXT, recognise
+from projections.formats.recognise import FORMATS, SAMPLE_BYTES, TEXT, is_separated_text, recognise
 from projections.formats.rows import Limits, Row
 from projections.formats.transcript import DIALECT, Transcriber, first_columns
 
@@ -102,6 +102,8 @@ def transcribe(
     if format in (TEXT, "json", "json_lines"):
         file, layers = _in_utf_8(file, layers, folder, limits, options.get("encoding"))
         format = recognise(_sample(file))
+    if format == TEXT and is_separated_text(options):
+        format = "separated_text"
     if format == TEXT:
         if not layers:
             return Transcription(TEXT, layers, filename)

@@ -25,19 +25,19 @@ from ledger.failpoints import failpoint
 from projections.data_tables import DataTable, create
 from projections.fields import Reading
 from projections.formats.blocks import Read
-from projections.formats.dialect import Dialect, sniff
-from projections.formats.recognise import FORMATS, TEXT
-from projections.formats.splitter import Plan, split
-from projections.inference import column_names, infer
+from projections.formats.dialect import FIXED, Dialect
+from projections.formats.header import column_names
+from projections.formats.recognise import TEXT
+from projections.formats.splitter import Plan
+from projections.inference import infer
 from projections.plans import read_plan
 from projections.transcribe import Transcription
 from workers.corrections import cut_correction
 from workers.leases import Work, fence, finish
+from workers.texts import cut, text_of
 from workers.trailers import read_trailer
-from workers.transcription import transcription_of
 from workers.workshop import Workshop, discard
 
-SNIFF_BYTES = 1 << 20
 SAMPLE_BYTES_EACH = 256 << 10
 
 
@@ -86,17 +86,18 @@ def reading_of(contract: Contract, plan: Plan, calendar: FiscalCalendar) -> Read
 
 def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
     settings, blobs = workshop.settings, workshop.blobs
-    made = transcription_of(blobs, job.sha256, job.size, job.filename, settings, job.reading)
-    text, size = made.transcript or job.sha256, job.size if made.text_size is None else made.text_size
-    dialect = made.dialect or sniff(blobs.read(text, 0, SNIFF_BYTES), made.filename)
-    plan = _split(workshop, text, size, dialect)
-    if made.format != TEXT:
-        plan = replace(plan, places=made.places, own_null=True, writing=FORMATS[made.format].writing)
-    elif job.corrects is not None and (cut := cut_correction(blobs, text, dialect, plan)) is not None:
-        text, places, size = cut
+    layout = {"layout": FIXED} if dataset is not None and dataset.contract.is_fixed else {}
+    found = text_of(blobs, job.sha256, job.size, job.filename, settings, {**job.reading, **layout})
+    made, text, dialect, plan = found.made, found.sha256, found.dialect, found.plan
+    if (
+        job.corrects is not None
+        and made.format == TEXT
+        and (correction := cut_correction(blobs, text, dialect, plan)) is not None
+    ):
+        text, places, size = correction
         made = replace(made, layers=[*made.layers, "correction"], transcript=text, text_size=size)
         corrected = read_plan(blobs, str(workshop.ledger.job(job.corrects).plan))
-        plan = replace(_split(workshop, text, size, dialect), places=places, corrects=True)
+        plan = replace(cut(blobs, text, size, dialect, settings), places=places, corrects=True)
         plan = replace(plan, own_null=corrected.own_null, writing=corrected.writing)
     if plan.records == 0:
         raise FileRefusedError(
@@ -115,17 +116,6 @@ def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Exami
         trailer, told = read_trailer(blobs, text, dialect, plan, dataset.contract)
         plan = replace(plan, trailer=trailer)
     return Examined(made, dialect, plan, dataset.contract, told)
-
-
-def _split(workshop: Workshop, text: str, size: int, dialect: Dialect) -> Plan:
-    settings = workshop.settings
-    return split(
-        partial(workshop.blobs.read, text),
-        size,
-        dialect,
-        chunk_bytes=settings.chunk_bytes,
-        record_bytes_max=settings.record_bytes_max,
-    )
 
 
 def _check_contract(dataset: Dataset, plan: Plan) -> None:

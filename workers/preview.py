@@ -24,12 +24,13 @@ from ledger.errors import FileRefusedError
 from ledger.settings import Settings
 from projections.chunk import ChunkContent, read_chunk
 from projections.formats.blocks import read_exactly
-from projections.formats.dialect import sniff
+from projections.formats.dialect import FIXED
+from projections.formats.header import column_names
 from projections.formats.recognise import TEXT
-from projections.formats.splitter import Plan, split
-from projections.inference import column_names, infer
-from workers.plan import SNIFF_BYTES, reading_of
-from workers.transcription import transcription_of
+from projections.formats.splitter import Plan
+from projections.inference import infer
+from workers.plan import reading_of
+from workers.texts import text_of
 
 ROWS_SHOWN = 10
 REJECTS_SHOWN = 20
@@ -51,11 +52,9 @@ def preview(
     blobs = FolderBlobStore(folder)
     sha256, size = _put(blobs, file)
     there = settings.model_copy(update={"blobs_url": folder.as_uri()})
-    made = transcription_of(blobs, sha256, size, filename, there, reading)
-    text, text_size = made.transcript or sha256, size if made.text_size is None else made.text_size
-    read = partial(blobs.read, text)
-    dialect = made.dialect or sniff(read(0, SNIFF_BYTES), made.filename)
-    plan = split(read, text_size, dialect, chunk_bytes=settings.chunk_bytes, record_bytes_max=settings.record_bytes_max)
+    layout = {"layout": FIXED} if contract is not None and contract.is_fixed else {}
+    found = text_of(blobs, sha256, size, filename, there, {**reading, **layout})
+    made, dialect, plan, read = found.made, found.dialect, found.plan, partial(blobs.read, found.sha256)
     chunk = plan.chunks[0] if plan.chunks else None
     data = b"" if chunk is None else read_exactly(read, chunk.start, chunk.size)
     used = contract

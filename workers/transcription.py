@@ -25,7 +25,7 @@ from typing import IO, Any
 from ledger.blobs import BlobStore
 from ledger.errors import FileRefusedError, LedgerError, PartUnavailableError
 from ledger.settings import Settings
-from projections.formats.recognise import SAMPLE_BYTES, TEXT
+from projections.formats.recognise import SAMPLE_BYTES, TEXT, is_separated_text
 from projections.formats.rows import Limits
 from projections.reader_process import OUT_OF_MEMORY, PART_AWAY
 from projections.transcribe import Transcription, is_its_own_text
@@ -50,7 +50,8 @@ def transcription_of(
         PartUnavailableError: the blob store cannot be reached.
         LedgerError: the process was killed.
     """
-    if is_its_own_text(blobs.read(sha256, 0, SAMPLE_BYTES)) and "encoding" not in options:
+    as_it_is = "encoding" not in options and not is_separated_text(options)
+    if as_it_is and is_its_own_text(blobs.read(sha256, 0, SAMPLE_BYTES)):
         return Transcription(TEXT, [], filename)
     with TemporaryDirectory(prefix="ledger-read-", dir=settings.scratch_folder) as folder:
         request = {

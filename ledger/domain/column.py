@@ -7,6 +7,7 @@ Rules:
 3. `minimum` and `maximum` are allowed themselves; only numbers, days and times have them. `pattern` is a regular
    expression (RE2's syntax) that a text has to match from its first to its last character. With `allowed`, a value is
    one of those. All that is said of values: whether there may be none, `nullable` alone says.
+4. `width` is how many characters of a line are the column's, in files without delimiters: see `contract`, rule 7.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ EXCERPT_CHARACTERS_MAX = 80
 PATTERN_CHARACTERS_MAX = 500
 ALLOWED_MAX = 10_000
 RANGE_CHARACTERS_MAX = 100
+WIDTH_MAX = 1_000_000
 SYSTEM_COLUMNS = frozenset({"ctid", "cmax", "cmin", "tableoid", "xmax", "xmin"})
 
 
@@ -38,6 +40,7 @@ class Column:
     maximum: str | None = None
     pattern: str | None = None
     allowed: tuple[str, ...] = ()
+    width: int | None = None
 
     def __post_init__(self) -> None:
         _check_column_name(self.name)
@@ -50,6 +53,10 @@ class Column:
             raise InvalidRequestError(
                 f"Column {excerpt(self.name)} cannot have this pattern.",
                 f"Only a text has one, of up to {PATTERN_CHARACTERS_MAX} characters.",
+            )
+        if self.width is not None and (isinstance(self.width, bool) or not 1 <= self.width <= WIDTH_MAX):
+            raise InvalidRequestError(
+                f"Column {excerpt(self.name)} has the width {self.width}.", f"Use 1 to {WIDTH_MAX:,} characters."
             )
         if len(self.allowed) > ALLOWED_MAX:
             raise InvalidRequestError(
@@ -65,6 +72,7 @@ class Column:
             "nullable": self.nullable,
             **{name: rule for name, rule in rules.items() if rule is not None},
             **({"allowed": list(self.allowed)} if self.allowed else {}),
+            **({} if self.width is None else {"width": self.width}),
         }
 
     @classmethod
@@ -74,7 +82,7 @@ class Column:
         Raises:
             InvalidRequestError: a field is missing, unknown or of another kind.
         """
-        optional: dict[str, Any] = {"nullable": bool, "allowed": (list, tuple)}
+        optional: dict[str, Any] = {"nullable": bool, "allowed": (list, tuple), "width": (int, type(None))}
         optional |= dict.fromkeys(("format", "minimum", "maximum", "pattern"), (str, type(None)))
         check_fields(values, "column", required={"name": str, "type": str}, optional=optional)
         if values["type"] not in list(ColumnType):

@@ -12,7 +12,9 @@ Rules:
    record that comes later is refused.
 6. A file may have its columns in any order. What it has beyond the contract is refused, or ignored if the contract says
    so; what it lacks is refused, or has no value if the contract says so and the column may be empty.
-7. The digest of a contract is the SHA-256 of its canonical JSON (sorted keys, no spaces, UTF-8). What has its default
+7. If its columns have widths, each of them has: then its files are lines without delimiters or header, and a column is
+   so many characters of each, in the contract's order, without the blanks around its value.
+8. The digest of a contract is the SHA-256 of its canonical JSON (sorted keys, no spaces, UTF-8). What has its default
    value and was added later is left out, so that no digest changes.
 """
 
@@ -88,6 +90,8 @@ class Contract:
         self._check_null_tokens()
         self._check_fiscal_date_column()
         self._check_key()
+        if len({column.width is None for column in self.columns}) > 1:
+            raise InvalidRequestError("Some columns have a width and some have none.", "Give all of them one, or none.")
         if self.trailer is not None:
             self.trailer.check(self.columns)
         if not REJECTS.fullmatch(self.rejects_max):
@@ -140,6 +144,11 @@ class Contract:
             _choice(MissingColumns, values.get("missing_columns", MissingColumns.REFUSE), "missing_columns"),
             None if trailer is None else Trailer.from_dict(trailer),
         )
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether columns are so many characters of a line."""
+        return self.columns[0].width is not None
 
     def rejects_allowed(self, records: int) -> int:
         """How many records of a file of so many may be refused."""

@@ -72,6 +72,8 @@ def evolution_refused(now: Contract, wanted: Contract) -> list[str]:
     for added in wanted.columns[len(now.columns) :]:
         if not added.nullable:
             found.append(f"The new column {added.name!r} may not be empty, and has no value in what is loaded.")
+    if now.is_fixed != wanted.is_fixed:
+        found.append(f"Its columns {'have widths and would have none' if now.is_fixed else 'would have widths'}.")
     if now.key != wanted.key:
         found.append(f"The key is {_listed([*now.key]) or 'none'} and would be {_listed([*wanted.key]) or 'none'}.")
     if now.fiscal_date_column != wanted.fiscal_date_column:

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import numpy
@@ -37,6 +38,8 @@ SAMPLE_BYTES = 1 << 20
 RECORDS_EXAMINED = 200
 DELIMITERS = "\t|;,"
 DELIMITED_NAMES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
+NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
+FIXED = "fixed"
 # What lines are copied with. A line that holds one of these characters is refused, see `splitter`.
 LINE_DELIMITER, LINE_QUOTE = "\x01", "\x02"
 IDENTIFIER = re.compile(r"[^\W\d]\w*")
@@ -85,12 +88,14 @@ def read_records(text: str, delimiter: str, quote: str = '"') -> Iterator[list[s
     return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote)
 
 
-def sniff(sample: bytes, filename: str) -> Dialect:
+def sniff(sample: bytes, filename: str, options: Mapping[str, str] = NOTHING_SAID) -> Dialect:
     """Find the dialect of a file.
 
     Args:
         sample: the first `SAMPLE_BYTES` of the file, or the whole of a smaller one.
         filename: its name, of which only the last extension counts, and never alone.
+        options: what its sender says: `delimiter` (a character) and `header` (yes or no); and `layout`, if that is
+            `FIXED`: lines without delimiters.
 
     Raises:
         FileRefusedError: file_empty, nul_byte or line_end_unknown.
@@ -103,7 +108,11 @@ def sniff(sample: bytes, filename: str) -> Dialect:
     body = sample[start:complete]
     line_end = _line_end(body, int(ends[0]) if ends.size else body.find(b"\n") + 1, start)
     text = body.decode("utf-8", "replace")
-    delimiter, header = _delimiter(text, PurePosixPath(filename).suffix.lower())
+    delimiter, header = None, False
+    if options.get("layout") != FIXED:
+        delimiter, header = _delimiter(text, PurePosixPath(filename).suffix.lower(), options.get("delimiter"))
+    if delimiter is not None and "header" in options:
+        header = options["header"] == "yes"
     if delimiter is None:
         line_end = _line_end(body, body.find(b"\n") + 1, start)
         return Dialect("lines", LINE_DELIMITER, False, byte_order_mark, line_end, LINE_QUOTE)
@@ -145,8 +154,11 @@ def _line_end(body: bytes, first_end: int, start: int) -> str:
     return "\n"
 
 
-def _delimiter(text: str, extension: str) -> tuple[str | None, bool]:
+def _delimiter(text: str, extension: str, said: str | None) -> tuple[str | None, bool]:
     """The delimiter, None for plain text, and whether the first record is a header."""
+    if said is not None:
+        records = _first_records(text, said)
+        return said, bool(records) and _is_header([each for each in records if len(each) == len(records[0])])
     named = DELIMITED_NAMES.get(extension)
     found = []
     for rank, delimiter in enumerate(DELIMITERS):

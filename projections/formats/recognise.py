@@ -20,6 +20,7 @@ from projections.formats.json_document import read_json_document
 from projections.formats.json_lines import read_json_lines
 from projections.formats.parquet import read_parquet
 from projections.formats.rows import Reader, Writing
+from projections.formats.separated_text import OPTIONS, read_separated_text
 from projections.formats.workbook import read_workbook
 from projections.formats.xml_records import read_xml_records
 
@@ -56,9 +57,15 @@ FORMATS: Mapping[str, Format] = {
     "json_lines": Format(read_json_lines, 1, "JSON lines", Writing.JSON),
     "json": Format(read_json_document, 1, "JSON", Writing.JSON),
     "xml": Format(read_xml_records, 1, "XML", Writing.FREE),
+    "separated_text": Format(read_separated_text, 1, "delimited text with its own quotes or line ends", Writing.FREE),
     "parquet": Format(read_parquet, 1, "Parquet", Writing.TYPED),
     "workbook": Format(read_workbook, 1, "a workbook (Excel or OpenDocument)", Writing.TYPED),
 }
+
+
+def is_separated_text(options: Mapping[str, str]) -> bool:
+    """Whether text is to be read record by record, and not by `COPY`."""
+    return any(name in options for name in OPTIONS)
 
 
 def recognise(sample: bytes) -> str:

@@ -263,6 +263,77 @@ def test_a_file_that_comes_to_something_else_than_its_trailer_says_does_not_comp
     assert stack.sql("SELECT to_regclass(%s)", f"data.{dataset}") == [(None,)] or rows(stack, dataset, "1") == []
 
 
+FIXED = {
+    "columns": [
+        {"name": "account", "type": "text", "nullable": False, "width": 6},
+        {"name": "day", "type": "date", "width": 8, "format": "%Y%m%d"},
+        {"name": "amount", "type": "bigint", "width": 7},
+    ],
+    "rejects_max": "100%",
+}
+
+
+def test_columns_of_so_many_characters_are_cut_from_lines(
+    stack: Stack, http: httpx2.Client, register: Register
+) -> None:
+    dataset = register(FIXED)
+    lines = [
+        'ab,"cd20250401      7',  # delimiters and quotes mean nothing here
+        "  ü a 20251231-123456",
+        "abcdef",
+        "abcdef2025040112345678",
+        "      20250401      1",
+        "abcdef20250431      1",
+        "abcdef2025  01      1",
+        "abcdef20250401      1   ",
+    ]
+    task = load(stack, http, dataset, "fixed.txt", ("\r\n".join(lines) + "\r\n").encode())
+    assert (task["status"], task["rows_loaded"], task["rows_rejected"]) == ("Completed", 4, 4), task
+    assert rows(stack, dataset, "account, day::text, amount, _record") == [
+        ('ab,"cd', "2025-04-01", 7, 1),
+        ("ü a", "2025-12-31", -123456, 2),
+        ("abcdef", None, None, 3),
+        ("abcdef", "2025-04-01", 1, 8),
+    ]
+    assert rejects(http, task) == {
+        4: ("record_malformed", None),
+        5: ("value_missing", "account"),
+        6: ("date_invalid", "day"),
+        7: ("date_invalid", "day"),
+    }
+    answer = http.put(f"/api/v1/datasets/{dataset}", json={"columns": [{**FIXED["columns"][0], "width": None}]})
+    assert "width" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("filename", "content", "said"),
+    [
+        ("mixed.csv", b"a,b\n1,x\r\n2,\"y\r\nz\"\n3,\n", {}),
+        ("old_mac.csv", b"a,b\r1,x\r2,\"y\rz\"\r3,\r", {}),
+        ("mysql.csv", b"1,'x'\n2,'y\r\nz'\n3,\\N\n", {"quote": "'", "escape": "\\", "header": "no"}),
+        ("other.txt", b"a#b\n1#x\n2#\"y\r\nz\"\n3#\n", {"delimiter": "#"}),
+        ("latin.csv", "a;b\n1;x\n2;'y\r\nz'\n3;\n".encode("utf-16"), {"quote": "'"}),
+    ],
+)  # fmt: skip
+def test_text_is_read_as_its_sender_says_and_whatever_its_lines_end_with(
+    stack: Stack, http: httpx2.Client, register: Register, filename: str, content: bytes, said: dict[str, str]
+) -> None:
+    columns = [{"name": "column_1" if "header" in said else "a", "type": "bigint", "nullable": False}]
+    columns += [{"name": "column_2" if "header" in said else "b", "type": "text"}]
+    dataset = register({"columns": columns})
+    task = load(stack, http, dataset, filename, content, **said)
+    assert (task["status"], task["rows_loaded"]) == ("Completed", 3), task
+    within = "y\rz" if filename == "old_mac.csv" else "y\r\nz"
+    assert rows(stack, dataset, f"{columns[0]['name']}, {columns[1]['name']}") == [(1, "x"), (2, within), (3, None)]
+
+
+@pytest.mark.parametrize("said", [{"delimiter": "ab"}, {"quote": "a"}, {"escape": "\n"}, {"header": "perhaps"}])
+def test_what_cannot_separate_or_quote_is_refused(http: httpx2.Client, said: dict[str, str]) -> None:
+    answer = http.put("/api/v1/files/x.csv", content=b"a,b\n1,2\n", params=said)
+    assert answer.status_code == httpx2.codes.UNPROCESSABLE_CONTENT
+    assert next(iter(said)) in answer.json()["detail"]
+
+
 def test_rejects_of_converted_values_come_back_corrected(stack: Stack, http: httpx2.Client, register: Register) -> None:
     dataset = register(BANK)
     text = HEADER + "DE1234;1.4.2025;1,50;1;ja;EUR;r\nDE1234;1.4.2025;1.50;2;ja;EUR;r\n"

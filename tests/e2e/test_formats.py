@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 from tests.e2e.formats import COMPRESSORS, WRITERS, Record, as_csv, as_json_lines
 from tests.stack import Stack
 
-RECORDS = 20_000
+RECORDS = int(os.environ.get("LEDGER_TEST_FLIGHTS", "20000"))  # all of them are 336,776
+SECONDS_MAX = 900  # for all of them as a workbook
+
 TEXTS = frozenset({"carrier", "tailnum", "origin", "dest", "time_hour"})
 
 Send = Callable[..., dict[str, Any]]
@@ -43,7 +46,7 @@ def loaded(stack: Stack, http: httpx2.Client, name: str, content: bytes, dataset
     """The task of a file that was sent, when it has ended well."""
     answer = http.put(f"/api/v1/files/{name}", content=content, params={"dataset": dataset})
     assert answer.status_code == httpx2.codes.ACCEPTED, answer.text
-    task = stack.wait(answer.json()["tasks"][0]["task_id"])
+    task = stack.wait(answer.json()["tasks"][0]["task_id"], seconds_max=SECONDS_MAX)
     assert task["status"] == "Completed", task["error"]
     return task
 

@@ -11,8 +11,9 @@ from ledger.domain.contract import Contract
 from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
 from projections.formats.dialect import LINE_DELIMITER, LINE_QUOTE, Dialect
+from projections.formats.header import column_names
 from projections.formats.values import value_type
-from projections.inference import column_names, infer
+from projections.inference import infer
 
 CSV = Dialect("delimited", ",", header=True, byte_order_mark=False, line_end="\n")
 
