@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -29,6 +30,7 @@ from projections.formats.transcript import DIALECT, Transcriber, first_columns
 COMPRESSION_EXTENSIONS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".zip")
 UTF_8 = "utf-8"
 COPY_BYTES = 1 << 20
+ROWS_KEPT_MAX = 1_000
 
 
 @dataclass(frozen=True)
@@ -180,14 +182,14 @@ def _write_rows(
         file.seek(0)
         return FORMATS[format].reader(file, limits, options)
 
-    columns = first_columns(rows())
+    columns, begun = _begun(rows())
     if not columns:  # there would be no header, and the first mark would be taken for it
         raise _nothing_readable(sum(1 for _ in rows()), next(rows(), None))
     while True:
         text, places = _Counting(blobs.writer()), _Counting(blobs.writer())
         try:
             transcriber = Transcriber(text.write, places.write, _raw_of(file), columns)
-            for row in rows():
+            for row in begun or rows():
                 transcriber.take(row)
             transcriber.finish()
             found = tuple(transcriber.found)
@@ -199,7 +201,22 @@ def _write_rows(
             raise
         text.writer.abort()
         places.writer.abort()
-        columns = found
+        columns, begun = found, None
+
+
+def _begun(rows: Iterator[Row]) -> tuple[tuple[str, ...], Iterator[Row] | None]:
+    """The columns of the first row that can be read, and all rows, unless too many had to be read to find that out.
+
+    To begin again is dear: of a workbook it means to load it once more.
+    """
+    kept: list[Row] = []
+    for row in rows:
+        kept.append(row)
+        if row.flaw is None and row.values:
+            return tuple(row.values), chain(kept, rows)
+        if len(kept) >= ROWS_KEPT_MAX:
+            break
+    return first_columns(rows), None
 
 
 def _nothing_readable(records: int, first: Row | None) -> FileRefusedError:
