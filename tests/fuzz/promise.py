@@ -33,7 +33,7 @@ from ledger.errors import FileRefusedError
 from projections.chunk import ChunkContent, read_chunk
 from projections.formats.blocks import BLOCK_BYTES_MIN
 from projections.formats.dialect import SAMPLE_BYTES, Dialect, sniff
-from projections.formats.recognise import FORMATS, TEXT
+from projections.formats.recognise import FORMATS, TEXT, is_separated_text
 from projections.formats.rows import Limits, Row, Writing
 from projections.formats.splitter import Plan, split
 from projections.formats.transcript import PLACE_BYTES
@@ -113,7 +113,8 @@ def examine(given: Given, stage: Callable[[str], None] = lambda _: None) -> Came
 def _made(blobs: MemoryBlobs, given: Given, stage: Callable[[str], None]) -> tuple[Transcription, list[Row]]:
     """The file's text, and the rows that its reader gave, if it has one."""
     sha256 = put(blobs, given.content)
-    if is_its_own_text(given.content[:SAMPLE_BYTES]) and "encoding" not in given.options:
+    as_it_is = "encoding" not in given.options and not is_separated_text(given.options)
+    if as_it_is and is_its_own_text(given.content[:SAMPLE_BYTES]):
         return Transcription(TEXT, [], given.filename), []
     stage("reading")
     passes: list[list[Row]] = []

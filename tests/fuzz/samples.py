@@ -74,6 +74,27 @@ def text(chance: random.Random) -> Given:
     return cut(chance, Given("text", written.encode(), f"table.{extension}", records=len(rows)))
 
 
+def separated_text(chance: random.Random) -> Given:
+    """Delimited text with any quotes and escapes, whose lines end in any way."""
+    names, rows = _rows(chance)
+    quote, escape_character = chance.choice("'\"`"), chance.choice(("", "\\"))
+
+    def field(value: str | None) -> str:
+        if value is None:
+            return ""
+        inner = value.replace(escape_character, escape_character * 2) if escape_character else value
+        return quote + inner.replace(quote, (escape_character or quote) + quote) + quote
+
+    lines = [",".join(map(field, row)) for row in (names, *rows)]
+    within = any("\n" in line for line in lines)  # then CR alone ends no line
+    ends = chance.choice((("\n",), ("\n", "\r\n"), ("\n",) if within else ("\r",)))
+    written = "".join(line + chance.choice(ends) for line in lines)
+    options = {"quote": quote, "header": "yes", "delimiter": ","}
+    if escape_character:
+        options["escape"] = escape_character
+    return cut(chance, Given("separated_text", written.encode(), "table.csv", options, records=len(rows)))
+
+
 def _json_value(chance: random.Random, depth: int) -> Any:
     if depth and chance.random() < 0.3:
         if chance.random() < 0.5:
@@ -202,6 +223,7 @@ def _has(encoding: str, letter: str) -> bool:
 # READER -> what makes a sound file for it.
 SOUND: dict[str, Sound] = {
     "text": text,
+    "separated_text": separated_text,
     "json_lines": json_lines,
     "json": json_document,
     "xml": xml,
