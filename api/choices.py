@@ -9,31 +9,29 @@ delimiter        the character between the fields of a text, if its content does
 quote            the character around fields that may hold anything, if it is not "
 escape           the character that takes their meaning from quotes and delimiters
 header           yes or no: whether the first record of a text names the columns
-member           the file in an archive
+member           the file in an archive; by default each of its files becomes a job
 corrects         the job whose rejects the file brings again
-control_totals   what it has to come to, as JSON: {"records": 12, "columns": {"amount": {"sum": "10.50"}}}
+control_totals   what it has to come to, as JSON: {"records": 12, "columns": {"amount": {"sum": "10.50"}}}; a file
+                 `<name>.totals.json` that comes with it says the same: see `ledger.domain.control_totals`
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
 from api.state import id_of
 from ledger.domain.column import excerpt
 from ledger.domain.contract import check_dataset_name
+from ledger.domain.control_totals import checked_control_totals
 from ledger.domain.words import OnDuplicate
 from ledger.errors import InvalidRequestError
 
 READING = ("record", "sheet", "encoding", "member", "delimiter", "quote", "escape", "header")
 CHARACTERS = ("delimiter", "quote", "escape")
 READING_CHARACTERS_MAX = 255
-TOTALS = ("count", "sum", "min", "max")
-TOTALS_EXAMPLE = 'Send it as {"records": 12, "columns": {"amount": {"sum": "10.50"}}}.'
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,12 @@ def checked_choices(dataset: str | None, on_duplicate: str, said: Mapping[str, s
     for name, value in reading.items():
         if len(value) > READING_CHARACTERS_MAX:
             raise InvalidRequestError(f"{name} has {len(value)} characters; the most is {READING_CHARACTERS_MAX}.")
+        if "\0" in value:  # no name in a file has one, and PostgreSQL keeps none
+            raise InvalidRequestError(f"{name} holds a NUL character.", "Give it as it stands in the file.")
     corrects = id_of(said["corrects"]) if said.get("corrects") else None
-    return Choices(dataset, OnDuplicate(on_duplicate), reading, corrects, _control_totals(said.get("control_totals")))
+    told = said.get("control_totals")
+    totals = checked_control_totals(told) if told else {}
+    return Choices(dataset, OnDuplicate(on_duplicate), reading, corrects, totals)
 
 
 def _check_characters(reading: dict[str, str]) -> None:
@@ -81,41 +83,3 @@ def _check_characters(reading: dict[str, str]) -> None:
         raise InvalidRequestError("Delimiter, quote and escape character are not different from each other.")
     if reading.get("header", "yes") not in ("yes", "no"):
         raise InvalidRequestError(f"header is {excerpt(reading['header'])}.", "Use yes or no.")
-
-
-def _control_totals(text: str | None) -> dict[str, Any]:
-    if not text:
-        return {}
-    try:
-        totals = json.loads(text, parse_float=str)
-    except ValueError as error:
-        raise InvalidRequestError(f"control_totals is no JSON: {error}.", TOTALS_EXAMPLE) from error
-    if not isinstance(totals, dict) or not totals or totals.keys() - {"records", "columns"}:
-        raise InvalidRequestError("control_totals says neither records nor columns.", TOTALS_EXAMPLE)
-    if "records" in totals and not (type(totals["records"]) is int and totals["records"] >= 0):
-        raise InvalidRequestError("The records of control_totals are no whole number.", TOTALS_EXAMPLE)
-    columns = totals.get("columns", {})
-    if not isinstance(columns, dict) or not all(isinstance(of, dict) and of for of in columns.values()):
-        raise InvalidRequestError("The columns of control_totals are no objects.", TOTALS_EXAMPLE)
-    return {**totals, "columns": {name: _column_totals(name, of) for name, of in columns.items()}}
-
-
-def _column_totals(column: str, totals: dict[str, Any]) -> dict[str, str]:
-    for name, value in totals.items():
-        if name not in TOTALS or not isinstance(value, str | int) or isinstance(value, bool):
-            raise InvalidRequestError(
-                f"control_totals says {excerpt(str(name))} of column {excerpt(column)}.",
-                f"Use {', '.join(TOTALS)}, each a number or a text.",
-            )
-        if name in ("count", "sum") and not _is_number(str(value)):
-            raise InvalidRequestError(
-                f"The {name} of {excerpt(column)} in control_totals is no number.", TOTALS_EXAMPLE
-            )
-    return {name: str(value) for name, value in totals.items()}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return Decimal(text).is_finite()
-    except InvalidOperation:
-        return False

@@ -3,7 +3,8 @@
 Rules:
 1. A door makes one write: `receive`. It is one transaction for all files of one upload.
 2. The same bytes into the same dataset are one job, unless the sender says otherwise or the earlier job failed
-   for good or was cancelled. Two uploads of the same bytes at once decide one after the other.
+   for good or was cancelled. Of an archive they are one job for each file in it: jobs that name different ones
+   (`member`) are about different content. Two uploads of the same bytes at once decide one after the other.
 3. Whoever decides about a job inside a transaction holds the job's lock and reads the job afterwards.
 4. A retry never loads bytes a second time that have come in again meanwhile.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 from eventsourcing.application import AggregateNotFoundError, Application
@@ -50,6 +51,19 @@ class Arrival:
     reading: dict[str, str] = field(default_factory=dict)
     corrects: UUID | None = None
     control_totals: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def content(self) -> Content:
+        """What is told apart when the same bytes come again."""
+        return Content(self.dataset, self.sha256, self.reading.get("member"))
+
+
+class Content(NamedTuple):
+    """What goes into a dataset: some bytes, or the one file of an archive that is called `member`."""
+
+    dataset: str
+    sha256: str
+    member: str | None
 
 
 @dataclass(frozen=True)
@@ -117,10 +131,10 @@ class Ledger(Application[UUID]):
             for name in sorted({f"{arrival.dataset} {arrival.sha256}" for arrival in arrivals}):
                 lock(session, f"content {name}")
             answers: list[Received] = []
-            fresh: dict[tuple[str, str], FileJob] = {}
+            fresh: dict[Content, UUID] = {}
             new: list[FileJob] = []
             for arrival in arrivals:
-                known = None if on_duplicate is OnDuplicate.ALLOW else self._known(session, arrival, fresh)
+                known = None if on_duplicate is OnDuplicate.ALLOW else self._known(session, arrival.content, fresh)
                 if known is not None and on_duplicate is OnDuplicate.REJECT:
                     raise ConflictError(
                         f"Dataset {arrival.dataset!r} has received the bytes of {arrival.filename!r} before, "
@@ -128,9 +142,8 @@ class Ledger(Application[UUID]):
                         "Nothing was taken. Send on_duplicate=allow to load them again.",
                     )
                 if known is None:
-                    job = self._received(arrival, stamp, door)
-                    fresh[arrival.dataset, arrival.sha256] = job
-                    new.append(job)
+                    new.append(self._received(arrival, stamp, door))
+                    fresh[arrival.content] = arrival.job_id
                 answers.append(Received(known or arrival.job_id, known is not None))
             if new:
                 self._append_arrivals(session, new)
@@ -150,7 +163,7 @@ class Ledger(Application[UUID]):
             lock(session, f"content {known.dataset} {known.sha256}")
             lock_job(session, job_id)
             job = self.job(job_id)
-            twin = self._latest(session, job.dataset, job.sha256)
+            twin = self._latest(session, Content(job.dataset, job.sha256, job.reading.get("member")))
             if twin is not None and twin.id != job.id and not job.waiting:
                 raise ConflictError(
                     f"The bytes of {job.filename!r} were received again, as job {twin.id}.",
@@ -314,20 +327,22 @@ class Ledger(Application[UUID]):
         lock(session, f"settlement {job_id}")
         return self.settlement(job_id) or Settlement.open(job_id, stamp)
 
-    def _known(self, session: Session, arrival: Arrival, fresh: dict[tuple[str, str], FileJob]) -> UUID | None:
-        twin = fresh.get((arrival.dataset, arrival.sha256))
-        if twin is not None:
-            return twin.id
-        job = self._latest(session, arrival.dataset, arrival.sha256)
+    def _known(self, session: Session, content: Content, fresh: dict[Content, UUID]) -> UUID | None:
+        if content in fresh:
+            return fresh[content]
+        job = self._latest(session, content)
         return None if job is None else job.id
 
-    def _latest(self, session: Session, dataset: str, sha256: str) -> FileJob | None:
-        """The job that answers for these bytes in this dataset: the last one that did not end badly."""
+    def _latest(self, session: Session, content: Content) -> FileJob | None:
+        """The job that answers for some content: the last one that did not end badly.
+
+        A job that names no member is about all of its bytes, so also about each file in them.
+        """
         found = rows(
             session,
-            "SELECT job_id FROM ledger.arrivals WHERE dataset = :dataset AND sha256 = :sha256 ORDER BY position DESC",
-            dataset=dataset,
-            sha256=sha256,
+            "SELECT job_id FROM ledger.arrivals WHERE dataset = :dataset AND sha256 = :sha256 "
+            "AND (member IS NULL OR CAST(:member AS text) IS NULL OR member = :member) ORDER BY position DESC",
+            **content._asdict(),
         )
         jobs = (self.job(row.job_id) for row in found)
         return next((job for job in jobs if job.is_open or job.status in ENDED_WELL), None)
@@ -352,11 +367,17 @@ class Ledger(Application[UUID]):
         positions = {recording.domain_event.originator_id: recording.notification.id for recording in recordings}
         session.execute(
             text(
-                "INSERT INTO ledger.arrivals (job_id, position, dataset, sha256) "
-                "VALUES (:job_id, :position, :dataset, :sha256)"
+                "INSERT INTO ledger.arrivals (job_id, position, dataset, sha256, member) "
+                "VALUES (:job_id, :position, :dataset, :sha256, :member)"
             ),
             [
-                {"job_id": job.id, "position": positions[job.id], "dataset": job.dataset, "sha256": job.sha256}
+                {
+                    "job_id": job.id,
+                    "position": positions[job.id],
+                    "dataset": job.dataset,
+                    "sha256": job.sha256,
+                    "member": job.reading.get("member"),
+                }
                 for job in jobs
             ],
         )

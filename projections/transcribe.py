@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, cast
 
 from ledger.blobs import BlobFile, BlobStore, BlobWriter
 from ledger.errors import FileRefusedError
+from projections.formats.archive import Member
+from projections.formats.archive_files import files_of, listed
 from projections.formats.containers import SIGNATURE_BYTES, container_of, decompress, open_container
 from projections.formats.dialect import Dialect
 from projections.formats.encodings import encoding_of, transcode
@@ -94,12 +96,14 @@ def transcribe(
     """
     file = cast(BinaryIO, BlobFile(blobs, sha256, size))
     layers: list[str] = []
+    wanted = options.get("member")
     while (container := open_container(file, size_of(file), limits, len(layers) + 1)) is not None:
-        member = _member(container.members, options.get("member"))
+        member = _member(file, container.members, wanted, limits, layers)
         plain = _scratch(folder, len(layers))
         decompress(file, container.kind, member, plain.write, limits)
         file, filename = plain, _inner_name(filename) if member is None else PurePosixPath(member.name).name
         layers.append(container.kind)
+        wanted = wanted if member is None else None  # it named a file of this archive, not of one inside
     format = recognise(_sample(file))
     if format in (TEXT, "json", "json_lines"):
         file, layers = _in_utf_8(file, layers, folder, limits, options.get("encoding"))
@@ -115,19 +119,27 @@ def transcribe(
     return Transcription(format, layers, filename, digest, places, text_size)
 
 
-def _member(members: tuple[Any, ...], wanted: str | None) -> Any:
+def _member(
+    file: BinaryIO, members: tuple[Member, ...], wanted: str | None, limits: Limits, layers: list[str]
+) -> Member | None:
+    """The file of an archive that is read, None in a container whose file has no name."""
     if not members:
         return None
-    named = [member for member in members if wanted is None or member.name == wanted]
-    if len(named) == 1:
-        return named[0]
-    names = ", ".join(repr(member.name) for member in members[:5])
-    raise FileRefusedError(
-        "archive_ambiguous" if len(named) > 1 else "member_unknown",
-        f"The zip file holds {len(members):,} files, and {'none of them' if wanted else 'nothing'} is named: {names}"
-        f"{' ...' if len(members) > 5 else ''}.",
-        "Send the files one by one, or an archive with one file.",
-    )
+    chosen = files_of(file, members, wanted, limits)[0]
+    if wanted is None and len(members) > 1:
+        raise FileRefusedError(
+            "archive_ambiguous",
+            f"The zip file holds {len(members):,} files, and it is not said which of them is meant: {listed(members)}.",
+            "Name one of them as `member` (ledger load --member), or send the files one by one.",
+        )
+    if layers and chosen.control_totals:  # no door has seen them, so nobody would check them
+        raise FileRefusedError(
+            "archive_nested",
+            f"The zip file with control totals of {chosen.member.name!r} is inside a {layers[-1]} file, where they are "
+            "not looked for.",
+            "Send the zip file as it is.",
+        )
+    return chosen.member
 
 
 def _scratch(folder: Path, number: int) -> BinaryIO:

@@ -138,8 +138,11 @@ class Client:
         size: int | None,
         said: Mapping[str, str | None],
         on_progress: Callable[[int], None],
-    ) -> dict[str, Any]:
-        """Send one file as a raw body, with what its sender says of it (see `api.choices`); its task."""
+    ) -> list[dict[str, Any]]:
+        """Send one file as a raw body, with what its sender says of it (see `api.choices`); its tasks.
+
+        There is one, or if it is an archive one for each file in it.
+        """
 
         def blocks() -> Iterator[bytes]:
             while block := source.read(READ_BYTES):
@@ -153,9 +156,9 @@ class Client:
         answer = self._call(
             "PUT", f"/api/v1/files/{quote(filename, safe='')}", params=parameters, headers=headers, content=blocks()
         )
-        task = answer["tasks"][0]
-        assert isinstance(task, dict)
-        return task
+        tasks = answer["tasks"]
+        assert isinstance(tasks, list)
+        return tasks
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         try:

@@ -11,6 +11,7 @@ import typer
 from api.cli.client import Client, CommandError, ExitCode
 from api.cli.output import print_json, say, table
 from api.cli.preview import preview_of, show_previews
+from api.cli.sources import Source
 
 datasets = typer.Typer(no_args_is_help=True, help="The tables that files go into, and their contracts.")
 
@@ -64,7 +65,7 @@ def infer(
 
     Example: ledger datasets infer may.csv --json > payments.contract.json
     """
-    found = preview_of(Client.found(), file, {})
+    found = preview_of(Client.found(), Source(file), {})
     if as_json:
         print_json(found["contract"])
     else:

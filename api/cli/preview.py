@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from api.cli.client import Client
 from api.cli.output import print_json, say, table
+from api.cli.sources import Source
 
 VALUE_CHARACTERS_SHOWN = 24
 COLUMNS_SHOWN = 8
 
 
-def preview_of(client: Client, path: Path | None, said: Mapping[str, str | None]) -> dict[str, Any]:
-    """What would become of a file; None is standard input."""
-    if path is None:
-        return client.preview(sys.stdin.buffer, "standard-input", said)
-    with path.open("rb") as source:
-        return client.preview(source, path.name, said)
+def preview_of(client: Client, source: Source, said: Mapping[str, str | None]) -> dict[str, Any]:
+    """What would become of a file."""
+    with source.open() as stream:
+        return client.preview(stream, source.filename, said)
 
 
 def show_previews(previews: list[dict[str, Any]], as_json: bool) -> None:

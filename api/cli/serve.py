@@ -98,7 +98,7 @@ def _demonstrate(home: Home, url: str) -> None:
     client = Client(url, home.secret("admin.key"))
     try:
         with as_file(files("api") / "samples" / SAMPLE) as path, path.open("rb") as source:
-            task = client.upload(
+            [task] = client.upload(
                 source,
                 SAMPLE,
                 size=path.stat().st_size,

@@ -65,7 +65,11 @@ UNREADABLE = {
     "a damaged gzip": (gzip.compress(GOOD.encode())[:-8] + bytes(8), "incorrect data check"),
     "a gzip bomb": (gzip.compress(bytes(BOMB_BYTES)), "too large when it is unpacked"),
     "gzip in gzip in gzip in gzip": (_again_and_again(GOOD.encode(), 4), "inside 2 other containers"),
-    "an archive of two files": (_zip({"a.csv": b"a\n1\n", "b.csv": b"a\n1\n"}), "holds 2 files"),
+    "an archive of two files in a gzip": (
+        gzip.compress(_zip({"a.csv": b"a\n1\n", "b.csv": b"a\n1\n"})),
+        "holds 2 files, and it is not said which",
+    ),
+    "a broken archive of two files": (_zip({"a.csv": b"a\n1\n", "b.csv": b"a\n1\n"})[:-30], "no readable directory"),
     "an archive of nothing": (_zip({}), "holds no file"),
     "parquet": (b"PAR1\x15\x04\x15\x10" + bytes(64) + b"PAR1", "Parquet"),
     "xlsx": (b"PK\x03\x04\x14\x00\x06\x00" + bytes(64), "zip"),

@@ -186,6 +186,8 @@ def test_a_file_that_comes_to_something_else_than_its_sender_says_does_not_compl
         ({"corrects": "x"}, "no job"),
         ({"corrects": str(uuid4())}, "no job"),
         ({"sheet": "x" * 256}, "256 characters"),
+        ({"member": "a\0.csv"}, "NUL"),
+        ({"control_totals": '{"columns":' * 2_000}, "no JSON"),
     ],
 )
 def test_what_a_sender_says_is_checked_at_the_door(
