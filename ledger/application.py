@@ -3,15 +3,16 @@
 Rules:
 1. A door makes one write: `receive`. It is one transaction for all files of one upload.
 2. The same bytes into the same dataset are one job, unless the sender says otherwise or the earlier job failed
-   for good or was cancelled. Of an archive they are one job for each file in it: jobs that name different ones
-   (`member`) are about different content. Two uploads of the same bytes at once decide one after the other.
+   for good or was cancelled. Jobs that name different parts of them (a file in an archive, a sheet, what a record is)
+   are about different content. Two uploads of the same bytes at once decide one after the other.
 3. Whoever decides about a job inside a transaction holds the job's lock and reads the job afterwards.
 4. A retry never loads bytes a second time that have come in again meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
@@ -55,15 +56,21 @@ class Arrival:
     @property
     def content(self) -> Content:
         """What is told apart when the same bytes come again."""
-        return Content(self.dataset, self.sha256, self.reading.get("member"))
+        return Content(self.dataset, self.sha256, part_of(self.reading))
+
+
+def part_of(reading: Mapping[str, str]) -> str | None:
+    """The part of its bytes that a job is about, by what its sender says of how they are read; None for all."""
+    named = {name: reading[name] for name in PARTS if name in reading}
+    return json.dumps(named, sort_keys=True, ensure_ascii=False) if named else None
 
 
 class Content(NamedTuple):
-    """What goes into a dataset: some bytes, or the one file of an archive that is called `member`."""
+    """What goes into a dataset: some bytes, or a part of them, see `part_of`."""
 
     dataset: str
     sha256: str
-    member: str | None
+    part: str | None
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,8 @@ class LoggedEvent:
 
 
 # Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
+# What a sender says by which the same bytes can be several things to load.
+PARTS = ("member", "sheet", "record")
 AGGREGATES = (FileJob, Dataset, DeadLetter, Operation, Settlement)
 
 Kind = TypeVar("Kind", bound=Aggregate)
@@ -163,7 +172,7 @@ class Ledger(Application[UUID]):
             lock(session, f"content {known.dataset} {known.sha256}")
             lock_job(session, job_id)
             job = self.job(job_id)
-            twin = self._latest(session, Content(job.dataset, job.sha256, job.reading.get("member")))
+            twin = self._latest(session, Content(job.dataset, job.sha256, part_of(job.reading)))
             if twin is not None and twin.id != job.id and not job.waiting:
                 raise ConflictError(
                     f"The bytes of {job.filename!r} were received again, as job {twin.id}.",
@@ -336,12 +345,12 @@ class Ledger(Application[UUID]):
     def _latest(self, session: Session, content: Content) -> FileJob | None:
         """The job that answers for some content: the last one that did not end badly.
 
-        A job that names no member is about all of its bytes, so also about each file in them.
+        A job that names no part is about all of its bytes, so also about each part of them.
         """
         found = rows(
             session,
             "SELECT job_id FROM ledger.arrivals WHERE dataset = :dataset AND sha256 = :sha256 "
-            "AND (member IS NULL OR CAST(:member AS text) IS NULL OR member = :member) ORDER BY position DESC",
+            "AND (part IS NULL OR CAST(:part AS text) IS NULL OR part = :part) ORDER BY position DESC",
             **content._asdict(),
         )
         jobs = (self.job(row.job_id) for row in found)
@@ -367,8 +376,8 @@ class Ledger(Application[UUID]):
         positions = {recording.domain_event.originator_id: recording.notification.id for recording in recordings}
         session.execute(
             text(
-                "INSERT INTO ledger.arrivals (job_id, position, dataset, sha256, member) "
-                "VALUES (:job_id, :position, :dataset, :sha256, :member)"
+                "INSERT INTO ledger.arrivals (job_id, position, dataset, sha256, part) "
+                "VALUES (:job_id, :position, :dataset, :sha256, :part)"
             ),
             [
                 {
@@ -376,7 +385,7 @@ class Ledger(Application[UUID]):
                     "position": positions[job.id],
                     "dataset": job.dataset,
                     "sha256": job.sha256,
-                    "member": job.reading.get("member"),
+                    "part": part_of(job.reading),
                 }
                 for job in jobs
             ],

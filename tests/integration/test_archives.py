@@ -112,6 +112,16 @@ def test_a_database_of_before_knows_its_jobs_as_whole_files(place: Place) -> Non
     [arrival] = arrivals(place, {"a.csv": GOOD})
     [known] = receive(place, [replace(arrival, reading={})])
     with place.ledger.transaction() as session:
-        session.execute(text("ALTER TABLE ledger.arrivals DROP COLUMN member"))
+        session.execute(text("ALTER TABLE ledger.arrivals DROP COLUMN part"))
     place.ledger.prepare()
     assert receive(place, [arrival]) == [Received(known.job_id, True)]
+
+
+def test_another_sheet_or_another_record_of_the_same_bytes_is_other_content(place: Place) -> None:
+    sha256 = put(place.workshop.blobs, b"whatever")
+    first = Arrival(uuid4(), sha256, 8, "june.xlsx", "", place.dataset, reading={"sheet": "A"})
+    readings = [{"sheet": "B"}, {"sheet": "A", "record": "x"}, {"record": "x"}, {"sheet": "A"}, {}]
+    answers = [receive(place, [replace(first, reading=reading)])[0] for reading in [first.reading, *readings]]
+    assert [answer.duplicate for answer in answers] == [False, False, False, False, True, True]
+    other_header = replace(first, reading={"sheet": "A", "header": "no"})
+    assert receive(place, [other_header]) == [Received(answers[0].job_id, True)]
