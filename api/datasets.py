@@ -4,16 +4,48 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 
+from api.contract_text import JSON_TYPE, YAML_TYPE, YAML_TYPES, read_contract_text
+from api.errors import PayloadTooLargeError
 from api.state import CurrentState, stamp
 from ledger.domain.contract import Contract, check_dataset_name
 from ledger.domain.dataset import Dataset
-from ledger.errors import NotFoundError
+from ledger.errors import InvalidRequestError, NotFoundError
 
 router = APIRouter(tags=["datasets"])
 
 REASON_CHARACTERS_MAX = 500
+CONTRACT_BYTES_MAX = 16 << 20
+CONTRACT_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {media_type: {"schema": {"type": "object"}} for media_type in (JSON_TYPE, YAML_TYPE)},
+    }
+}
+
+
+async def contract_text(request: Request) -> tuple[bytes, str]:
+    """The body of a request that brings a contract, and its media type.
+
+    Raises:
+        InvalidRequestError: it is neither JSON nor YAML.
+        PayloadTooLargeError: it is larger than contracts are.
+    """
+    media_type = request.headers.get("content-type", JSON_TYPE).partition(";")[0].strip().lower()
+    if media_type != JSON_TYPE and media_type not in YAML_TYPES:
+        raise InvalidRequestError(
+            f"A contract of type {media_type[:80]!r} cannot be read.",
+            f"Send it as JSON or YAML, with Content-Type: {JSON_TYPE} or {YAML_TYPE}.",
+        )
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > CONTRACT_BYTES_MAX:
+            raise PayloadTooLargeError(
+                f"The contract is larger than {CONTRACT_BYTES_MAX >> 20} MiB.", "Allow fewer values by name."
+            )
+    return bytes(body), media_type
 
 
 @router.get("/api/v1/datasets")
@@ -34,17 +66,17 @@ def show_dataset(name: str, state: CurrentState) -> dict[str, Any]:
     return _answer(known)
 
 
-@router.put("/api/v1/datasets/{name}")
+@router.put("/api/v1/datasets/{name}", openapi_extra=CONTRACT_BODY)
 def register_dataset(
     name: str,
     request: Request,
     state: CurrentState,
-    contract: Annotated[dict[str, Any], Body()],
+    text: Annotated[tuple[bytes, str], Depends(contract_text)],
     reason: Annotated[str, Query(max_length=REASON_CHARACTERS_MAX)] = "",
 ) -> dict[str, Any]:
-    """Declare a dataset before its first file, or give it the next version of its contract."""
+    """Declare a dataset before its first file, or give it the next version of its contract, as JSON or YAML."""
     check_dataset_name(name)
-    wanted = Contract.from_dict(contract)
+    wanted = Contract.from_dict(read_contract_text(*text))
     if any(column.pattern for column in wanted.columns):
         # Arrow takes 50 MiB, which a door that never sees a pattern does not need.
         from projections.allowing import check_patterns

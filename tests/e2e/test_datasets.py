@@ -109,3 +109,38 @@ def test_a_file_that_cannot_be_read_is_refused_by_its_preview(http: httpx2.Clien
     answer = http.post("/api/v1/preview", content=b"%PDF-1.7")
     assert answer.status_code == httpx2.codes.UNPROCESSABLE_CONTENT
     assert "PDF" in answer.json()["detail"]
+
+
+def test_a_contract_is_printed_as_yaml_and_registers_again_without_a_difference(
+    stack: Stack, http: httpx2.Client, name: str, tmp_path: Path
+) -> None:
+    file, written = tmp_path / "may.csv", tmp_path / "contract.yaml"
+    file.write_text(TEXT)
+    written.write_text(stack.run("datasets", "infer", str(file), "--yaml").stdout + "key: []\n")
+    assert stack.run("datasets", "register", name, str(written)).returncode == 0
+    column = "columns: [{name: no, type: text, nullable: false, allowed: [no, 'yes', 2024-01-31, 007]}]"
+    written.write_text(f"{column}\nnull_tokens: [NULL, NA]\nkey: [no]\n")
+    other = f"{name}_other"
+    assert stack.run("datasets", "register", other, str(written)).returncode == 0
+    first = http.get(f"/api/v1/datasets/{other}").json()
+    assert first["contract"]["columns"][0]["allowed"] == ["no", "yes", "2024-01-31", "007"]
+    for option, path in (("--yaml", written), ("--json", tmp_path / "contract.json")):
+        path.write_text(stack.run("datasets", "show", other, option).stdout)
+        assert stack.json("datasets", "register", other, str(path)) == first
+
+
+def test_a_contract_in_yaml_that_is_wrong_is_refused_with_its_line(
+    stack: Stack, http: httpx2.Client, name: str, tmp_path: Path
+) -> None:
+    written = tmp_path / "contract.yaml"
+    written.write_text("columns:\n  - {name: a, type: text}\n  - {name: b, name: c}\n")
+    told = stack.run("datasets", "register", name, str(written))
+    assert told.returncode == 2
+    assert "contract.yaml is no contract. The YAML cannot be read in line 3" in told.stderr
+    path, body = f"/api/v1/datasets/{name}", written.read_bytes()
+    for media_type, words in (("application/yaml", "in line 3"), ("text/csv", "'text/csv' cannot be read")):
+        answer = http.put(path, content=body, headers={"Content-Type": media_type})
+        assert answer.status_code == httpx2.codes.UNPROCESSABLE_CONTENT
+        assert words in answer.json()["detail"]
+    answer = http.put(path, content=b" " * (17 << 20), headers={"Content-Type": "application/yaml"})
+    assert answer.status_code == 413
