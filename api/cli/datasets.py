@@ -78,12 +78,15 @@ def infer(
 def register(
     name: str,
     contract: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="YAML or JSON, as `infer` and `show` print it.")
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="YAML or JSON, as `infer`, `show` and `export` print it."),
     ],
     reason: Annotated[str, typer.Option(help="Why it changes, for the record.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Declare a dataset before its first file, or give it the next version of its contract.
+
+    The file may also be a data contract by the Open Data Contract Standard; what is not kept of it is told.
 
     Example: ledger datasets register payments payments.yaml
     """
@@ -92,7 +95,29 @@ def register(
     if as_json:
         print_json(found)
     else:
+        for note in found["notes"]:
+            say(note)
         say(f"Dataset {name} has version {found['contract_version']} of its contract.")
+
+
+@datasets.command("export")
+def export(
+    name: str,
+    odcs: Annotated[
+        bool, typer.Option("--odcs", help="By the Open Data Contract Standard, which is what there is.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")] = False,
+) -> None:
+    """Print a dataset's contract for other tools, by a standard that they know; `register` takes it back.
+
+    Example: ledger datasets export payments --odcs > payments.odcs.yaml
+    """
+    assert odcs
+    found = Client.found().get(f"/api/v1/datasets/{name}", format="odcs")
+    if as_json:
+        print_json(found)
+    else:
+        print_yaml(found)
 
 
 def _contract_text(path: Path) -> tuple[bytes, str]:

@@ -144,3 +144,42 @@ def test_a_contract_in_yaml_that_is_wrong_is_refused_with_its_line(
         assert words in answer.json()["detail"]
     answer = http.put(path, content=b" " * (17 << 20), headers={"Content-Type": "application/yaml"})
     assert answer.status_code == 413
+
+
+def test_a_contract_goes_out_by_a_standard_and_comes_back_the_same(
+    stack: Stack, http: httpx2.Client, name: str, tmp_path: Path
+) -> None:
+    contract = {
+        "columns": [
+            {"name": "payment", "type": "bigint", "nullable": False, "minimum": "1"},
+            {"name": "paid_on", "type": "date", "nullable": False, "format": "%d.%m.%Y"},
+            {"name": "amount", "type": "numeric", "nullable": True, "format": "1.234,56", "minimum": "0.10"},
+        ],
+        "null_tokens": ["", "NA"],
+        "fiscal_date_column": "paid_on",
+        "key": ["payment"],
+    }
+    assert http.put(f"/api/v1/datasets/{name}", json=contract).status_code == httpx2.codes.OK
+    written = tmp_path / "contract.odcs.yaml"
+    written.write_text(stack.run("datasets", "export", name, "--odcs").stdout)
+    assert written.read_text().startswith("apiVersion: v3")
+    told = stack.json("datasets", "register", name, str(written))
+    assert (told["contract"], told["contract_version"], told["notes"]) == (contract, 1, [])
+    assert stack.json("datasets", "export", name) == http.get(f"/api/v1/datasets/{name}?format=odcs").json()
+    other = f"{name}_other"
+    said = stack.run("datasets", "register", other, str(written)).stderr
+    assert f"The object '{name}' of the schema is read as dataset '{other}'." in said
+    assert http.get(f"/api/v1/datasets/{other}").json()["contract"] == contract
+
+
+def test_a_standards_contract_that_means_what_none_of_ours_can_is_refused(
+    stack: Stack, name: str, tmp_path: Path
+) -> None:
+    written = tmp_path / "contract.odcs.yaml"
+    options = "logicalTypeOptions: {maxLength: 3}"
+    head = f"apiVersion: v3.1.0\nkind: DataContract\nid: x\nversion: 1.0.0\nstatus: active\nschema:\n- name: {name}\n"
+    written.write_text(f"{head}  properties:\n  - {{name: code, logicalType: string, {options}}}\n")
+    told = stack.run("datasets", "register", name, str(written))
+    assert told.returncode == 6
+    assert "The property 'code' has 'maxLength', which no contract here can hold." in told.stderr
+    assert stack.run("datasets", "show", name).returncode == 3
