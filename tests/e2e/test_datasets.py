@@ -126,7 +126,7 @@ def test_a_contract_is_printed_as_yaml_and_registers_again_without_a_difference(
     assert first["contract"]["columns"][0]["allowed"] == ["no", "yes", "2024-01-31", "007"]
     for option, path in (("--yaml", written), ("--json", tmp_path / "contract.json")):
         path.write_text(stack.run("datasets", "show", other, option).stdout)
-        assert stack.json("datasets", "register", other, str(path)) == first
+        assert stack.json("datasets", "register", other, str(path)) == {**first, "notes": []}
 
 
 def test_a_contract_in_yaml_that_is_wrong_is_refused_with_its_line(
@@ -183,3 +183,54 @@ def test_a_standards_contract_that_means_what_none_of_ours_can_is_refused(
     assert told.returncode == 6
     assert "The property 'code' has 'maxLength', which no contract here can hold." in told.stderr
     assert stack.run("datasets", "show", name).returncode == 3
+
+
+def test_a_proposed_contract_comes_with_doubts_that_change_nothing_in_it(
+    stack: Stack, http: httpx2.Client, name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "bank.csv"
+    file.write_text(
+        "paid;booked;amount;left\n" + "".join(f"{n:02}.04.2026;2026-04-{n:02};1.000,50;\n" for n in range(1, 29))
+    )
+    told = stack.run("datasets", "infer", str(file))
+    assert (
+        "? Column 'paid' is text, but all its values could be dates, such as '01.04.2026'; if so, write \"type\": "
+        in (told.stderr)
+    )
+    shown = http.post("/api/v1/preview", params={"filename": "bank.csv"}, content=file.read_bytes()).json()
+    assert [doubt.split(".")[0][:30] for doubt in shown["doubts"]] == [
+        "The day of receipt decides the",
+        "Column 'paid' is text, but all",
+        "Column 'amount' is text, but a",
+        "Column 'left' has no value in ",
+    ]
+    assert shown["doubts_more"] == 0
+    assert [column["type"] for column in shown["contract"]["columns"]] == ["text", "date", "text", "text"]
+    assert http.put(f"/api/v1/datasets/{name}", json=shown["contract"]).status_code == httpx2.codes.OK
+    shown = http.post("/api/v1/preview", params={"dataset": name}, content=file.read_bytes()).json()
+    assert (shown["proposed"], shown["doubts"]) == (False, [])
+
+
+def test_only_the_first_doubts_are_shown_and_the_others_counted(http: httpx2.Client) -> None:
+    names = [f"c{n}" for n in range(50)]
+    text = f"day,{','.join(names)}\n2026-04-01{',' * 50}\n2026-04-02{',' * 50}\n"
+    shown = http.post("/api/v1/preview", params={"filename": "wide.csv"}, content=text.encode()).json()
+    assert (len(shown["doubts"]), shown["doubts_more"]) == (20, 31)
+
+
+def test_a_preview_reads_what_is_no_plain_text_as_it_would_be_loaded(
+    stack: Stack, http: httpx2.Client, name: str
+) -> None:
+    contract = {"columns": [{"name": "a", "type": "bigint"}, {"name": "b", "type": "text"}], "null_tokens": ["", "NA"]}
+    assert http.put(f"/api/v1/datasets/{name}", json=contract).status_code == httpx2.codes.OK
+    lines = b'{"a": 1, "b": "NA"}\n{"a": broken\n{"a": 2, "b": ""}\n'
+    shown = http.post("/api/v1/preview", params={"dataset": name, "filename": "a.ndjson"}, content=lines).json()
+    assert shown["rows"] == [{"a": "1", "b": None}, {"a": "2", "b": ""}]
+    task = stack.wait(
+        http.put("/api/v1/files/a.ndjson", params={"dataset": name}, content=lines).json()["tasks"][0]["task_id"]
+    )
+    [reject] = http.get(f"/api/v1/jobs/{task['task_id']}/rejects").json()["rejects"]
+    assert {field: reject[field] for field in ("record", "line", "column", "code")} == {
+        field: shown["rejects"][0][field] for field in ("record", "line", "column", "code")
+    }
+    assert shown["rejects"][0]["raw"] == '{"a": broken'

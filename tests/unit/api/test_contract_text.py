@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from api.contract_text import JSON_TYPE, YAML_TYPE, media_type_of, read_contract_text, write_yaml
 from ledger.domain.contract import Contract
 from ledger.errors import InvalidRequestError
+from tests.thorough import thorough
 from tests.unit.ledger.contracts import contracts
 
 SURPRISES = (
@@ -121,6 +122,7 @@ def test_a_file_is_what_its_extension_says_or_else_its_start(name: str, text: st
     assert media_type_of(name, text.encode()) == expected
 
 
+@thorough(examples=200, steps=1)
 @given(contracts())
 def test_a_contract_survives_yaml_and_json(contract: Contract) -> None:
     values = contract.to_dict()
@@ -129,6 +131,7 @@ def test_a_contract_survives_yaml_and_json(contract: Contract) -> None:
         assert Contract.from_dict(read_contract_text(text.encode(), media_type)) == contract
 
 
+@thorough(examples=200, steps=1)
 @given(st.dictionaries(st.text(min_size=1), st.text() | st.sampled_from(SURPRISES)))
 def test_what_is_written_as_yaml_is_read_again_the_same_by_any_reader(values: dict[str, str]) -> None:
     written = write_yaml(values)
