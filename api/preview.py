@@ -29,7 +29,8 @@ async def preview_file(
 ) -> dict[str, Any]:
     """What would become of the file in the request's body: its first rows, rejects, and how it fits the contract.
 
-    Without a dataset, or with one that is not there yet, a contract is proposed.
+    Without a dataset, or with one that is not there yet, a contract is proposed, with `doubts` about it: sentences for
+    whoever decides, the first of them, and `doubts_more` that are not shown.
     """
     choices = checked_choices(dataset, "return", request.query_params)
     name = checked_filename(filename)

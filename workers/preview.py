@@ -5,16 +5,19 @@ Rules:
    Only its blobs are in a folder that is thrown away.
 2. What is shown comes from the first chunk; the numbers are those of that chunk.
 3. It runs in a process of its own: what it needs to read and check takes more memory than a door may have.
+4. A contract that is proposed comes with doubts about it (`projections.doubts`), which change nothing in it.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pyarrow
 
 from ledger.blobs import FolderBlobStore
 from ledger.domain.contract import Contract
@@ -23,17 +26,21 @@ from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.errors import FileRefusedError
 from ledger.settings import Settings
 from projections.chunk import ChunkContent, read_chunk
+from projections.doubts import doubts
 from projections.formats.blocks import read_exactly
 from projections.formats.dialect import FIXED
 from projections.formats.header import column_names
 from projections.formats.recognise import TEXT
 from projections.formats.splitter import Plan
+from projections.formats.transcript import Place
 from projections.inference import infer
+from projections.plans import places_of
 from workers.plan import reading_of
 from workers.texts import text_of
 
 ROWS_SHOWN = 10
 REJECTS_SHOWN = 20
+DOUBTS_SHOWN = 20
 COPY_BYTES = 1 << 20
 
 
@@ -59,7 +66,7 @@ def preview(
     data = b"" if chunk is None else read_exactly(read, chunk.start, chunk.size)
     used = contract
     if used is None or not _has_its_columns(used, plan):
-        used = infer(plan.header, [data], dialect)
+        used = infer(plan.header, [data], dialect, transcript=made.places is not None)
     answer = {
         "format": made.format if made.format != TEXT else dialect.format,
         "layers": made.layers,
@@ -72,10 +79,22 @@ def preview(
         else [],
     }
     if chunk is None:
-        return {**answer, "records_examined": 0, "rejected": 0, "rows": [], "rejects": []}
+        return {
+            **answer,
+            "records_examined": 0,
+            "rejected": 0,
+            "rows": [],
+            "rejects": [],
+            "doubts": [],
+            "doubts_more": 0,
+        }
     calendar = FiscalCalendar.parse(settings.fiscal_year_start, settings.time_zone)
     content = read_chunk(data, chunk, dialect, reading_of(used, plan, calendar))
-    return {**answer, **_shown(content)}
+    return {
+        **answer,
+        **_shown(content, places_of(blobs, plan, chunk)),
+        **_doubted(content, proposed=used is not contract),
+    }
 
 
 def _has_its_columns(contract: Contract, plan: Plan) -> bool:
@@ -91,7 +110,16 @@ def _put(blobs: FolderBlobStore, file: Path) -> tuple[str, int]:
     return writer.finish(), size
 
 
-def _shown(content: ChunkContent) -> dict[str, Any]:
+def _doubted(content: ChunkContent, *, proposed: bool) -> dict[str, Any]:
+    """The first doubts about a contract that is proposed, and how many more there are."""
+    found: list[str] = []
+    if proposed and content.pieces:
+        values = pyarrow.concat_tables([checked.values for _, checked in content.pieces])
+        found = doubts(content.reading.contract, values, content.reading.writing)
+    return {"doubts": found[:DOUBTS_SHOWN], "doubts_more": max(0, len(found) - DOUBTS_SHOWN)}
+
+
+def _shown(content: ChunkContent, places: Sequence[Place] | None) -> dict[str, Any]:
     rows = content.pieces[0][1].values.slice(0, ROWS_SHOWN).to_pylist() if content.pieces else []
     return {
         "records_examined": len(content.records),
@@ -106,7 +134,7 @@ def _shown(content: ChunkContent) -> dict[str, Any]:
                 "reason": reject.reason,
                 "raw": reject.raw.decode("utf-8", "replace"),
             }
-            for reject in content.rejects(None)[:REJECTS_SHOWN]
+            for reject in content.rejects(places)[:REJECTS_SHOWN]
         ],
     }
 

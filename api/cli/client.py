@@ -105,9 +105,9 @@ class Client:
             "POST", "/api/v1/preview", params=parameters, content=iter(lambda: source.read(READ_BYTES), b"")
         )
 
-    def put(self, path: str, body: Any, **parameters: str) -> dict[str, Any]:
-        """Put something in its place."""
-        return self._call("PUT", path, json=body, params=parameters)
+    def put(self, path: str, text: bytes, media_type: str, **parameters: str) -> dict[str, Any]:
+        """Put something in its place, as the text that it stands in."""
+        return self._call("PUT", path, content=text, headers={"Content-Type": media_type}, params=parameters)
 
     def download(self, path: str, to: BinaryIO) -> None:
         """Write a resource somewhere, piece by piece."""

@@ -44,6 +44,10 @@ def _show(preview: dict[str, Any]) -> None:
             for column, of in zip(columns, samples, strict=True)
         ],
     )
+    for doubt in preview["doubts"]:
+        say(f"? {doubt}")
+    if preview["doubts_more"]:
+        say(f"? And {preview['doubts_more']:,} more doubts.")
     say(f"{preview['rejected']:,} of the first {preview['records_examined']:,} records would be rejected.")
     for reject in preview["rejects"]:
         column = f", column {reject['column']}" if reject["column"] else ""

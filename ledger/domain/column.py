@@ -153,8 +153,11 @@ def check_fields(values: Any, what: str, *, required: dict[str, Any], optional: 
             raise InvalidRequestError(
                 f"A {what} has no field {excerpt(str(name))}.", f"Its fields are {_fields(required | optional)}."
             )
-        if not isinstance(value, (required | optional)[name]):
-            raise InvalidRequestError(f"The field {name!r} of a {what} cannot be {excerpt(str(value))}.")
+        kind = (required | optional)[name]
+        if not isinstance(value, kind):
+            raise InvalidRequestError(
+                f"The field {name!r} of a {what} cannot be {excerpt(str(value))}.", _remedy_of_kind(kind, value)
+            )
 
 
 def texts(values: Iterable[Any], name: str) -> tuple[str, ...]:
@@ -168,6 +171,13 @@ def texts(values: Iterable[Any], name: str) -> tuple[str, ...]:
     if wrong is not None:
         raise InvalidRequestError(f"{excerpt(str(wrong))} in {name!r} is no text.", "Put quotes around it.")
     return found
+
+
+def _remedy_of_kind(kind: Any, value: Any) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if bool in kinds:
+        return "Write true or false."
+    return "Put quotes around it." if str in kinds and not isinstance(value, (Mapping, list)) else ""
 
 
 def _fields(names: Iterable[str]) -> str:
