@@ -6,7 +6,8 @@ Rules:
    https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint.
 2. What is signed is the text with its last newline. A signature by a key that is not known says nothing, and one by a
    known key that is wrong makes the note worthless.
-3. A checkpoint's lines are the log's origin, the number of its leaves and the root in base64.
+3. A checkpoint's lines are the log's origin, the number of its leaves and the root in base64, then what else is said
+   of it, a line each.
 """
 
 from __future__ import annotations
@@ -125,19 +126,21 @@ def open_note(note: bytes, known: Iterable[PublicKey]) -> tuple[str, list[str]]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a log comes to: the root over its first `size` leaves."""
+    """What a log comes to: the root over its first `size` leaves. `more` are lines that say more about it."""
 
     origin: str
     size: int
     root: bytes
+    more: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The checkpoint as the text of a note."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        lines = (self.origin, str(self.size), base64.b64encode(self.root).decode(), *self.more)
+        return "".join(f"{line}\n" for line in lines)
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """Read what `text` gave; lines behind the third are passed over.
+        """Read what `text` gave.
 
         Raises:
             NoteRefusedError: it is no checkpoint.
@@ -146,7 +149,7 @@ class Checkpoint:
         root = _from_base64(lines[2]) if len(lines) > 3 else None
         if root is None or len(root) != HASH_BYTES or not SIZE.fullmatch(lines[1]) or not lines[0]:
             raise NoteRefusedError("The note is signed, but it is no checkpoint of a log.")
-        return cls(lines[0], int(lines[1]), root)
+        return cls(lines[0], int(lines[1]), root, tuple(lines[3:-1]))
 
 
 def _parts(note: bytes) -> tuple[str, Sequence[tuple[str, bytes, bytes]]]:

@@ -32,3 +32,23 @@ DO $$ BEGIN
         ALTER TABLE ledger.arrivals ADD COLUMN part text;
     END IF;
 END $$;
+
+-- The sealed log: a hash for each event in the order of the log, without gaps; the hashes of complete subtrees of 256
+-- leaves, of 256 of those, and so on; and the signed root of every time that somebody sealed. See `ledger.seal`.
+CREATE TABLE IF NOT EXISTS ledger.leaves (
+    index    bigint PRIMARY KEY,
+    position bigint NOT NULL UNIQUE,
+    hash     bytea  NOT NULL CHECK (length(hash) = 32),
+    fields   bytea  NOT NULL  -- so that a changed event can be told by the field that was changed
+);
+CREATE TABLE IF NOT EXISTS ledger.nodes (
+    level smallint NOT NULL,
+    index bigint   NOT NULL,
+    hash  bytea    NOT NULL CHECK (length(hash) = 32),
+    PRIMARY KEY (level, index)
+);
+CREATE TABLE IF NOT EXISTS ledger.checkpoints (
+    size      bigint      PRIMARY KEY,
+    note      bytea       NOT NULL,
+    sealed_at timestamptz NOT NULL
+);

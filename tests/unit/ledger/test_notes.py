@@ -73,4 +73,4 @@ def test_whatever_is_no_note_is_refused(data: bytes) -> None:
 def test_what_is_no_checkpoint_is_refused(text: str) -> None:
     with pytest.raises(NoteRefusedError):
         Checkpoint.parse(text)
-    assert Checkpoint.parse(f"a\n1\n{'A' * 43}=\nmore\n") == Checkpoint("a", 1, bytes(32))
+    assert Checkpoint.parse(f"a\n1\n{'A' * 43}=\nmore\n") == Checkpoint("a", 1, bytes(32), ("more",))
