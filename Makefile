@@ -2,13 +2,14 @@
 # make test   every test; what cannot run on this machine is said in the last lines
 # make lint   the style alone
 # make chaos  ten minutes of faults at random (CHAOS="--minutes 60 --seed 1")
+# make fuzz   a minute of damaged files for each reader (FUZZ="--seconds 600 --reader json xml")
 # make bench  measured side by side with psql \copy
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint chaos bench clean help
+.PHONY: run test lint chaos fuzz bench clean help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -37,6 +38,9 @@ lint: $(VENV)/.installed-to-test
 
 chaos: $(VENV)/.installed-to-test
 	@$(BIN)/python -m tests.faults.chaos $(CHAOS)
+
+fuzz: $(VENV)/.installed-to-test
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 bench: $(VENV)/.installed-to-test
 	$(BIN)/python -m bench.ingest

@@ -94,12 +94,12 @@ def _is_end(event: LedgerEvent | None) -> bool:
 
 
 def tasks_answer(
-    state: State, *, dataset: str | None, status: str | None, before: int | None, limit: int
+    state: State, *, dataset: str | None, status: str | None, sha256: str | None, before: int | None, limit: int
 ) -> dict[str, Any]:
     """A page of jobs, newest first, with the cursor of the next page."""
     store = live_store(state.views)
     position = store.position()
-    documents = store.page(dataset=dataset, status=status, before=before, limit=limit)
+    documents = store.page(dataset=dataset, status=status, sha256=sha256, before=before, limit=limit)
     following = documents[-1]["received_position"] if len(documents) == limit else None
     return {
         "tasks": [task(document) for document in documents],

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
-from api import health, jobs, operations, uploading
+from api import datasets, health, jobs, operations, preview, records, uploading
 from api.auth import KeyRequired
 from api.errors import add_handlers
 from api.state import State
@@ -45,7 +45,9 @@ def create_app(settings: Settings) -> FastAPI:
         ledger = Ledger(settings)
         telemetry.instrument_engine(ledger.engine)
         ledger.prepare()
-        prepare(ledger.engine, "workers")  # which work is due, and whether somebody is at it, is told by doors as well
+        # Which work is due, whether somebody is at it, and what was refused, is told by doors as well.
+        for package in ("projections", "workers"):
+            prepare(ledger.engine, package)
         blobs = open_blob_store(settings.blobs_url)
         blobs.sweep()
         views = connect(settings.views_url.get_secret_value())
@@ -63,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     add_handlers(app)
     app.add_middleware(KeyRequired, admin_key=admin_key)
-    for module in (health, uploading, jobs, operations):
+    for module in (health, uploading, preview, jobs, records, datasets, operations):
         app.include_router(module.router)
     FastAPIInstrumentor.instrument_app(app, excluded_urls="livez,readyz", exclude_spans=["receive", "send"])
     return app

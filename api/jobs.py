@@ -39,13 +39,13 @@ def list_jobs(
     state: CurrentState,
     dataset: str | None = None,
     status: Status | None = None,
+    sha256: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$", description="Such as of one archive.")] = None,
     before: Annotated[int | None, Query(description="The `next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_JOBS_MAX)] = PAGE_JOBS,
 ) -> dict[str, Any]:
     """Jobs, newest first."""
-    return tasks_answer(
-        state, dataset=dataset, status=None if status is None else status.value, before=before, limit=limit
-    )
+    wanted = None if status is None else status.value
+    return tasks_answer(state, dataset=dataset, status=wanted, sha256=sha256, before=before, limit=limit)
 
 
 @router.get("/api/v1/jobs/{job_id}")

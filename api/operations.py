@@ -1,4 +1,4 @@
-"""Datasets and views: what an operator looks after, and the operations that take their time.
+"""Views, and the operations that take their time.
 
 An operation is told from the log, and from PostgreSQL whether somebody is at it. Only its progress comes from the
 result backend: without MongoDB it is unknown, and everything else is told all the same.
@@ -13,35 +13,13 @@ from fastapi import APIRouter, Request
 
 from api.answers import wait_for_end
 from api.state import CurrentState, WaitSeconds, id_of, stamp
-from ledger.domain.contract import Contract, check_dataset_name
-from ledger.domain.dataset import Dataset
 from ledger.domain.operation import Operation
 from ledger.domain.words import OperationStatus, Stage
-from ledger.errors import NotFoundError
 from projections.rebuild import check_view
 from projections.status import rfc3339
 from workers.leases import is_leased
 
 router = APIRouter(prefix="/api/v1", tags=["operations"])
-
-
-@router.get("/datasets/{name}")
-def show_dataset(name: str, state: CurrentState) -> dict[str, Any]:
-    """A dataset and its contract."""
-    check_dataset_name(name)
-    dataset = state.ledger.dataset(name)
-    if dataset is None:
-        raise NotFoundError(
-            f"There is no dataset {name!r}.", "It comes into being with its first file, or by registering it."
-        )
-    return _answer(dataset)
-
-
-@router.put("/datasets/{name}")
-def register_dataset(name: str, contract: dict[str, Any], request: Request, state: CurrentState) -> dict[str, Any]:
-    """Declare a dataset's contract before its first file: column types, null token, fiscal-date column."""
-    check_dataset_name(name)
-    return _answer(state.ledger.register_dataset(name, Contract.from_dict(contract), stamp(request)))
 
 
 @router.post("/views/{view}/rebuild", status_code=HTTPStatus.ACCEPTED)
@@ -77,13 +55,4 @@ def _operation_answer(operation: Operation, status: OperationStatus, progress: d
         "requested_at": rfc3339(operation.created_on),
         "requested_by": operation.requested_by,
         "finished_at": None if operation.finished_at is None else rfc3339(operation.finished_at),
-    }
-
-
-def _answer(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "dataset": dataset.name,
-        "table": f"data.{dataset.name}",
-        "contract_version": dataset.contract_version,
-        "contract": dataset.contract.to_dict(),
     }

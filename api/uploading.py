@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
 from api.answers import task_from_log
+from api.arrivals import arrivals_of
+from api.choices import Choices, checked_choices
 from api.errors import PayloadTooLargeError
 from api.state import CurrentState, State, stamp
 from api.uploads import StoredFile, checked_filename, store_body, store_form
 from ledger import telemetry
-from ledger.application import Arrival, Received
-from ledger.domain.contract import check_dataset_name, dataset_name
-from ledger.domain.words import OnDuplicate
+from ledger.application import Received
 from ledger.errors import InvalidRequestError
 
 router = APIRouter(tags=["files"])
@@ -26,16 +26,20 @@ HTTP_DOOR = "http"
 
 @router.post("/uploadfiles/", status_code=HTTPStatus.ACCEPTED)
 async def upload_files(request: Request, state: CurrentState) -> dict[str, Any]:
-    """Take files from a multipart form: `files` (one or many), and optionally `dataset` and `on_duplicate`."""
+    """Take files from a multipart form: `files` (one or many), and optionally `dataset` and `on_duplicate`.
+
+    Each file is a task, and so is each file of a zip archive; `<name>.totals.json` beside `<name>` is none, but says
+    what that comes to: see `api.arrivals`.
+    """
     settings = state.settings
     form = await store_form(
         request, state.blobs, bytes_max=settings.upload_bytes_max, files_max=settings.upload_files_max
     )
     if not form.files:
         raise InvalidRequestError("The form holds no file.", "Send at least one part named 'files' with a file name.")
-    return await _receive(
-        request, state, form.files, form.fields.get("dataset") or None, form.fields.get("on_duplicate", "return")
-    )
+    said = form.fields
+    choices = checked_choices(said.get("dataset") or None, said.get("on_duplicate", "return"), said)
+    return await _receive(request, state, form.files, choices)
 
 
 @router.put("/api/v1/files/{name:path}", status_code=HTTPStatus.ACCEPTED)
@@ -47,7 +51,10 @@ async def put_file(
     dataset: str | None = None,
     on_duplicate: str = "return",
 ) -> dict[str, Any]:
-    """Take one file from the request's raw body: the fastest way in."""
+    """Take one file from the request's raw body: the fastest way in.
+
+    What else the sender says of it goes into the query: see `api.choices`. A zip archive is as many tasks as files.
+    """
     filename = checked_filename(name)
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > state.settings.upload_bytes_max:
@@ -55,37 +62,25 @@ async def put_file(
             f"The body announces {announced} bytes; the most is {state.settings.upload_bytes_max}.",
             "Split the file, or ask for a higher LEDGER_UPLOAD_BYTES_MAX.",
         )
-    _checked_choices(dataset, on_duplicate)
+    choices = checked_choices(dataset, on_duplicate, request.query_params)
     file = await store_body(request, state.blobs, filename, state.settings.upload_bytes_max)
-    answer = await _receive(request, state, [file], dataset, on_duplicate)
+    answer = await _receive(request, state, [file], choices)
     response.headers["Location"] = f"/api/v1/jobs/{answer['tasks'][0]['task_id']}"
     return answer
 
 
-async def _receive(
-    request: Request, state: State, files: list[StoredFile], dataset: str | None, on_duplicate: str
-) -> dict[str, Any]:
-    choice = _checked_choices(dataset, on_duplicate)
-    arrivals = [
-        Arrival(
-            uuid4(), file.sha256, file.size, file.filename, file.content_type, dataset or dataset_name(file.filename)
-        )
-        for file in files
-    ]
-    for arrival in arrivals:
-        if arrival.size == 0:
-            raise InvalidRequestError(
-                f"The file {arrival.filename!r} is empty.", "Nothing was taken. Send it again when it has content."
-            )
-    return await asyncio.to_thread(_write_down, request, state, arrivals, choice)
+async def _receive(request: Request, state: State, files: list[StoredFile], choices: Choices) -> dict[str, Any]:
+    return await asyncio.to_thread(_write_down, request, state, files, choices)
 
 
-def _write_down(request: Request, state: State, arrivals: list[Arrival], choice: OnDuplicate) -> dict[str, Any]:
+def _write_down(request: Request, state: State, files: list[StoredFile], choices: Choices) -> dict[str, Any]:
+    arrivals = arrivals_of(files, choices, state.blobs, files_max=state.settings.upload_files_max)
     with telemetry.span(telemetry.SPAN_RECEIVE, {telemetry.EVENT_COUNT: len(arrivals)}):
-        answers = state.ledger.receive(arrivals, stamp(request), door=HTTP_DOOR, on_duplicate=choice)
+        answers = state.ledger.receive(arrivals, stamp(request), door=HTTP_DOOR, on_duplicate=choices.on_duplicate)
     new = [arrival for arrival, answer in zip(arrivals, answers, strict=True) if not answer.duplicate]
     telemetry.FILES_RECEIVED.add(len(new))
-    telemetry.BYTES_RECEIVED.add(sum(arrival.size for arrival in new))
+    # The bytes of an archive came once, however many files are in it.
+    telemetry.BYTES_RECEIVED.add(sum({arrival.sha256: arrival.size for arrival in new}.values()))
     tasks: dict[UUID, dict[str, Any]] = {}
     for answer in answers:
         if answer.job_id not in tasks:
@@ -95,14 +90,3 @@ def _write_down(request: Request, state: State, arrivals: list[Arrival], choice:
 
 def _answer(tasks: dict[UUID, dict[str, Any]], answer: Received) -> dict[str, Any]:
     return {**tasks[answer.job_id], "duplicate": answer.duplicate}
-
-
-def _checked_choices(dataset: str | None, on_duplicate: str) -> OnDuplicate:
-    if dataset is not None:
-        check_dataset_name(dataset)
-    try:
-        return OnDuplicate(on_duplicate)
-    except ValueError:
-        raise InvalidRequestError(
-            f"on_duplicate is {on_duplicate[:80]!r}.", f"Use one of: {', '.join(OnDuplicate)}."
-        ) from None

@@ -23,21 +23,25 @@ from api.errors import PayloadTooLargeError
 from ledger import telemetry
 from ledger.blobs import BlobStore, BlobWriter
 from ledger.errors import InvalidRequestError
+from projections.formats.containers import SIGNATURE_BYTES
 
 BLOCK_BYTES = 1 << 20
 FIELD_BYTES_MAX = 1 << 16
 FILENAME_CHARACTERS_MAX = 255
+# Controls, direction marks, surrogates, private use: they make a name look like another, or break a log.
+HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 RESEND = "Nothing was taken. Send the files again."
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file whose bytes stand in the blob store."""
+    """A file whose bytes stand in the blob store; `start` is the first of them, enough to tell what is an archive."""
 
     filename: str
     content_type: str
     sha256: str
     size: int
+    start: bytes
 
 
 @dataclass
@@ -64,10 +68,21 @@ def checked_filename(name: str) -> str:
     shown = name.encode("unicode_escape").decode()[:80]
     if "/" in name or "\\" in name or name in (".", ".."):
         raise InvalidRequestError(f"The file name {shown!r} names a folder.", "Send the file's own name alone.")
-    # Controls, direction marks, surrogates, private use: they make a name look like another, or break a log.
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") for character in name):
+    if any(unicodedata.category(character) in HIDDEN for character in name):
         raise InvalidRequestError(f"The file name {shown!r} holds invisible characters.", remedy)
     return name
+
+
+def shown_name(name: str) -> str:
+    """A name that nobody was asked for, such as that of a file in an archive, as it can be shown and stored.
+
+    What `checked_filename` takes for hidden is written out, and of a name that is too long the end stays.
+    """
+    shown = "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in HIDDEN else character
+        for character in name
+    )
+    return shown if len(shown) <= FILENAME_CHARACTERS_MAX else f"...{shown[3 - FILENAME_CHARACTERS_MAX :]}"
 
 
 class Incoming:
@@ -80,6 +95,7 @@ class Incoming:
         self._held = 0
         self._writing: asyncio.Task[None] | None = None
         self.size = 0
+        self.start = b""
 
     async def feed(self, data: bytes) -> None:
         """Take more bytes; waits only when a whole block is still being written."""
@@ -89,16 +105,19 @@ class Incoming:
                 f"The file is larger than {self._bytes_max} bytes, the most that is taken.",
                 "Split it, or ask for a higher LEDGER_UPLOAD_BYTES_MAX.",
             )
+        if len(self.start) < SIGNATURE_BYTES:
+            self.start = (self.start + data)[:SIGNATURE_BYTES]
         self._pieces.append(data)
         self._held += len(data)
         if self._held >= BLOCK_BYTES:
             await self._flush()
 
-    async def finish(self) -> tuple[str, int]:
-        """Make the blob durable: its SHA-256 and its size in bytes."""
+    async def finish(self, filename: str, content_type: str) -> StoredFile:
+        """Make the blob durable."""
         await self._flush()
         await self._wait()
-        return await asyncio.to_thread(self._writer.finish), self.size
+        sha256 = await asyncio.to_thread(self._writer.finish)
+        return StoredFile(filename, content_type, sha256, self.size, self.start)
 
     async def abort(self) -> None:
         """Forget the file. Safe to call at any time."""
@@ -127,10 +146,9 @@ async def store_body(request: Request, store: BlobStore, filename: str, bytes_ma
         try:
             async for data in _body(request):
                 await incoming.feed(data)
-            sha256, size = await incoming.finish()
+            return await incoming.finish(filename, request.headers.get("content-type", "application/octet-stream"))
         finally:
             await incoming.abort()
-    return StoredFile(filename, request.headers.get("content-type", "application/octet-stream"), sha256, size)
 
 
 async def store_form(request: Request, store: BlobStore, *, bytes_max: int, files_max: int) -> Form:
@@ -260,7 +278,6 @@ class _FormReader:
             self.form.fields[self._name] = self._field.decode("utf-8", "replace")
             return
         assert self._filename is not None
-        sha256, size = await self._incoming.finish()
-        self._incoming = None
         content_type = self._headers.get(b"content-type", b"application/octet-stream").decode("latin-1")
-        self.form.files.append(StoredFile(self._filename, content_type, sha256, size))
+        self.form.files.append(await self._incoming.finish(self._filename, content_type))
+        self._incoming = None

@@ -3,17 +3,19 @@
 Rules:
 1. A door makes one write: `receive`. It is one transaction for all files of one upload.
 2. The same bytes into the same dataset are one job, unless the sender says otherwise or the earlier job failed
-   for good or was cancelled. Two uploads of the same bytes at once decide one after the other.
+   for good or was cancelled. Jobs that name different parts of them (a file in an archive, a sheet, what a record is)
+   are about different content. Two uploads of the same bytes at once decide one after the other.
 3. Whoever decides about a job inside a transaction holds the job's lock and reads the job afterwards.
 4. A retry never loads bytes a second time that have come in again meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 from eventsourcing.application import AggregateNotFoundError, Application
@@ -26,8 +28,10 @@ from ledger.domain.base import Aggregate, LedgerEvent, Stamp
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset, dataset_id
 from ledger.domain.dead_letter import DeadLetter
+from ledger.domain.evolution import evolution_refused
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
+from ledger.domain.settlement import Settlement, settlement_id
 from ledger.domain.words import ENDED_WELL, OnDuplicate, Stage
 from ledger.errors import ConflictError, NotFoundError, UnreadableEventError
 from ledger.event_store import EVENTS_TABLE, event_store_environment
@@ -45,6 +49,28 @@ class Arrival:
     filename: str
     content_type: str
     dataset: str
+    reading: dict[str, str] = field(default_factory=dict)
+    corrects: UUID | None = None
+    control_totals: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def content(self) -> Content:
+        """What is told apart when the same bytes come again."""
+        return Content(self.dataset, self.sha256, part_of(self.reading))
+
+
+def part_of(reading: Mapping[str, str]) -> str | None:
+    """The part of its bytes that a job is about, by what its sender says of how they are read; None for all."""
+    named = {name: reading[name] for name in PARTS if name in reading}
+    return json.dumps(named, sort_keys=True, ensure_ascii=False) if named else None
+
+
+class Content(NamedTuple):
+    """What goes into a dataset: some bytes, or a part of them, see `part_of`."""
+
+    dataset: str
+    sha256: str
+    part: str | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +91,9 @@ class LoggedEvent:
 
 
 # Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
-AGGREGATES = (FileJob, Dataset, DeadLetter, Operation)
+# What a sender says by which the same bytes can be several things to load.
+PARTS = ("member", "sheet", "record")
+AGGREGATES = (FileJob, Dataset, DeadLetter, Operation, Settlement)
 
 Kind = TypeVar("Kind", bound=Aggregate)
 
@@ -102,16 +130,20 @@ class Ledger(Application[UUID]):
         """Write down that files arrived: all of them, or none.
 
         Raises:
-            ConflictError: `on_duplicate` is reject, and a dataset has received the same bytes before.
+            ConflictError: `on_duplicate` is reject, and a dataset has received the same bytes before; or a file
+                corrects a job of another dataset, or one that has not completed.
+            NotFoundError: a file corrects a job that does not exist.
         """
+        for arrival in arrivals:
+            self._check_corrects(arrival)
         with self.transaction() as session:
             for name in sorted({f"{arrival.dataset} {arrival.sha256}" for arrival in arrivals}):
                 lock(session, f"content {name}")
             answers: list[Received] = []
-            fresh: dict[tuple[str, str], FileJob] = {}
+            fresh: dict[Content, UUID] = {}
             new: list[FileJob] = []
             for arrival in arrivals:
-                known = None if on_duplicate is OnDuplicate.ALLOW else self._known(session, arrival, fresh)
+                known = None if on_duplicate is OnDuplicate.ALLOW else self._known(session, arrival.content, fresh)
                 if known is not None and on_duplicate is OnDuplicate.REJECT:
                     raise ConflictError(
                         f"Dataset {arrival.dataset!r} has received the bytes of {arrival.filename!r} before, "
@@ -119,9 +151,8 @@ class Ledger(Application[UUID]):
                         "Nothing was taken. Send on_duplicate=allow to load them again.",
                     )
                 if known is None:
-                    job = self._received(arrival, stamp, door)
-                    fresh[arrival.dataset, arrival.sha256] = job
-                    new.append(job)
+                    new.append(self._received(arrival, stamp, door))
+                    fresh[arrival.content] = arrival.job_id
                 answers.append(Received(known or arrival.job_id, known is not None))
             if new:
                 self._append_arrivals(session, new)
@@ -141,7 +172,7 @@ class Ledger(Application[UUID]):
             lock(session, f"content {known.dataset} {known.sha256}")
             lock_job(session, job_id)
             job = self.job(job_id)
-            twin = self._latest(session, job.dataset, job.sha256)
+            twin = self._latest(session, Content(job.dataset, job.sha256, part_of(job.reading)))
             if twin is not None and twin.id != job.id and not job.waiting:
                 raise ConflictError(
                     f"The bytes of {job.filename!r} were received again, as job {twin.id}.",
@@ -166,20 +197,38 @@ class Ledger(Application[UUID]):
         """The dataset of that name, or None."""
         return self._found(Dataset, dataset_id(name))
 
-    def register_dataset(self, name: str, contract: Contract, stamp: Stamp) -> Dataset:
-        """Declare a dataset before its first file.
+    def register_dataset(self, name: str, contract: Contract, stamp: Stamp, *, reason: str = "") -> Dataset:
+        """Declare a dataset before its first file, or give it the next version of its contract.
 
         Raises:
-            ConflictError: it exists, with another contract.
+            ConflictError: it exists, and its contract cannot become this one.
         """
-        known = self.dataset(name)
-        if known is None:
-            known = Dataset.register(stamp, name=name, contract=contract, inferred_from=None)
-            with unavailable_as_error():
-                self.save(known)
-        elif known.contract != contract:
-            raise ConflictError(f"Dataset {name!r} exists with another contract.", "Choose another name.")
+        with self.transaction() as session:
+            lock(session, f"dataset {name}")
+            known = self.dataset(name)
+            if known is None:
+                known = Dataset.register(stamp, name=name, contract=contract, inferred_from=None)
+            elif known.contract != contract:
+                refused = evolution_refused(known.contract, contract)
+                if refused:
+                    raise ConflictError(
+                        f"The contract of dataset {name!r} cannot become this one. {' '.join(refused)}",
+                        "Add columns that may be empty at the end, or register a dataset of another name.",
+                    )
+                known.change_contract(stamp, contract=contract, reason=reason)
+            if known.pending_events:
+                self.save(known, session=session)
         return known
+
+    def dataset_names(self) -> list[str]:
+        """The names of all datasets, sorted."""
+        with self.transaction() as session:
+            found = rows(
+                session,
+                f"SELECT convert_from(state, 'UTF8')::jsonb ->> 'name' AS name FROM {EVENTS_TABLE}"
+                " WHERE topic = 'dataset.registered' ORDER BY 1",
+            )
+        return [str(row.name) for row in found]
 
     def operation(self, operation_id: UUID) -> Operation:
         """The operation as the log tells it.
@@ -267,20 +316,42 @@ class Ledger(Application[UUID]):
             return None
         return aggregate if isinstance(aggregate, kind) else None
 
-    def _known(self, session: Session, arrival: Arrival, fresh: dict[tuple[str, str], FileJob]) -> UUID | None:
-        twin = fresh.get((arrival.dataset, arrival.sha256))
-        if twin is not None:
-            return twin.id
-        job = self._latest(session, arrival.dataset, arrival.sha256)
+    def _check_corrects(self, arrival: Arrival) -> None:
+        if arrival.corrects is None:
+            return
+        corrected = self.job(arrival.corrects)
+        if corrected.dataset != arrival.dataset or corrected.status not in ENDED_WELL:
+            raise ConflictError(
+                f"{arrival.filename!r} cannot correct job {corrected.id}, which is {corrected.status} in dataset "
+                f"{corrected.dataset!r}.",
+                "A correction goes into the dataset of a job that has completed with rejects.",
+            )
+
+    def settlement(self, job_id: UUID) -> Settlement | None:
+        """What became of the rejects of a job, None if none was settled."""
+        return self._found(Settlement, settlement_id(job_id))
+
+    def settle(self, session: Session, job_id: UUID, stamp: Stamp) -> Settlement:
+        """The settlement of a job's rejects, until the session's transaction ends nobody else's to decide about."""
+        lock(session, f"settlement {job_id}")
+        return self.settlement(job_id) or Settlement.open(job_id, stamp)
+
+    def _known(self, session: Session, content: Content, fresh: dict[Content, UUID]) -> UUID | None:
+        if content in fresh:
+            return fresh[content]
+        job = self._latest(session, content)
         return None if job is None else job.id
 
-    def _latest(self, session: Session, dataset: str, sha256: str) -> FileJob | None:
-        """The job that answers for these bytes in this dataset: the last one that did not end badly."""
+    def _latest(self, session: Session, content: Content) -> FileJob | None:
+        """The job that answers for some content: the last one that did not end badly.
+
+        A job that names no part is about all of its bytes, so also about each part of them.
+        """
         found = rows(
             session,
-            "SELECT job_id FROM ledger.arrivals WHERE dataset = :dataset AND sha256 = :sha256 ORDER BY position DESC",
-            dataset=dataset,
-            sha256=sha256,
+            "SELECT job_id FROM ledger.arrivals WHERE dataset = :dataset AND sha256 = :sha256 "
+            "AND (part IS NULL OR CAST(:part AS text) IS NULL OR part = :part) ORDER BY position DESC",
+            **content._asdict(),
         )
         jobs = (self.job(row.job_id) for row in found)
         return next((job for job in jobs if job.is_open or job.status in ENDED_WELL), None)
@@ -295,6 +366,9 @@ class Ledger(Application[UUID]):
             content_type=arrival.content_type,
             door=door,
             dataset=arrival.dataset,
+            reading=arrival.reading,
+            corrects=arrival.corrects,
+            control_totals=arrival.control_totals,
         )
 
     def _append_arrivals(self, session: Session, jobs: list[FileJob]) -> None:
@@ -302,11 +376,17 @@ class Ledger(Application[UUID]):
         positions = {recording.domain_event.originator_id: recording.notification.id for recording in recordings}
         session.execute(
             text(
-                "INSERT INTO ledger.arrivals (job_id, position, dataset, sha256) "
-                "VALUES (:job_id, :position, :dataset, :sha256)"
+                "INSERT INTO ledger.arrivals (job_id, position, dataset, sha256, part) "
+                "VALUES (:job_id, :position, :dataset, :sha256, :part)"
             ),
             [
-                {"job_id": job.id, "position": positions[job.id], "dataset": job.dataset, "sha256": job.sha256}
+                {
+                    "job_id": job.id,
+                    "position": positions[job.id],
+                    "dataset": job.dataset,
+                    "sha256": job.sha256,
+                    "part": part_of(job.reading),
+                }
                 for job in jobs
             ],
         )

@@ -88,42 +88,39 @@ def open_blob_store(url: str) -> BlobStore:
     )
 
 
-class BlobRange(io.RawIOBase):
-    """A byte range of a blob as a file, hashed as it is read; `COPY` reads from it.
+class BlobFile(io.RawIOBase):
+    """A blob as a file that can be read and sought."""
 
-    After the last byte, `sha256` is the digest of the range. If reading failed, `failure` is the error: whoever calls
-    `read` on somebody's behalf may tell it in words of its own.
-    """
-
-    def __init__(self, store: BlobStore, sha256: str, start: int, end: int) -> None:
+    def __init__(self, store: BlobStore, sha256: str, size: int) -> None:
         self._store = store
-        self._blob = sha256
-        self._position = start
-        self._end = end
-        self._hash = hashlib.sha256()
-        self.failure: Exception | None = None
+        self._sha256 = sha256
+        self._size = size
+        self._position = 0
 
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes of the range, empty at its end."""
-        left = self._end - self._position
-        try:
-            data = self._store.read(self._blob, self._position, left if size < 0 else min(size, left))
-            failpoint("chunk_reading")
-        except Exception as error:
-            self.failure = error
-            raise
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most that many bytes, all that are left for a negative number; none only at the end."""
+        left = max(0, self._size - self._position)
+        wanted = left if size is None or size < 0 else min(size, left)
+        data = self._store.read(self._sha256, self._position, wanted) if wanted else b""
         self._position += len(data)
-        self._hash.update(data)
         return data
 
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Stand elsewhere: at an offset from the start, from here or from the end."""
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The offset at which the next byte is read."""
+        return self._position
+
     def readable(self) -> bool:
-        """It can be read."""
+        """Always."""
         return True
 
-    @property
-    def sha256(self) -> str:
-        """The digest of what was read so far."""
-        return self._hash.hexdigest()
+    def seekable(self) -> bool:
+        """Always."""
+        return True
 
 
 class FolderBlobStore:

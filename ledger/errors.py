@@ -7,6 +7,8 @@ alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class LedgerError(Exception):
     """Something outside this program is not as it must be.
@@ -66,6 +68,11 @@ class FileRefusedError(LedgerError):
         self.line = line
         self.byte_offset = byte_offset
         self.column = column
+
+    def arguments(self) -> dict[str, Any]:
+        """What makes the same error again, in another process."""
+        names = ("code", "message", "remedy", "record", "line", "byte_offset", "column")
+        return {name: getattr(self, name) for name in names}
 
 
 class PartUnavailableError(LedgerError):

@@ -68,6 +68,13 @@ class Settings(BaseSettings):
     upload_files_max: int = Field(default=1_000, gt=0, description="Most files in one multipart upload.")
     chunk_bytes: int = Field(default=24 * MEBIBYTE, gt=0, description="Aim for the size of a chunk.")
     record_bytes_max: int = Field(default=16 * MEBIBYTE, gt=0, description="Longest record that is read.")
+    scratch_folder: Path | None = Field(
+        default=None, description="Where files are unpacked while they are read; the system's folder if not given."
+    )
+    reader_memory_bytes_max: int = Field(
+        default=4096 * MEBIBYTE, gt=0, description="Most memory of the process that reads a compressed or binary file."
+    )
+    reader_seconds_max: float = Field(default=1_200.0, gt=0, description="Longest time that reading a file may take.")
     sample_bytes_max: int = Field(default=MEBIBYTE, gt=0, description="How much of a new dataset's file is examined.")
 
     lease_seconds: float = Field(

@@ -6,14 +6,15 @@ Rules:
 2. Every row says where it came from: `_job`, the position of its job's Received event, and `_record`, its number
    in the file counted from 1. `COPY` fills both from column defaults, so the file's bytes go in untouched:
    `_job` from a setting of the transaction, `_record` from a sequence of the session (see `schema.sql`).
-3. `COPY` is the judge of a value. What it refuses is told with line and column (`refused_at`).
+3. What is copied was checked before (`projections.checking`). Where records were taken out, the others carry their
+   numbers before their first field.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Protocol
 
@@ -23,13 +24,15 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from ledger.database import lock
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar, FiscalYear
+from ledger.domain.values import ColumnType
+from projections import keys
 from projections.formats.dialect import Dialect
 
 RECEIVED = "_received"
 COPY_READ_BYTES = 1 << 20
-COPY_CONTEXT = re.compile(r"COPY [^,]+, line (?P<line>\d+)(?:, column (?P<column>.*?)(?::|$))?", re.DOTALL)
 PARTITION_KEY = re.compile(r"\) = \((?P<value>.*)\)\.?$")
 
 
@@ -65,30 +68,29 @@ class DataTable:
 class PartitionMissingError(Exception):
     """A row needs the partition of a fiscal year that is not there yet."""
 
-    def __init__(self, value: str, line: int | None) -> None:
+    def __init__(self, value: str) -> None:
         super().__init__("no partition")
         self.value = value
-        self.line = line
 
 
 @dataclass(frozen=True)
 class CopiedRows:
-    """How many rows one COPY brought, and the labels of the fiscal years that they fell in."""
+    """How many rows one COPY brought, and the labels of the fiscal years that they fell in.
+
+    `repeated` are the numbers of the records that were left out because another row has their key.
+    """
 
     rows: int
     fiscal_years: list[str]
+    repeated: list[int] = field(default_factory=list)
 
 
 def create(session: Session, table: DataTable) -> None:
-    """Make the table of a dataset, without partitions, unless it is there."""
+    """Make the table of a dataset, without partitions, unless it is there; then add the columns that it lacks."""
     if _exists(session, table.dataset):
+        _add_columns(session, table)
         return
-    columns: list[sql.Composable] = [
-        sql.SQL("{} {}{}").format(
-            sql.Identifier(column.name), sql.SQL(column.type.value), sql.SQL("" if column.nullable else " NOT NULL")
-        )
-        for column in table.contract.columns
-    ]
+    columns = [_definition(column) for column in table.contract.columns]
     columns += [
         sql.SQL("_job bigint NOT NULL DEFAULT lineage.job()"),
         sql.SQL("_record bigint NOT NULL DEFAULT nextval(lineage.record_sequence())"),
@@ -102,6 +104,25 @@ def create(session: Session, table: DataTable) -> None:
             )
         )
         cursor.execute(sql.SQL("CREATE INDEX ON {} USING brin (_job)").format(table.name))
+
+
+def _add_columns(session: Session, table: DataTable) -> None:
+    there = session.execute(
+        text("SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0"),
+        {"name": f'data."{table.dataset}"'},
+    )
+    known = set(there.scalars())
+    lacking = [column for column in table.contract.columns if column.name not in known]
+    if lacking:
+        added = sql.SQL(", ").join(sql.SQL("ADD COLUMN {}").format(_definition(column)) for column in lacking)
+        with _cursor(session) as cursor:
+            cursor.execute(sql.SQL("ALTER TABLE {} {}").format(table.name, added))
+
+
+def _definition(column: Column) -> sql.Composable:
+    return sql.SQL("{} {}{}").format(
+        sql.Identifier(column.name), sql.SQL(column.type.value), sql.SQL("" if column.nullable else " NOT NULL")
+    )
 
 
 def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, year: FiscalYear) -> None:
@@ -128,6 +149,8 @@ def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, ye
                 ),
                 (start, end),
             )
+            if table.contract.key:
+                cursor.execute(keys.index(partition, table.contract.key))
 
 
 def year_of_value(table: DataTable, calendar: FiscalCalendar, value: str) -> FiscalYear:
@@ -144,25 +167,27 @@ def year_of_value(table: DataTable, calendar: FiscalCalendar, value: str) -> Fis
 def copy_rows(
     session: Session,
     table: DataTable,
-    dialect: Dialect,
-    columns: Sequence[str],
     source: Readable,
     *,
+    dialect: Dialect,
+    columns: Sequence[str],
+    null_token: str,
     job: int,
-    first_record: int,
+    first_record: int | None,
     received: date,
 ) -> CopiedRows:
     """Copy the records of `source` into the table, in the session's transaction.
 
     Args:
-        columns: the contract's columns in the order in which they stand in the file.
+        columns: those that `source` has, in its order.
+        null_token: what no value is written as.
         job: the position of the job's Received event.
-        first_record: the number of the first record of `source`.
+        first_record: the number of the first record of `source`; None if each has its own before its first field.
         received: the day the file was received.
 
     Raises:
         PartitionMissingError: add the partition, then start the transaction again.
-        psycopg2.Error: see `refusal`.
+        psycopg2.Error: see `is_about_the_file`.
     """
     with _cursor(session) as cursor:
         cursor.execute("CREATE TEMPORARY SEQUENCE IF NOT EXISTS ledger_record CACHE 1000")
@@ -171,21 +196,26 @@ def copy_rows(
             " set_config('ledger.received', %(received)s, true),"
             " set_config('ledger.record_sequence', 'pg_temp.ledger_record'::regclass::oid::text, true),"
             " set_config('DateStyle', 'ISO, YMD', true), set_config('TimeZone', 'UTC', true)",
-            {"first_record": first_record, "job": str(job), "received": received.isoformat()},
+            {"first_record": first_record or 1, "job": str(job), "received": received.isoformat()},
         )
         before = _rows_by_partition(cursor, table)
         try:
-            cursor.copy_expert(_copy_statement(cursor, table, dialect, columns), source, size=COPY_READ_BYTES)
+            fields = columns if first_record is not None else ["_record", *columns]
+            target = keys.staging(cursor, table.name) if table.contract.key else table.name
+            statement = _copy_statement(cursor, target, dialect, fields, null_token)
+            cursor.copy_expert(statement, source, size=COPY_READ_BYTES)
+            rows = int(cursor.rowcount)
+            repeated = keys.insert_staged(cursor, table.name) if table.contract.key else []
         except errors.CheckViolation as error:
             key = PARTITION_KEY.search(error.diag.message_detail or "")
             if key is not None and "no partition" in str(error):
-                raise PartitionMissingError(key["value"], refused_at(error)[0]) from error
+                raise PartitionMissingError(key["value"]) from error
             raise
-        rows = int(cursor.rowcount)
         after = _rows_by_partition(cursor, table)
     touched = {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}
+    rows -= len(repeated)
     assert sum(touched.values()) == rows, f"COPY says {rows} rows, the partitions {touched}"
-    return CopiedRows(rows, sorted(_label(table, name) for name in touched))
+    return CopiedRows(rows, sorted(_label(table, name) for name in touched), repeated)
 
 
 def withdraw(session: Session, dataset: str, job: int) -> int:
@@ -202,14 +232,6 @@ def is_about_the_file(error: psycopg2.Error) -> bool:
     return (error.pgcode or "")[:2] in ("22", "23", "54")
 
 
-def refused_at(error: psycopg2.Error) -> tuple[int | None, str | None]:
-    """The physical line within the copied bytes, and the column, that COPY's complaint is about."""
-    found = COPY_CONTEXT.search(error.diag.context or "")
-    if found is None:
-        return None, None
-    return int(found["line"]), found["column"]
-
-
 def _exists(session: Session, name: str) -> bool:
     found = session.execute(text("SELECT to_regclass(:name)"), {"name": f'data."{name}"'}).scalar()
     return found is not None
@@ -219,15 +241,17 @@ def _cursor(session: Session) -> Any:
     return session.connection().connection.cursor()
 
 
-def _copy_statement(cursor: Any, table: DataTable, dialect: Dialect, columns: Sequence[str]) -> str:
+def _copy_statement(
+    cursor: Any, target: sql.Composable, dialect: Dialect, columns: Sequence[str], null_token: str
+) -> str:
     options: list[sql.Composable] = [sql.SQL("FORMAT csv"), sql.SQL("ENCODING 'UTF8'")]
     options += [_option("DELIMITER", dialect.delimiter), _option("QUOTE", dialect.quote)]
     if dialect.quoting:
-        options.append(_option("NULL", table.contract.null_token))
+        options.append(_option("NULL", null_token))
     else:  # an empty line of plain text is a record with an empty text
-        options.append(sql.SQL("FORCE_NOT_NULL ({})").format(sql.Identifier(columns[0])))
+        options.append(sql.SQL("FORCE_NOT_NULL ({})").format(sql.Identifier(columns[-1])))
     statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(
-        table.name, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(options)
+        target, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(options)
     )
     return str(statement.as_string(cursor))
 

@@ -14,28 +14,22 @@ Rules:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy
 
-from ledger.domain.contract import (
-    COLUMNS_MAX,
-    NAME_BYTES_MAX,
-    SYSTEM_COLUMNS,
-    Column,
-    ColumnType,
-    Contract,
-    excerpt,
-)
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
+from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
 from projections.formats.dialect import Dialect, read_records
+from projections.formats.header import column_names
+from projections.formats.transcript import MARK
 from projections.formats.values import common_type, value_type
 
 NULL_TOKENS = ("NA", "N/A", "NULL", "null", "\\N", "None", "NaN", "nan", "-", "#N/A")
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 RECORDS_AT_ONCE = 10_000
 QUOTED = "\0"  # put before a quoted value: no text that was checked has it
 
@@ -64,13 +58,16 @@ class _Evidence:
         return ColumnType.TEXT if self.tokens - {null_token} else common_type(self.types)
 
 
-def infer(header: list[str] | None, samples: Iterable[bytes], dialect: Dialect) -> Contract:
+def infer(
+    header: list[str] | None, samples: Iterable[bytes], dialect: Dialect, *, transcript: bool = False
+) -> Contract:
     """The contract that fits the samples.
 
     Args:
         header: the names in the file, None if it has none; then columns are `column_1` and so on.
         samples: record-aligned pieces of the file, the first from the start of its data. Records that have another
             number of fields than the header, or the first record, are left to `COPY` to report.
+        transcript: whether a reader wrote the samples, so that there may be marks among the records.
 
     Raises:
         FileRefusedError: see `column_names`; also file_empty if there is neither a header nor a record.
@@ -82,6 +79,8 @@ def infer(header: list[str] | None, samples: Iterable[bytes], dialect: Dialect) 
     for sample in samples:
         text = _with_quoted_marked(sample, dialect).decode("utf-8", "replace")
         records = (record for record in read_records(text, dialect.delimiter, dialect.quote) if record)
+        if transcript:
+            records = (record for record in records if not record[0].startswith(QUOTED + MARK))
         while some := list(islice(records, RECORDS_AT_ONCE)):
             columns = columns or [_Evidence() for _ in some[0]]
             fitting = [record for record in some if len(record) == len(columns)]
@@ -92,47 +91,8 @@ def infer(header: list[str] | None, samples: Iterable[bytes], dialect: Dialect) 
     names = names or column_names([""] * len(columns))
     null_token = _null_token(columns)
     return Contract(
-        tuple(Column(name, column.type(null_token)) for name, column in zip(names, columns, strict=True)), null_token
+        tuple(Column(name, column.type(null_token)) for name, column in zip(names, columns, strict=True)), (null_token,)
     )
-
-
-def column_names(header: list[str]) -> list[str]:
-    """The names of the columns of a file with this header.
-
-    Raises:
-        FileRefusedError: columns_too_many, header_invalid (a control character) or header_duplicate.
-    """
-    if len(header) > COLUMNS_MAX:
-        raise _header_refusal(
-            "columns_too_many", f"The file has {len(header):,} columns; a table can have {COLUMNS_MAX:,}."
-        )
-    positions: dict[str, int] = {}
-    for position, text in enumerate(header, start=1):
-        name = _column_name(text, position)
-        if name in positions:
-            raise _header_refusal(
-                "header_duplicate",
-                f"Columns {positions[name]} and {position} of the header are both named {excerpt(name)}.",
-            )
-        positions[name] = position
-    return list(positions)
-
-
-def _column_name(text: str, position: int) -> str:
-    name = text.strip() or f"column_{position}"
-    if CONTROL_CHARACTER.search(name):
-        raise _header_refusal(
-            "header_invalid", f"The name of column {position} in the header holds a control character: {excerpt(name)}."
-        )
-    if name.startswith("_"):
-        name = f"column{name}"
-    elif name in SYSTEM_COLUMNS:
-        name = f"column_{name}"
-    return name.encode()[:NAME_BYTES_MAX].decode("utf-8", "ignore")
-
-
-def _header_refusal(code: str, message: str) -> FileRefusedError:
-    return FileRefusedError(code, message, "Correct the header and send the file again.", line=1)
 
 
 def _null_token(columns: list[_Evidence]) -> str:

@@ -1,4 +1,4 @@
--- The data tables' schema; each table is made from its dataset's contract when it is first needed.
+-- The data tables, each made from its dataset's contract when it is first needed, and what was not loaded into them.
 
 CREATE SCHEMA IF NOT EXISTS data;
 
@@ -15,3 +15,20 @@ CREATE OR REPLACE FUNCTION lineage.received() RETURNS date LANGUAGE sql IMMUTABL
 
 CREATE OR REPLACE FUNCTION lineage.record_sequence() RETURNS regclass LANGUAGE sql IMMUTABLE AS
     $$ SELECT current_setting('ledger.record_sequence')::oid::regclass $$;
+
+-- The records that their contract refused, each with what was sent: see projections/rejects.py.
+CREATE SCHEMA IF NOT EXISTS rejects;
+
+CREATE TABLE IF NOT EXISTS rejects.records (
+    job_id uuid NOT NULL,
+    record bigint NOT NULL,
+    chunk integer NOT NULL,
+    line bigint,
+    byte_offset bigint NOT NULL,
+    byte_length bigint NOT NULL,
+    raw bytea NOT NULL,
+    column_name text,
+    code text NOT NULL,
+    reason text NOT NULL,
+    PRIMARY KEY (job_id, record)
+);

@@ -33,7 +33,12 @@ Document = dict[str, Any]
 VIEWS = "views"
 POSITIONS = "positions"
 DIGEST_PAGE_DOCUMENTS = 1_000
-PAGE_INDEXES = (["received_position"], ["dataset", "received_position"], ["status", "received_position"])
+PAGE_INDEXES = (
+    ["received_position"],
+    ["dataset", "received_position"],
+    ["status", "received_position"],
+    ["sha256", "received_position"],
+)
 MILLISECONDS_MAX = {"serverSelectionTimeoutMS": 2_000, "connectTimeoutMS": 2_000, "socketTimeoutMS": 5_000}
 
 # pymongo's messages go on with its settings and its picture of all servers.
@@ -124,14 +129,13 @@ class ViewStore:
             found = self._database[POSITIONS].find_one({"_id": self._key})
         return 0 if found is None else int(found["position"])
 
-    def page(self, *, dataset: str | None, status: str | None, before: int | None, limit: int) -> list[Document]:
+    def page(
+        self, *, dataset: str | None, status: str | None, before: int | None, limit: int, sha256: str | None = None
+    ) -> list[Document]:
         """At most `limit` documents, the last received first, from before a `received_position`."""
         assert limit > 0, "to MongoDB, 0 means all"
-        wanted: Document = {}
-        if dataset is not None:
-            wanted["dataset"] = dataset
-        if status is not None:
-            wanted["status"] = status
+        asked = {"dataset": dataset, "status": status, "sha256": sha256}
+        wanted: Document = {name: value for name, value in asked.items() if value is not None}
         if before is not None:
             wanted["received_position"] = {"$lt": before}
         with _unavailable_as_error(self._database):

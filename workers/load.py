@@ -1,26 +1,31 @@
-"""Loading one chunk: its rows and its event in one transaction.
+"""Loading one chunk: its rows, its rejects and its event in one transaction.
 
 Order within the transaction: COPY first, which is the long part and blocks nobody; then the job's lock, the fence
 and the job as it stands now; then the event, under the log's lock, held only until the commit. The transaction
-of the last chunk also reconciles the file and completes it.
+of the last chunk also reconciles the file and completes it; that of the chunk with which more records are refused
+than the contract allows fails it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import logging
 import re
+from dataclasses import dataclass
+from functools import partial
 
+import numpy
 import psycopg2
 from sqlalchemy.orm import Session
 
 from ledger import telemetry
-from ledger.blobs import BlobRange, BlobStore
 from ledger.database import is_unavailable, lock_job
-from ledger.domain.filejob import FileJob, LoadedChunk
-from ledger.domain.fiscal_calendar import YEAR_MAX, YEAR_MIN
+from ledger.domain.contract import Contract
+from ledger.domain.filejob import FileJob
+from ledger.domain.reconciliation import LoadedChunk, check_control_totals
 from ledger.errors import FileRefusedError, LedgerError
 from ledger.failpoints import failpoint
+from projections.chunk import ChunkContent, Source, read_chunk
 from projections.data_tables import (
     CopiedRows,
     DataTable,
@@ -28,34 +33,26 @@ from projections.data_tables import (
     add_partition,
     copy_rows,
     is_about_the_file,
-    refused_at,
     year_of_value,
 )
-from projections.formats.dialect import Dialect, read_records
-from projections.formats.splitter import Chunk, Plan, cut_blank_lines
+from projections.formats.blocks import read_exactly
+from projections.formats.dialect import Dialect
+from projections.formats.rows import Flaw
+from projections.formats.splitter import Chunk, Plan
+from projections.plans import places_of, read_plan
+from projections.rejects import rejects_of, replace_rejects
+from workers.corrections import settle_corrected
 from workers.leases import Work, fence, finish
-from workers.plan import columns_in_file
-from workers.workshop import Workshop, discard
+from workers.plan import reading_of
+from workers.retry import error_fields
+from workers.workshop import Workshop, discard, fail_for_good
 
-PLANS_KEPT = 16
-PLAN_BYTES_MAX = 256 << 20
+log = logging.getLogger(__name__)
+
+# What PostgreSQL says (SQLSTATE) of a record that was checked before, what we call it, and in which words. Its own
+# words may quote the value, and an error is kept in an event, which holds no row data.
+REFUSALS = {"54000": ("record_too_long", "the record is too big for a row of a table")}
 REASON_CHARACTERS_MAX = 200
-
-# What PostgreSQL says (SQLSTATE), what we call it, and in which words. Its own words quote the value, and an error
-# is kept in an event, which holds no row data.
-REFUSALS = {
-    "22P02": ("value_invalid", "the value is not of the column's type"),
-    "22003": ("value_out_of_range", "the value is out of the range of the column's type"),
-    "22007": ("date_invalid", "the value is no date or time as YYYY-MM-DD or YYYY-MM-DD HH:MM:SS"),
-    "22008": ("date_invalid", "the value is a date or time that does not exist"),
-    "22021": ("encoding_invalid", "it holds bytes that are not UTF-8"),
-    "23502": ("value_missing", "the value is missing, and the contract wants one"),
-    "54000": ("record_too_long", "the record is too big for a row of a table"),
-}
-RAGGED = "22P04"
-
-
-_plans: dict[str, Plan] = {}
 
 
 class CopyFailedError(LedgerError):
@@ -64,11 +61,27 @@ class CopyFailedError(LedgerError):
     code = "copy_failed"
 
 
+@dataclass(frozen=True)
+class _Load:
+    """What the load of one chunk works with."""
+
+    workshop: Workshop
+    work: Work
+    job: FileJob
+    plan: Plan
+    chunk: Chunk
+    table: DataTable
+
+    @property
+    def has_trailer(self) -> bool:
+        """Whether the last record of the chunk says what the others of the file come to."""
+        return self.plan.trailer is not None and self.chunk.start <= self.plan.trailer < self.chunk.end
+
+
 def load_chunk(workshop: Workshop, work: Work) -> None:
     """Load one chunk of a job.
 
     Raises:
-        FileRefusedError: PostgreSQL refuses a record; it is named.
         CountsDoNotCloseError: records are missing or too many.
         LeaseLostError: another worker has taken over.
     """
@@ -76,96 +89,169 @@ def load_chunk(workshop: Workshop, work: Work) -> None:
     if job.plan is None or work.chunk in job.chunks:  # it failed for good, was cancelled, or the chunk is loaded
         discard(workshop, work)
         return
-    chunk = _plan(workshop.blobs, job.plan).chunks[work.chunk]
+    plan = read_plan(workshop.blobs, job.plan)
+    load = _Load(workshop, work, job, plan, plan.chunks[work.chunk], _table(workshop, job))
     attributes = {
         telemetry.JOB_ID: str(job.id),
         telemetry.JOB_DATASET: job.dataset,
-        telemetry.CHUNK_NUMBER: chunk.number,
-        telemetry.CHUNK_BYTES: chunk.end - chunk.start,
+        telemetry.CHUNK_NUMBER: load.chunk.number,
+        telemetry.CHUNK_BYTES: load.chunk.end - load.chunk.start,
         telemetry.ATTEMPT: work.attempt,
     }
     with telemetry.span(telemetry.SPAN_LOAD, attributes):
+        content, sha256 = _read(load)
         while True:
             try:
-                _commit_chunk(workshop, work, job, chunk)
+                _commit(load, content, sha256)
                 return
             except PartitionMissingError as missing:
-                _add_partition(workshop, job, chunk, missing)
+                year = year_of_value(load.table, workshop.calendar, missing.value)
+                add_partition(workshop.ledger.engine, load.table, workshop.calendar, year)
 
 
-def _commit_chunk(workshop: Workshop, work: Work, job: FileJob, chunk: Chunk) -> None:
-    ledger = workshop.ledger
-    source = BlobRange(workshop.blobs, job.sha256, chunk.start, chunk.end)
-    with ledger.transaction() as session:
-        with telemetry.span(telemetry.SPAN_COPY, {telemetry.CHUNK_BYTES: chunk.end - chunk.start}) as span:
-            copied = _copy(workshop, session, job, chunk, source)
-            span.set_attribute(telemetry.CHUNK_ROWS, copied.rows)
+def _read(load: _Load) -> tuple[ChunkContent, str]:
+    """The chunk's records, checked, and the SHA-256 of its bytes."""
+    job, chunk = load.job, load.chunk
+    data = read_exactly(partial(load.workshop.blobs.read, job.transcript or job.sha256), chunk.start, chunk.size)
+    with telemetry.span(telemetry.SPAN_CHECK, {telemetry.CHUNK_BYTES: chunk.size}) as span:
+        reading = reading_of(load.table.contract, load.plan, load.workshop.calendar)
+        checked = data[: (load.plan.trailer or 0) - chunk.start] if load.has_trailer else data
+        content = read_chunk(checked, chunk, Dialect.from_dict(job.dialect), reading)
+        span.set_attribute(telemetry.CHUNK_REJECTS, len(content.flaws))
+    return content, hashlib.sha256(data).hexdigest()
+
+
+def _commit(load: _Load, content: ChunkContent, sha256: str) -> None:
+    with load.workshop.ledger.transaction() as session:
+        copied = _write_rows(load, session, content)
+        loaded = _loaded(load, copied, content, sha256)
         failpoint("chunk_copied")
-        lock_job(session, job.id)
-        fence(session, work)
-        current = ledger.job(job.id)
-        stamp = workshop.stamp(current)
-        current.load_chunk(stamp, _loaded(chunk, copied, source.sha256), attempt=work.attempt)
-        if current.all_chunks_loaded:
-            if current.waiting:  # for a chunk that came due early: there is nothing left to wait for
-                current.retry(stamp, reason="Its last chunk is loaded.")
-            current.complete(stamp)
-        finish(session, work)
-        with telemetry.span(telemetry.SPAN_APPEND):
-            ledger.save(current, session=session)
-        failpoint("chunk_appended")
-    failpoint("chunk_committed")
+        lock_job(session, load.work.job_id)
+        fence(session, load.work)
+        failed = _append(load, session, loaded)
+        if failed:
+            failpoint("failure_appended")
+        else:
+            failpoint("chunk_appended")
+    if failed:
+        where = {"job_id": str(load.job.id), "stage": load.work.stage.value, "chunk": load.chunk.number}
+        log.warning("a file does not fit", extra={"action": "file_failed", **where})
+        failpoint("failure_committed")
+    else:
+        failpoint("chunk_committed")
     telemetry.ROWS_LOADED.add(copied.rows)
+    telemetry.ROWS_REJECTED.add(len(content.flaws))
 
 
-def _copy(workshop: Workshop, session: Session, job: FileJob, chunk: Chunk, source: BlobRange) -> CopiedRows:
-    table = _table(workshop, job)
-    dialect = Dialect.from_dict(job.dialect)
-    header = _plan(workshop.blobs, str(job.plan)).header
+def _write_rows(load: _Load, session: Session, content: ChunkContent) -> CopiedRows:
+    """Copy the good records, and keep the others as rejects."""
+    chunk, blobs = load.chunk, load.workshop.blobs
+    with telemetry.span(telemetry.SPAN_COPY, {telemetry.CHUNK_BYTES: chunk.size}) as span:
+        copied = _copy(load, session, content)
+        span.set_attribute(telemetry.CHUNK_ROWS, copied.rows)
+    told_apart = content.flaws and not load.plan.corrects
+    places = places_of(blobs, load.plan, chunk) if told_apart else None
+    replace_rejects(session, load.work.job_id, chunk.number, chunk.record_numbers, content.rejects(places))
+    return copied
+
+
+def _append(load: _Load, session: Session, loaded: LoadedChunk) -> bool:
+    """Append what the chunk does to its job; whether that ends it badly."""
+    workshop, work = load.workshop, load.work
+    job = workshop.ledger.job(work.job_id)
+    job.load_chunk(workshop.stamp(job), loaded, attempt=work.attempt)
+    wrong = _too_many_rejects(load, session, job) or _other_than_sent(job)
+    if wrong is not None:
+        fail_for_good(workshop, session, job, work, error_fields(wrong))
+    else:
+        _complete_if_last(workshop, session, job)
+        finish(session, work)
+    with telemetry.span(telemetry.SPAN_APPEND):
+        workshop.ledger.save(job, session=session)
+    return wrong is not None
+
+
+def _complete_if_last(workshop: Workshop, session: Session, job: FileJob) -> None:
+    if not job.all_chunks_loaded:
+        return
+    stamp = workshop.stamp(job)
+    if job.waiting:  # for a chunk that came due early: there is nothing left to wait for
+        job.retry(stamp, reason="Its last chunk is loaded.")
+    job.complete(stamp)
+    settle_corrected(workshop, session, job)
+
+
+def _copy(load: _Load, session: Session, content: ChunkContent) -> CopiedRows:
+    """Copy the good records; those that PostgreSQL refuses all the same are added to the flaws."""
+    whole = content.whole()
+    if whole is not None:
+        copied = _try_copy(load, session, content, whole, load.chunk.first_record)
+        if isinstance(copied, CopiedRows):
+            return copied
+    copied_rows, years, waiting = 0, set[str](), [content.good]
+    while waiting:
+        indexes = waiting.pop()
+        if not indexes.size:
+            continue
+        copied = _try_copy(load, session, content, content.some(indexes), None)
+        if isinstance(copied, CopiedRows):
+            copied_rows += copied.rows
+            years.update(copied.fiscal_years)
+        elif indexes.size == 1:
+            content.flaws[int(indexes[0])] = copied
+        else:
+            waiting += numpy.array_split(indexes, 2)
+    return CopiedRows(copied_rows, sorted(years))
+
+
+def _try_copy(
+    load: _Load, session: Session, content: ChunkContent, source: Source, first_record: int | None
+) -> CopiedRows | Flaw:
+    """Copy records, or undo that and say why PostgreSQL refuses one of them. What a key refuses joins the flaws."""
+    job, workshop, form = load.job, load.workshop, content.form
+    savepoint = session.begin_nested()
     try:
-        return copy_rows(
+        copied = copy_rows(
             session,
-            table,
-            dialect,
-            columns_in_file(table.contract, header),
-            _WithoutBlankLines(source, dialect) if chunk.blank_lines else source,
+            load.table,
+            source,
+            dialect=form.dialect,
+            columns=form.columns,
+            null_token=form.null_token,
             job=workshop.ledger.job_position(session, job.id),
-            first_record=chunk.first_record,
+            first_record=first_record,
             received=job.created_on.astimezone(workshop.calendar.zone).date(),
         )
     except psycopg2.Error as error:
-        if source.failure is not None:  # COPY ends as if somebody had cancelled it
+        if source.failure is not None:
             raise source.failure from None
         if is_about_the_file(error):
-            raise _refusal(workshop, job, chunk, error) from error
+            savepoint.rollback()
+            return _flaw(error)
         if is_unavailable(error):
             raise
         # Not the original error behind it: its context may quote a record.
         raise CopyFailedError(
-            f"COPY of {job.filename!r} failed ({error.pgcode}: {_without_values(error)}).",
-            "It will be tried again.",
+            f"COPY of {job.filename!r} failed ({error.pgcode}: {_without_values(error)}).", "It will be tried again."
         ) from None
+    savepoint.commit()
+    content.flaws.update((record - load.chunk.first_record, _repeated(load)) for record in copied.repeated)
+    return copied
 
 
-def _add_partition(workshop: Workshop, job: FileJob, chunk: Chunk, missing: PartitionMissingError) -> None:
-    table = _table(workshop, job)
-    try:
-        year = year_of_value(table, workshop.calendar, missing.value)
-    except ValueError:
-        where, record, line = _place(workshop, job, chunk, missing.line)
-        raise FileRefusedError(
-            "fiscal_date_invalid",
-            f"{where} of {job.filename!r} belongs to no fiscal year from {YEAR_MIN} to {YEAR_MAX}: its column "
-            f"{table.partition_column!r} is empty or far away in time.",
-            "Correct it and send the file again. Nothing of this file stays loaded.",
-            record=record,
-            line=line,
-            column=table.partition_column,
-        ) from None
-    add_partition(workshop.ledger.engine, table, workshop.calendar, year)
+def _flaw(error: psycopg2.Error) -> Flaw:
+    code, reason = REFUSALS.get(error.pgcode or "", ("record_refused", _without_values(error)))
+    return Flaw(code, reason)
 
 
-def _loaded(chunk: Chunk, copied: CopiedRows, sha256: str) -> LoadedChunk:
+def _repeated(load: _Load) -> Flaw:
+    key = load.table.contract.key
+    return Flaw("key_repeated", f"another record of the fiscal year has its key ({', '.join(key)})", key[0])
+
+
+def _loaded(load: _Load, copied: CopiedRows, content: ChunkContent, sha256: str) -> LoadedChunk:
+    chunk = load.chunk
+    totals, digest = content.came_to()
     return LoadedChunk(
         number=chunk.number,
         start=chunk.start,
@@ -174,20 +260,53 @@ def _loaded(chunk: Chunk, copied: CopiedRows, sha256: str) -> LoadedChunk:
         first_record=chunk.first_record,
         records=chunk.records,
         rows_loaded=copied.rows,
-        rows_rejected=0,
-        rows_skipped=0,
+        rows_rejected=len(content.flaws),
+        rows_skipped=int(load.has_trailer),
         fiscal_years=copied.fiscal_years,
+        totals=totals,
+        row_set_digest=digest,
     )
 
 
-def _plan(blobs: BlobStore, digest: str) -> Plan:
-    if digest not in _plans:
-        data = blobs.read(digest, 0, PLAN_BYTES_MAX)
-        assert hashlib.sha256(data).hexdigest() == digest, f"the blob of plan {digest} is not what was written"
-        if len(_plans) >= PLANS_KEPT:
-            _plans.clear()
-        _plans[digest] = Plan.from_json(data)
-    return _plans[digest]
+def _too_many_rejects(load: _Load, session: Session, job: FileJob) -> FileRefusedError | None:
+    """What fails a job of whose records more were refused than its contract allows."""
+    contract = load.table.contract
+    rejected, allowed = sum(chunk.rows_rejected for chunk in job.chunks.values()), contract.rejects_allowed(job.records)
+    if rejected <= allowed:
+        return None
+    [first] = rejects_of(session, job.id, limit=1)
+    where = f"record {first.record:,}" + ("" if first.line is None else f" (line {first.line:,})")
+    of_column = "" if first.column is None else f", column {first.column!r}{_type_of(contract, first.column)}"
+    return FileRefusedError(
+        "rejects_too_many",
+        f"{rejected:,} of the {job.records:,} records of {job.filename!r} do not fit dataset {job.dataset!r}, which "
+        f"allows {allowed:,} ({contract.rejects_max}). The first: {where}{of_column}: {first.reason}.",
+        f"Correct what `ledger jobs rejects {job.id}` lists and send the file again. Nothing of it stays loaded.",
+        record=first.record,
+        line=first.line,
+        byte_offset=first.byte_offset,
+        column=first.column,
+    )
+
+
+def _other_than_sent(job: FileJob) -> FileRefusedError | None:
+    """What fails a job that has come to something else than its sender said."""
+    if not job.all_chunks_loaded:
+        return None
+    came_to = job.came_to()
+    found = [*check_control_totals(came_to, job.control_totals), *check_control_totals(came_to, job.trailer)]
+    if not found:
+        return None
+    return FileRefusedError(
+        "control_totals_differ",
+        f"{job.filename!r} does not come to what its sender said. {' '.join(found)}",
+        "Find out which is wrong, the file or the totals, and send both again. Nothing of this file stays loaded.",
+    )
+
+
+def _type_of(contract: Contract, name: str) -> str:
+    types = {column.name: column.type for column in contract.columns}
+    return f" ({types[name]})" if name in types else ""
 
 
 def _table(workshop: Workshop, job: FileJob) -> DataTable:
@@ -196,69 +315,5 @@ def _table(workshop: Workshop, job: FileJob) -> DataTable:
     return DataTable(job.dataset, dataset.contracts[job.contract_version - 1])
 
 
-class _WithoutBlankLines:
-    """A chunk for COPY, which takes a blank line for a record: without them. Rare, so it is read as a whole."""
-
-    def __init__(self, source: BlobRange, dialect: Dialect) -> None:
-        self._pieces = io.BytesIO(b"".join(cut_blank_lines(source.read(), dialect)))
-
-    def read(self, size: int = -1) -> bytes:
-        return self._pieces.read(size)
-
-
-def _refusal(workshop: Workshop, job: FileJob, chunk: Chunk, error: psycopg2.Error) -> FileRefusedError:
-    line_copied, column = refused_at(error)
-    code, reason = REFUSALS.get(error.pgcode or "", ("record_refused", _without_values(error)))
-    if error.pgcode == RAGGED:  # these words name columns, never values
-        code, reason = "record_malformed", error.diag.message_primary or "it has another number of fields"
-    where, record, line = _place(workshop, job, chunk, line_copied)
-    of_column = "" if column is None else f", column {column!r}{_type_of(workshop, job, column)}"
-    return FileRefusedError(
-        code,
-        f"{where} of {job.filename!r} does not fit dataset {job.dataset!r}{of_column}: {reason}.",
-        "Correct it and send the file again. Nothing of this file stays loaded.",
-        record=record,
-        line=line,
-        column=column,
-    )
-
-
-def _place(
-    workshop: Workshop, job: FileJob, chunk: Chunk, line_copied: int | None
-) -> tuple[str, int | None, int | None]:
-    """Where a line that COPY complained about stands in the file: in words, as a record, and as a line."""
-    if line_copied is None:
-        return f"A record between bytes {chunk.start} and {chunk.end}", None, None
-    data = workshop.blobs.read(job.sha256, chunk.start, chunk.end - chunk.start)
-    record_in_chunk, line_in_chunk = _locate(data, Dialect.from_dict(job.dialect), line_copied)
-    record, line = chunk.first_record + record_in_chunk - 1, chunk.first_line + line_in_chunk - 1
-    return f"Record {record} (line {line})", record, line
-
-
-def _type_of(workshop: Workshop, job: FileJob, column: str) -> str:
-    types = {known.name: known.type for known in _table(workshop, job).contract.columns}
-    return f" ({types[column]})" if column in types else ""
-
-
 def _without_values(error: psycopg2.Error) -> str:
     return re.sub(r'"[^"]*"', '"..."', error.diag.message_primary or type(error).__name__)[:REASON_CHARACTERS_MAX]
-
-
-def _locate(data: bytes, dialect: Dialect, line_copied: int) -> tuple[int, int]:
-    """The record and the last physical line of it within a chunk, for a line as COPY counts them.
-
-    COPY was not sent the blank lines. Within quotes it counts newlines only once a record has shown it that lines
-    end with them alone, and carriage returns before that and in a file of Windows line ends.
-    """
-    if not dialect.quoting:
-        return line_copied, line_copied
-    records = lines = counted = 0
-    for fields in read_records(data.decode(dialect.encoding), dialect.delimiter, dialect.quote):
-        lines += 1 + sum(text.count("\n") for text in fields)
-        if fields:
-            records += 1
-            newline = "\n" if records > 1 and dialect.line_end == "\n" else "\r"
-            counted += 1 + sum(text.count(newline) for text in fields)
-        if counted >= line_copied:
-            break
-    return records, lines

@@ -1,4 +1,4 @@
-"""The plan of a file: sniff it, pin its contract, split it into chunks, and write all that down.
+"""The plan of a file: make text of it, find its dialect, pin its contract, split it into chunks, write all that down.
 
 One transaction makes the dataset and its table (if the file is the first of its dataset), appends Queued and
 forgets the work. The chunks themselves are a blob, named by the digest that Queued pins.
@@ -7,26 +7,37 @@ forgets the work. The chunks themselves are a blob, named by the digest that Que
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 from ledger import telemetry
-from ledger.blobs import BlobStore, put
+from ledger.blobs import put
 from ledger.database import lock, lock_job
-from ledger.domain.contract import Contract, differences
+from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset
+from ledger.domain.evolution import misfit
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.words import Status
 from ledger.errors import FileRefusedError
 from ledger.failpoints import failpoint
 from projections.data_tables import DataTable, create
-from projections.formats.dialect import Dialect, sniff
-from projections.formats.splitter import Plan, split
-from projections.inference import column_names, infer
+from projections.fields import Reading
+from projections.formats.blocks import Read
+from projections.formats.dialect import FIXED, Dialect
+from projections.formats.header import column_names
+from projections.formats.recognise import TEXT
+from projections.formats.splitter import Plan
+from projections.inference import infer
+from projections.plans import read_plan
+from projections.transcribe import Transcription
+from workers.corrections import cut_correction
 from workers.leases import Work, fence, finish
+from workers.texts import cut, text_of
+from workers.trailers import read_trailer
 from workers.workshop import Workshop, discard
 
-PARSER_VERSION = "delimited-1"
-SNIFF_BYTES = 1 << 20
 SAMPLE_BYTES_EACH = 256 << 10
 
 
@@ -34,9 +45,11 @@ SAMPLE_BYTES_EACH = 256 << 10
 class Examined:
     """What was found out about a file."""
 
+    transcription: Transcription
     dialect: Dialect
     plan: Plan
     contract: Contract
+    trailer: dict[str, Any] = field(default_factory=dict)  # the control totals that its last record tells
 
 
 def plan_file(workshop: Workshop, work: Work) -> None:
@@ -59,25 +72,33 @@ def plan_file(workshop: Workshop, work: Work) -> None:
             # Another file has made the dataset meanwhile: its contract now decides.
             dataset = workshop.ledger.dataset(job.dataset)
             assert dataset is not None
-            _check_contract(dataset, examined.plan, examined.dialect)
-            examined = Examined(examined.dialect, examined.plan, dataset.contract)
+            _check_contract(dataset, examined.plan)
+            examined = replace(examined, contract=dataset.contract)
 
 
-def columns_in_file(contract: Contract, header: list[str] | None) -> list[str]:
-    """The contract's columns in the order in which they stand in the file."""
-    return [column.name for column in contract.columns] if header is None else column_names(header)
+def reading_of(contract: Contract, plan: Plan, calendar: FiscalCalendar) -> Reading:
+    """How the values of a planned text are read into a contract."""
+    by_name = {column.name: column for column in contract.columns}
+    columns = contract.columns if plan.header is None else tuple(map(by_name.get, column_names(plan.header)))
+    transcript = plan.places is not None and not plan.corrects
+    return Reading(contract, columns, calendar, plan.writing, plan.own_null, transcript)
 
 
 def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
     settings, blobs = workshop.settings, workshop.blobs
-    dialect = sniff(blobs.read(job.sha256, 0, SNIFF_BYTES), job.filename)
-    plan = split(
-        lambda start, size: blobs.read(job.sha256, start, size),
-        job.size,
-        dialect,
-        chunk_bytes=settings.chunk_bytes,
-        record_bytes_max=settings.record_bytes_max,
-    )
+    layout = {"layout": FIXED} if dataset is not None and dataset.contract.is_fixed else {}
+    found = text_of(blobs, job.sha256, job.size, job.filename, settings, {**job.reading, **layout})
+    made, text, dialect, plan = found.made, found.sha256, found.dialect, found.plan
+    if (
+        job.corrects is not None
+        and made.format == TEXT
+        and (correction := cut_correction(blobs, text, dialect, plan)) is not None
+    ):
+        text, places, size = correction
+        made = replace(made, layers=[*made.layers, "correction"], transcript=text, text_size=size)
+        corrected = read_plan(blobs, str(workshop.ledger.job(job.corrects).plan))
+        plan = replace(cut(blobs, text, size, dialect, settings), places=places, corrects=True)
+        plan = replace(plan, own_null=corrected.own_null, writing=corrected.writing)
     if plan.records == 0:
         raise FileRefusedError(
             "no_records",
@@ -87,20 +108,20 @@ def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Exami
             byte_offset=plan.data_start,
         )
     if dataset is None:
-        return Examined(
-            dialect, plan, infer(plan.header, _samples(blobs, job, plan, settings.sample_bytes_max), dialect)
-        )
-    _check_contract(dataset, plan, dialect)
-    return Examined(dialect, plan, dataset.contract)
+        samples = _samples(partial(blobs.read, text), plan, settings.sample_bytes_max)
+        return Examined(made, dialect, plan, infer(plan.header, samples, dialect, transcript=made.places is not None))
+    _check_contract(dataset, plan)
+    told: dict[str, Any] = {}
+    if dataset.contract.trailer is not None and job.corrects is None and made.format == TEXT and dialect.quoting:
+        trailer, told = read_trailer(blobs, text, dialect, plan, dataset.contract)
+        plan = replace(plan, trailer=trailer)
+    return Examined(made, dialect, plan, dataset.contract, told)
 
 
-def _check_contract(dataset: Dataset, plan: Plan, dialect: Dialect) -> None:
+def _check_contract(dataset: Dataset, plan: Plan) -> None:
     if plan.header is None:
         return  # without names only the number of columns can be wrong, and COPY tells that with the record
-    names = column_names(plan.header)
-    if sorted(names) == sorted(column.name for column in dataset.contract.columns):
-        return  # another order does no harm: columns are loaded by their names
-    found = differences(dataset.contract, names)
+    found = misfit(dataset.contract, column_names(plan.header))
     if found:
         raise FileRefusedError(
             "contract_differs",
@@ -111,20 +132,20 @@ def _check_contract(dataset: Dataset, plan: Plan, dialect: Dialect) -> None:
         )
 
 
-def _samples(blobs: BlobStore, job: FileJob, plan: Plan, bytes_max: int) -> Iterator[bytes]:
+def _samples(read: Read, plan: Plan, bytes_max: int) -> Iterator[bytes]:
     """Record-aligned pieces from the whole file: all of a small one, beginnings of chunks of a large one."""
     total = sum(chunk.end - chunk.start for chunk in plan.chunks)
     each = total if total <= bytes_max else max(SAMPLE_BYTES_EACH, bytes_max // len(plan.chunks))
     step = max(1, len(plan.chunks) * each // bytes_max) if total > bytes_max else 1
     for chunk in plan.chunks[::step]:
         size = min(each, chunk.end - chunk.start)
-        piece = blobs.read(job.sha256, chunk.start, size)
+        piece = read(chunk.start, size)
         yield piece if size == chunk.end - chunk.start else piece[: piece.rfind(b"\n") + 1]
 
 
 def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dataset | None) -> bool:
     """Commit the plan; False if the dataset came into being meanwhile and nothing was written."""
-    ledger = workshop.ledger
+    ledger, made = workshop.ledger, examined.transcription
     plan_digest = put(workshop.blobs, examined.plan.to_json())
     failpoint("plan_stored")
     with ledger.transaction() as session:
@@ -142,14 +163,18 @@ def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dat
         create(session, DataTable(job.dataset, examined.contract))
         job.queue(
             stamp,
+            format=made.format if made.format != TEXT else examined.dialect.format,
             dialect=examined.dialect.to_dict(),
-            parser_version=PARSER_VERSION,
+            parser_version=made.parser_version,
             contract_version=current.contract_version,
             contract_digest=current.contract.digest(),
             plan=plan_digest,
             data_start=examined.plan.data_start,
             chunks_total=len(examined.plan.chunks),
             records=examined.plan.records,
+            transcript=made.transcript,
+            text_size=made.text_size,
+            trailer=examined.trailer,
         )
         finish(session, work)
         with telemetry.span(telemetry.SPAN_APPEND):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ledger.domain.filejob import CountsDoNotCloseError
+from ledger.domain.reconciliation import CountsDoNotCloseError
 from ledger.domain.words import Stage
 from ledger.errors import FileRefusedError, LedgerError
 from ledger.settings import Settings

@@ -138,10 +138,10 @@ def _record(workshop: Workshop, work: Work, error: Exception, where: dict[str, A
     policy = RetryPolicy.of(workshop.settings, work.stage)
     try:
         if not is_worth_retrying(error):
-            _fail(workshop, work, error_fields(error))
+            _end(workshop, work, error_fields(error))
             return "failed"
         if work.attempt >= policy.attempts_max:
-            _fail(workshop, work, error_fields(_exhausted(work, policy.attempts_max, error), code="attempts_exhausted"))
+            _end(workshop, work, error_fields(_exhausted(work, policy.attempts_max, error), code="attempts_exhausted"))
             return "exhausted"
         _give_back(workshop, work, error, policy.pause_seconds(work.attempt, random.random()))  # noqa: S311 - no secret
         return "given_back"
@@ -166,14 +166,21 @@ def _open_next_attempt(workshop: Workshop, work: Work) -> None:
     failpoint("retry_committed")
 
 
-def _fail(workshop: Workshop, work: Work, error: dict[str, Any]) -> None:
-    ledger = workshop.ledger
-    with ledger.transaction() as session:
+def fail_for_good(workshop: Workshop, session: Session, job: FileJob, work: Work, error: dict[str, Any]) -> None:
+    """End a job without its rows, in the session's transaction; its news has still to be saved."""
+    withdrawn = withdraw(session, job.dataset, workshop.ledger.job_position(session, job.id))
+    _fail(workshop, job, work, error, None, withdrawn)
+    drop_all(session, work.job_id)
+
+
+def _end(workshop: Workshop, work: Work, error: dict[str, Any]) -> None:
+    with workshop.ledger.transaction() as session:
         job = _job_of(workshop, session, work)
         if job.is_open:
-            withdrawn = withdraw(session, job.dataset, ledger.job_position(session, job.id))
-            _append_failed(workshop, session, job, work, error, None, withdrawn)
-        drop_all(session, work.job_id)
+            fail_for_good(workshop, session, job, work, error)
+            workshop.ledger.save(job, session=session)
+        else:
+            drop_all(session, work.job_id)
         failpoint("failure_appended")
     failpoint("failure_committed")
 
@@ -185,7 +192,8 @@ def _give_back(workshop: Workshop, work: Work, error: Exception, pause_seconds: 
         retry_at = release(session, work, pause_seconds=pause_seconds, reason=reason)
         if job.is_open and not job.waiting:
             hold_back(session, job.id, until=retry_at)
-            _append_failed(workshop, session, job, work, error_fields(error), retry_at, 0)
+            _fail(workshop, job, work, error_fields(error), retry_at, 0)
+            workshop.ledger.save(job, session=session)
         failpoint("pause_appended")
     failpoint("pause_committed")
 
@@ -197,9 +205,8 @@ def _job_of(workshop: Workshop, session: Session, work: Work) -> FileJob:
     return workshop.ledger.job(work.job_id)
 
 
-def _append_failed(
+def _fail(
     workshop: Workshop,
-    session: Session,
     job: FileJob,
     work: Work,
     error: dict[str, Any],
@@ -215,7 +222,6 @@ def _append_failed(
         retry_at=retry_at,
         rows_withdrawn=rows_withdrawn,
     )
-    workshop.ledger.save(job, session=session)
 
 
 def _exhausted(work: Work, attempts: int, error: Exception) -> LedgerError:

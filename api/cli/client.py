@@ -6,7 +6,7 @@ LEDGER_API_KEY or LEDGER_API_KEY_FILE, else in the home as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -98,6 +98,29 @@ class Client:
         """Ask for something to be done."""
         return self._call("POST", path, json=body) if body else self._call("POST", path)
 
+    def preview(self, source: BinaryIO, filename: str, said: Mapping[str, str | None]) -> dict[str, Any]:
+        """What would become of a file, see `api.preview`."""
+        parameters = {"filename": filename} | {name: value for name, value in said.items() if value}
+        return self._call(
+            "POST", "/api/v1/preview", params=parameters, content=iter(lambda: source.read(READ_BYTES), b"")
+        )
+
+    def put(self, path: str, text: bytes, media_type: str, **parameters: str) -> dict[str, Any]:
+        """Put something in its place, as the text that it stands in."""
+        return self._call("PUT", path, content=text, headers={"Content-Type": media_type}, params=parameters)
+
+    def download(self, path: str, to: BinaryIO) -> None:
+        """Write a resource somewhere, piece by piece."""
+        try:
+            with self._http.stream("GET", path) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._refused(response)
+                for piece in response.iter_bytes():
+                    to.write(piece)
+        except httpx2.HTTPError as error:
+            raise self._silent(error) from error
+
     def health(self) -> dict[str, Any]:
         """What `/readyz` says, be it ready or not."""
         try:
@@ -113,27 +136,29 @@ class Client:
         filename: str,
         *,
         size: int | None,
-        dataset: str | None,
-        on_duplicate: str,
+        said: Mapping[str, str | None],
         on_progress: Callable[[int], None],
-    ) -> dict[str, Any]:
-        """Send one file as a raw body; its task."""
+    ) -> list[dict[str, Any]]:
+        """Send one file as a raw body, with what its sender says of it (see `api.choices`); its tasks.
+
+        There is one, or if it is an archive one for each file in it.
+        """
 
         def blocks() -> Iterator[bytes]:
             while block := source.read(READ_BYTES):
                 yield block
                 on_progress(len(block))
 
-        parameters = {"on_duplicate": on_duplicate} | ({"dataset": dataset} if dataset else {})
+        parameters = {name: value for name, value in said.items() if value}
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
             headers["Content-Length"] = str(size)
         answer = self._call(
             "PUT", f"/api/v1/files/{quote(filename, safe='')}", params=parameters, headers=headers, content=blocks()
         )
-        task = answer["tasks"][0]
-        assert isinstance(task, dict)
-        return task
+        tasks = answer["tasks"]
+        assert isinstance(tasks, list)
+        return tasks
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         try:

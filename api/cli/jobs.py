@@ -21,14 +21,20 @@ Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 def list_jobs(
     dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
     status: Annotated[str | None, typer.Option(help="Only this status, such as Failed.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Only these bytes: the jobs of one archive, say.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first.
 
-    Example: ledger jobs list --status Failed
+    Files that came in one archive have its SHA-256, which `ledger jobs show` tells.
+
+    Examples:
+      ledger jobs list --status Failed
+
+      ledger jobs list --sha256 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad
     """
-    answer = Client.found().get("/api/v1/jobs", dataset=dataset, status=status, limit=limit)
+    answer = Client.found().get("/api/v1/jobs", dataset=dataset, status=status, sha256=sha256, limit=limit)
     if as_json:
         print_json(answer["tasks"])
         return
@@ -65,7 +71,7 @@ def show_job(task_id: str, as_json: AsJson = False) -> None:
         print_json(task)
         return
     say(sentence_of(task))
-    table(["FIELD", "VALUE"], [[name, _shown(value)] for name, value in task.items() if name not in ("view", "error")])
+    table(["FIELD", "VALUE"], [[name, shown(value)] for name, value in task.items() if name not in ("view", "error")])
 
 
 @jobs.command("events")
@@ -146,7 +152,8 @@ def _tell(tasks: list[dict[str, Any]], as_json: bool) -> None:
         say(sentence_of(task))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a table: nothing for none."""
     return "" if value is None else str(value)
 
 

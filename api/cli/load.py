@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from api.cli.client import Client, CommandError, ExitCode, file_size
+from api.cli.client import Client, CommandError, ExitCode
 from api.cli.output import Bars, bars, print_json, say, sentence_of
+from api.cli.preview import preview_of, show_previews
+from api.cli.sources import Source, sources
 from ledger.domain.words import FINISHED, OnDuplicate
 
 POLL_SECONDS_MIN = 0.1
@@ -19,7 +20,6 @@ POLL_SECONDS_MAX = 1.0
 POLL_SHARE = 0.05
 WAIT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
-STANDARD_INPUT = "-"
 
 
 def load(
@@ -30,68 +30,104 @@ def load(
     on_duplicate: Annotated[
         OnDuplicate, typer.Option(help="What to do with bytes that the dataset has received before.")
     ] = OnDuplicate.RETURN,
+    record: Annotated[str | None, typer.Option(help="JSON: the path to the records. XML: the element of one.")] = None,
+    sheet: Annotated[str | None, typer.Option(help="The sheet of a workbook.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="The encoding of a text, such as cp1252.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="The delimiter of a text, or tab; by default found.")] = None,
+    quote: Annotated[str | None, typer.Option(help='What quotes fields of a text, if it is not ".')] = None,
+    escape: Annotated[str | None, typer.Option(help="What stands before quotes and delimiters of a text.")] = None,
+    header: Annotated[bool | None, typer.Option(help="Whether a text has a header; by default found.")] = None,
+    member: Annotated[str | None, typer.Option(help="The only file to load of a zip archive.")] = None,
+    corrects: Annotated[str | None, typer.Option(help="The task whose rejects this file brings again.")] = None,
+    control_totals: Annotated[
+        str | None, typer.Option(help="What the file has to come to, as JSON; or @FILE that holds it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would become of the files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tasks as JSON.")] = False,
 ) -> None:
-    """Send files to the ledger.
+    r"""Send files to the ledger.
+
+    Each file becomes a task, and so does each file of a zip archive. A file called NAME.totals.json beside NAME, sent
+    with it or in the same archive, is not loaded: it holds the control totals of NAME, as --control-totals takes them.
 
     Examples:
       ledger load payments.csv --wait
 
       ledger load inbox/ --dataset payments
 
+      ledger load quarter.zip --wait
+
       zcat big.csv.gz | ledger load - --dataset payments --wait --json
+
+      ledger load mysql.csv --quote "'" --escape '\' --no-header
+
+      ledger load may.xlsx --sheet Payments --control-totals '{"columns": {"amount": {"sum": "1204.50"}}}'
     """
     client = Client.found()
-    tasks = []
+    to_send = sources(files, _text_of(control_totals))
+    said = {
+        "dataset": dataset,
+        "on_duplicate": on_duplicate.value,
+        "record": record,
+        "sheet": sheet,
+        "encoding": encoding,
+        "delimiter": delimiter,
+        "quote": quote,
+        "escape": escape,
+        "header": None if header is None else "yes" if header else "no",
+        "member": member,
+        "corrects": corrects,
+    }
+    if dry_run:
+        show_previews([preview_of(client, source, said | source.said) for source in to_send], as_json)
+        return
+    _load(client, to_send, said, wait, timeout, as_json)
+
+
+def _load(
+    client: Client,
+    to_send: list[Source],
+    said: Mapping[str, str | None],
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
     with bars(quiet=as_json) as progress:
-        for path in _sources(files):
-            tasks.append(_send(client, progress, path, dataset, on_duplicate.value))
+        tasks = [task for source in to_send for task in _send(client, progress, source, {**said, **source.said})]
         if wait:
             tasks = watch_all(client, progress, tasks, timeout)
-    if as_json:
-        print_json(tasks)
-    else:
-        for task in tasks:
-            say(("Known already: " if task.get("duplicate") else "") + sentence_of(task))
+    _tell(tasks, as_json)
     if wait and any(task["status"] != "Completed" for task in tasks):
         raise typer.Exit(ExitCode.JOB_FAILED)
 
 
-def _sources(files: list[str]) -> Iterator[Path | None]:
-    """The files to send, in order; None is standard input."""
-    for name in files:
-        path = Path(name)
-        if name == STANDARD_INPUT:
-            yield None
-        elif path.is_dir():
-            found = sorted(inside for inside in path.iterdir() if inside.is_file() and not inside.name.startswith("."))
-            if not found:
-                raise CommandError(f"The folder {path} holds no file.", "Check the path.", ExitCode.USAGE)
-            yield from found
-        else:
-            file_size(path)
-            yield path
+def _tell(tasks: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(tasks)
+        return
+    for task in tasks:
+        say(("Known already: " if task.get("duplicate") else "") + sentence_of(task))
+
+
+def _text_of(value: str | None) -> str | None:
+    """A value itself, or what the file holds that it names with an @."""
+    if value is None or not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CommandError(
+            f"{value[1:]} cannot be read: {error.strerror}.", "Check the path.", ExitCode.USAGE
+        ) from error
 
 
 def _send(
-    client: Client, progress: Bars | None, path: Path | None, dataset: str | None, on_duplicate: str
-) -> dict[str, Any]:
-    size = None if path is None else file_size(path)
-    filename = "standard-input" if path is None else path.name
-    advance = progress.add(f"sending {filename}", size) if progress else lambda _: None
-    source = sys.stdin.buffer if path is None else path.open("rb", buffering=0)
-    try:
-        return client.upload(
-            source,
-            filename,
-            size=size,
-            dataset=dataset,
-            on_duplicate=on_duplicate,
-            on_progress=advance,
-        )
-    finally:
-        if path is not None:
-            source.close()
+    client: Client, progress: Bars | None, source: Source, said: Mapping[str, str | None]
+) -> list[dict[str, Any]]:
+    size = source.size()
+    advance = progress.add(f"sending {source.filename}", size) if progress else lambda _: None
+    with source.open() as stream:
+        return client.upload(stream, source.filename, size=size, said=said, on_progress=advance)
 
 
 def watch(

@@ -6,7 +6,9 @@ import sys
 
 import typer
 
+from api.cli import records  # noqa: F401 - it adds commands to those of jobs
 from api.cli.client import CommandError, ExitCode
+from api.cli.datasets import datasets
 from api.cli.doctor import config, doctor
 from api.cli.jobs import jobs
 from api.cli.load import load
@@ -23,6 +25,7 @@ cli = typer.Typer(
 cli.command()(up)
 cli.command()(load)
 cli.add_typer(jobs, name="jobs")
+cli.add_typer(datasets, name="datasets")
 cli.command()(rebuild)
 cli.add_typer(operations, name="operations")
 cli.command()(doctor)

@@ -59,6 +59,13 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def print_yaml(value: Any) -> None:
+    """People edit this."""
+    from api.contract_text import write_yaml
+
+    sys.stdout.write(write_yaml(value))
+
+
 def say(sentence: str, style: str | None = None) -> None:
     """People read this."""
     _console(stderr=True).print(sentence, style=style, markup=False, soft_wrap=True)

@@ -98,12 +98,11 @@ def _demonstrate(home: Home, url: str) -> None:
     client = Client(url, home.secret("admin.key"))
     try:
         with as_file(files("api") / "samples" / SAMPLE) as path, path.open("rb") as source:
-            task = client.upload(
+            [task] = client.upload(
                 source,
                 SAMPLE,
                 size=path.stat().st_size,
-                dataset=None,
-                on_duplicate="return",
+                said={},
                 on_progress=lambda _: None,
             )
         known = task["duplicate"]

@@ -1,13 +1,21 @@
-"""Contract: what the columns of a dataset are, and what names may be called.
+"""Contract: what the columns of a dataset are, what its files may look like, and what a dataset may be called.
 
 Rules:
-1. A contract has 1 to 1,592 columns: PostgreSQL's 1,600 less the eight kept for lineage, whose names start with `_`.
-2. A column's name is a PostgreSQL identifier of up to 63 bytes of UTF-8, unique in its contract, and not one of
-   PostgreSQL's own system columns (`xmin`, `ctid`, ...).
-3. PostgreSQL's `COPY` knows one null string per file, so a contract has one null token and it holds for every column.
-   It means NULL only where it stands unquoted. With a token other than the empty one, an empty value is an empty text.
-4. The fiscal-date column is a date or an instant and always has a value: it decides a row's fiscal year.
-5. The digest of a contract is the SHA-256 of its canonical JSON (sorted keys, no spaces, UTF-8).
+1. A contract has 1 to 1,592 columns: PostgreSQL's 1,600 less the eight kept for lineage. Their names differ.
+2. A null token means no value, in every column, where it stands unquoted and whole. With tokens other than the empty
+   one, an empty value is an empty text. Formats that have a null of their own (all but delimited text) keep that, and
+   the tokens other than the empty one mean the same.
+3. The fiscal-date column is a date or an instant and always has a value: it decides a row's fiscal year.
+4. `rejects_max` says how many records of a file may be refused before the whole file is: a number, or a share of its
+   records in percent. By default one in ten: a file of which more is wrong is most likely another file.
+5. The `key` is of columns that always have a value. No two rows of a dataset in one fiscal year have the same: the
+   record that comes later is refused.
+6. A file may have its columns in any order. What it has beyond the contract is refused, or ignored if the contract says
+   so; what it lacks is refused, or has no value if the contract says so and the column may be empty.
+7. If its columns have widths, each of them has: then its files are lines without delimiters or header, and a column is
+   so many characters of each, in the contract's order, without the blanks around its value.
+8. The digest of a contract is the SHA-256 of its canonical JSON (sorted keys, no spaces, UTF-8). What has its default
+   value and was added later is left out, so that no digest changes.
 """
 
 from __future__ import annotations
@@ -16,68 +24,43 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
+from ledger.domain.column import Column, check_fields, excerpt, texts
+from ledger.domain.trailer import Trailer
+from ledger.domain.values import FISCAL_DATE_TYPES
 from ledger.errors import InvalidRequestError
 
 COLUMNS_MAX = 1_600 - 8
-NAME_BYTES_MAX = 63
 NULL_TOKEN_CHARACTERS_MAX = 20
-EXCERPT_CHARACTERS_MAX = 80
-SYSTEM_COLUMNS = frozenset({"ctid", "cmax", "cmin", "tableoid", "xmax", "xmin"})
+NULL_TOKENS_MAX = 20
+REJECTS_MAX = "10%"
+REJECTS = re.compile(r"[0-9]{1,18}|(?:100|[0-9]{1,2}(?:\.[0-9]{1,6})?)%", re.ASCII)
 DATASET_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 DATASET_NAME_CHARACTERS_MAX = 40
 DATASET_NAME_UNKNOWN = "upload"
 COMPRESSION_EXTENSIONS = frozenset({"bz2", "gz", "xz", "zip", "zst"})
 
 
-class ColumnType(StrEnum):
-    """The types a column can have, by their PostgreSQL names."""
-
-    BIGINT = "bigint"
-    NUMERIC = "numeric"
-    DATE = "date"
-    TIMESTAMP = "timestamp"
-    TIMESTAMPTZ = "timestamptz"
-    BOOLEAN = "boolean"
-    TEXT = "text"
+_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
-FISCAL_DATE_TYPES = frozenset({ColumnType.DATE, ColumnType.TIMESTAMP, ColumnType.TIMESTAMPTZ})
+class ExtraColumns(StrEnum):
+    """What to do with columns of a file that are not in the contract."""
+
+    REFUSE = "refuse"
+    IGNORE = "ignore"
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column. Creating it raises InvalidRequestError when its name cannot be a column's name."""
+class MissingColumns(StrEnum):
+    """What to do with columns of the contract that are not in a file."""
 
-    name: str
-    type: ColumnType
-    nullable: bool = True
-
-    def __post_init__(self) -> None:
-        _check_column_name(self.name)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The column as JSON values."""
-        return {"name": self.name, "type": self.type.value, "nullable": self.nullable}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Column:
-        """Read what `to_dict` gave, or what a user wrote.
-
-        Raises:
-            InvalidRequestError: a field is missing, unknown or of another kind.
-        """
-        _check_fields(values, "column", required={"name": str, "type": str}, optional={"nullable": bool})
-        if values["type"] not in list(ColumnType):
-            raise InvalidRequestError(
-                f"Column {excerpt(values['name'])} has the type {excerpt(values['type'])}, which does not exist.",
-                f"Use one of {', '.join(ColumnType)}.",
-            )
-        return cls(values["name"], ColumnType(values["type"]), values.get("nullable", True))
+    REFUSE = "refuse"
+    NULL = "null"
 
 
 @dataclass(frozen=True)
@@ -85,8 +68,13 @@ class Contract:
     """The columns of a dataset, in their order. Creating it raises InvalidRequestError when they break a rule."""
 
     columns: tuple[Column, ...]
-    null_token: str = ""
+    null_tokens: tuple[str, ...] = ("",)
     fiscal_date_column: str | None = None
+    rejects_max: str = REJECTS_MAX
+    key: tuple[str, ...] = ()
+    extra_columns: ExtraColumns = ExtraColumns.REFUSE
+    missing_columns: MissingColumns = MissingColumns.REFUSE
+    trailer: Trailer | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.columns) <= COLUMNS_MAX:
@@ -99,15 +87,30 @@ class Contract:
                     "Give each column a name of its own.",
                 )
             positions[column.name] = position
-        self._check_null_token()
+        self._check_null_tokens()
         self._check_fiscal_date_column()
+        self._check_key()
+        if len({column.width is None for column in self.columns}) > 1:
+            raise InvalidRequestError("Some columns have a width and some have none.", "Give all of them one, or none.")
+        if self.trailer is not None:
+            self.trailer.check(self.columns)
+        if not REJECTS.fullmatch(self.rejects_max):
+            raise InvalidRequestError(
+                f"{excerpt(self.rejects_max)} is not how many records may be refused.",
+                "Use a whole number, such as 100, or a share of the records, such as 2.5%.",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The contract as JSON values."""
         return {
             "columns": [column.to_dict() for column in self.columns],
-            "null_token": self.null_token,
+            **self._null_tokens_to_dict(),
             "fiscal_date_column": self.fiscal_date_column,
+            **({} if self.rejects_max == REJECTS_MAX else {"rejects_max": self.rejects_max}),
+            **({"key": list(self.key)} if self.key else {}),
+            **({} if self.extra_columns is ExtraColumns.REFUSE else {"extra_columns": "ignore"}),
+            **({} if self.missing_columns is MissingColumns.REFUSE else {"missing_columns": "null"}),
+            **({} if self.trailer is None else {"trailer": self.trailer.to_dict()}),
         }
 
     @classmethod
@@ -117,23 +120,70 @@ class Contract:
         Raises:
             InvalidRequestError: a field is missing, unknown or of another kind, or the columns break a rule.
         """
-        optional = {"null_token": str, "fiscal_date_column": (str, type(None))}
-        _check_fields(values, "contract", required={"columns": (list, tuple)}, optional=optional)
-        columns = tuple(Column.from_dict(column) for column in values["columns"])
-        return cls(columns, values.get("null_token", ""), values.get("fiscal_date_column"))
+        optional = {
+            "null_token": str,
+            "null_tokens": (list, tuple),
+            "fiscal_date_column": (str, type(None)),
+            "rejects_max": str,
+            "key": (list, tuple),
+            "extra_columns": str,
+            "missing_columns": str,
+            "trailer": (Mapping, type(None)),
+        }
+        check_fields(values, "contract", required={"columns": (list, tuple)}, optional=optional)
+        if "null_token" in values and "null_tokens" in values:
+            raise InvalidRequestError("A contract has null_tokens or a null_token, not both.")
+        trailer = values.get("trailer")
+        return cls(
+            tuple(Column.from_dict(column) for column in values["columns"]),
+            texts(values.get("null_tokens", (values.get("null_token", ""),)), "null_tokens"),
+            values.get("fiscal_date_column"),
+            values.get("rejects_max", REJECTS_MAX),
+            texts(values.get("key", ()), "key"),
+            _choice(ExtraColumns, values.get("extra_columns", ExtraColumns.REFUSE), "extra_columns"),
+            _choice(MissingColumns, values.get("missing_columns", MissingColumns.REFUSE), "missing_columns"),
+            None if trailer is None else Trailer.from_dict(trailer),
+        )
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether columns are so many characters of a line."""
+        return self.columns[0].width is not None
+
+    def rejects_allowed(self, records: int) -> int:
+        """How many records of a file of so many may be refused."""
+        if self.rejects_max.endswith("%"):
+            return int(records * Decimal(self.rejects_max.removesuffix("%")) / 100)
+        return int(self.rejects_max)
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def _check_null_token(self) -> None:
-        token = self.null_token
-        if len(token) > NULL_TOKEN_CHARACTERS_MAX or not token.isprintable() or set(token) & set('",;|'):
-            raise InvalidRequestError(
-                f"{excerpt(token)} cannot be the null token.",
-                f"Use up to {NULL_TOKEN_CHARACTERS_MAX} printable characters without quotes or delimiters.",
-            )
+    def _null_tokens_to_dict(self) -> dict[str, Any]:
+        # One token is told as it was when there could be no more: digests of contracts stay what they are.
+        one = len(self.null_tokens) == 1
+        return {"null_token": self.null_tokens[0]} if one else {"null_tokens": list(self.null_tokens)}
+
+    def _check_null_tokens(self) -> None:
+        if not 1 <= len(set(self.null_tokens)) == len(self.null_tokens) <= NULL_TOKENS_MAX:
+            raise InvalidRequestError(f"A contract has 1 to {NULL_TOKENS_MAX} different null tokens.")
+        for token in self.null_tokens:
+            if len(token) > NULL_TOKEN_CHARACTERS_MAX or not token.isprintable() or set(token) & set('",;|'):
+                raise InvalidRequestError(
+                    f"{excerpt(token)} cannot be a null token.",
+                    f"Use up to {NULL_TOKEN_CHARACTERS_MAX} printable characters without quotes or delimiters.",
+                )
+
+    def _check_key(self) -> None:
+        by_name = {column.name: column for column in self.columns}
+        for name in self.key:
+            if name not in by_name or by_name[name].nullable or self.key.count(name) > 1:
+                raise InvalidRequestError(
+                    f"{excerpt(name)} cannot be in the key.",
+                    "Name columns of the contract that are not nullable, each once.",
+                )
 
     def _check_fiscal_date_column(self) -> None:
         name = self.fiscal_date_column
@@ -150,32 +200,11 @@ class Contract:
             )
 
 
-def differences(expected: Contract, header: list[str]) -> list[str]:
-    """How a file's columns differ from the contract's, one readable sentence each; empty when they do not.
-
-    Args:
-        header: the names as columns are named, see `projections.inference.column_names`.
-    """
-    names = [column.name for column in expected.columns]
-    missing = [name for name in names if name not in set(header)]
-    extra = [name for name in header if name not in set(names)]
-    found = []
-    if missing:
-        found.append(f"The file lacks {len(missing)} of the contract's columns: {_listed(missing)}.")
-    if extra:
-        found.append(f"The file has {len(extra)} columns that are not in the contract: {_listed(extra)}.")
-    repeated = sorted({name for name in header if name in set(names) and header.count(name) > 1})
-    if repeated:
-        found.append(f"The file has more than one column of the same name: {_listed(repeated)}.")
-    shared = [name for name in header if name in set(names)]
-    ordered = [name for name in names if name in set(header)]
-    if not repeated and shared != ordered:
-        there, here = next((a, b) for a, b in zip(ordered, shared, strict=True) if a != b)
-        found.append(
-            f"The columns stand in another order: where the contract has {_listed([there])} "
-            f"the file has {_listed([here])}."
-        )
-    return found
+def _choice(choices: type[_Choice], value: str, name: str) -> _Choice:
+    try:
+        return choices(value)
+    except ValueError:
+        raise InvalidRequestError(f"{name} cannot be {excerpt(value)}.", f"Use one of {', '.join(choices)}.") from None
 
 
 def dataset_name(filename: str) -> str:
@@ -202,63 +231,3 @@ def check_dataset_name(name: str) -> None:
             f"{excerpt(name)} is not a dataset's name.",
             f"Use 1 to {DATASET_NAME_CHARACTERS_MAX} of a-z, 0-9 and _, starting with a letter.",
         )
-
-
-def excerpt(text: str) -> str:
-    """The text as it may stand in a message: its first 80 characters, escaped, in quotation marks."""
-    cut = "..." if len(text) > EXCERPT_CHARACTERS_MAX else ""
-    return repr(text[:EXCERPT_CHARACTERS_MAX]) + cut
-
-
-def _listed(names: list[str]) -> str:
-    """The first names, together at most 80 characters of them, and how many more there are."""
-    shown: list[str] = []
-    room = EXCERPT_CHARACTERS_MAX // 2
-    for name in names:
-        if shown and len(name) > room:
-            break
-        shown.append(repr(name[:room]) + ("..." if len(name) > room else ""))
-        room -= min(len(name), room)
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _check_column_name(name: str) -> None:
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise InvalidRequestError(f"The column name {excerpt(name)} is not text that UTF-8 can hold.") from None
-    if not 1 <= size <= NAME_BYTES_MAX:
-        raise InvalidRequestError(
-            f"The column name {excerpt(name)} has {size} bytes.", f"Use 1 to {NAME_BYTES_MAX} bytes of UTF-8."
-        )
-    if "\0" in name:
-        raise InvalidRequestError(f"The column name {excerpt(name)} holds a NUL character.")
-    if name.startswith("_"):
-        raise InvalidRequestError(
-            f"The column name {excerpt(name)} starts with '_', which is kept for lineage.", "Choose another name."
-        )
-    if name in SYSTEM_COLUMNS:
-        raise InvalidRequestError(
-            f"The column name {excerpt(name)} belongs to PostgreSQL itself.", "Choose another name."
-        )
-
-
-def _check_fields(values: Any, what: str, *, required: dict[str, Any], optional: dict[str, Any]) -> None:
-    """Check that `values` is a mapping that has the required fields and no unknown ones, each of its kind."""
-    if not isinstance(values, Mapping):
-        raise InvalidRequestError(f"A {what} is an object with the fields {_fields(required | optional)}.")
-    for name in required:
-        if name not in values:
-            raise InvalidRequestError(f"A {what} lacks the field {name!r}.")
-    for name, value in values.items():
-        if name not in required | optional:
-            raise InvalidRequestError(
-                f"A {what} has no field {excerpt(str(name))}.", f"Its fields are {_fields(required | optional)}."
-            )
-        if not isinstance(value, (required | optional)[name]):
-            raise InvalidRequestError(f"The field {name!r} of a {what} cannot be {excerpt(str(value))}.")
-
-
-def _fields(names: Iterable[str]) -> str:
-    return ", ".join(names)

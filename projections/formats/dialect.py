@@ -12,7 +12,7 @@ Rules:
 4. The first record is a header if its fields are filled, different from each other, and none is a number, a date or a
    boolean, and if below it some column holds only such values, or all its fields look like identifiers that do not
    occur again in their own columns.
-5. Only UTF-8 is read. What is recognised as something else is refused by its name.
+5. Only UTF-8 is read; other encodings, compression and other formats were dealt with before, see `recognise`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import numpy
 
-from ledger.domain.contract import ColumnType
+from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
 from projections.formats.blocks import BYTE_ORDER_MARK, newline_positions, outside_quotes
 from projections.formats.values import value_type
@@ -37,39 +38,11 @@ SAMPLE_BYTES = 1 << 20
 RECORDS_EXAMINED = 200
 DELIMITERS = "\t|;,"
 DELIMITED_NAMES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
+NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
+FIXED = "fixed"
 # What lines are copied with. A line that holds one of these characters is refused, see `splitter`.
 LINE_DELIMITER, LINE_QUOTE = "\x01", "\x02"
 IDENTIFIER = re.compile(r"[^\W\d]\w*")
-
-SIGNATURES = (
-    (b"\x1f\x8b", "gzip"),
-    (b"PK\x03\x04", "zip (or an Excel workbook, .xlsx)"),
-    (b"PK\x05\x06", "zip (empty)"),
-    (b"PAR1", "Parquet"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel workbook (.xls)"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard"),
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\x00", "xz"),
-    (b"%PDF-", "PDF"),
-)
-WIDE_BYTE_ORDER_MARKS = (
-    (b"\xff\xfe\x00\x00", "UTF-32"),
-    (b"\x00\x00\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-)
-MARKUP = (
-    (re.compile(rb"\s*<\?xml", re.IGNORECASE), "XML"),
-    (re.compile(rb"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE), "HTML"),
-    (re.compile(rb'\s*\{\s*(?:"(?:[^"\\]|\\.)*"\s*:|\}\s*(?:[,\]\r\n]|$))', re.DOTALL), "JSON"),
-    (
-        re.compile(
-            rb'\s*\[[\s\[]*(?:\{\s*["}]|"(?:[^"\\]|\\.)*"\s*[,\]]|-?\d[\d.eE+-]*\s*,|(?:true|false|null)\s*[,\]])',
-            re.DOTALL,
-        ),
-        "JSON",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -115,15 +88,17 @@ def read_records(text: str, delimiter: str, quote: str = '"') -> Iterator[list[s
     return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote)
 
 
-def sniff(sample: bytes, filename: str) -> Dialect:
+def sniff(sample: bytes, filename: str, options: Mapping[str, str] = NOTHING_SAID) -> Dialect:
     """Find the dialect of a file.
 
     Args:
         sample: the first `SAMPLE_BYTES` of the file, or the whole of a smaller one.
         filename: its name, of which only the last extension counts, and never alone.
+        options: what its sender says: `delimiter` (a character) and `header` (yes or no); and `layout`, if that is
+            `FIXED`: lines without delimiters.
 
     Raises:
-        FileRefusedError: file_empty, nul_byte, format_not_read or line_end_unknown.
+        FileRefusedError: file_empty, nul_byte or line_end_unknown.
     """
     _refuse_what_is_not_text(sample)
     byte_order_mark = sample.startswith(BYTE_ORDER_MARK)
@@ -133,7 +108,11 @@ def sniff(sample: bytes, filename: str) -> Dialect:
     body = sample[start:complete]
     line_end = _line_end(body, int(ends[0]) if ends.size else body.find(b"\n") + 1, start)
     text = body.decode("utf-8", "replace")
-    delimiter, header = _delimiter(text, PurePosixPath(filename).suffix.lower())
+    delimiter, header = None, False
+    if options.get("layout") != FIXED:
+        delimiter, header = _delimiter(text, PurePosixPath(filename).suffix.lower(), options.get("delimiter"))
+    if delimiter is not None and "header" in options:
+        header = options["header"] == "yes"
     if delimiter is None:
         line_end = _line_end(body, body.find(b"\n") + 1, start)
         return Dialect("lines", LINE_DELIMITER, False, byte_order_mark, line_end, LINE_QUOTE)
@@ -148,17 +127,6 @@ def _record_ends(body: bytes) -> numpy.ndarray[Any, numpy.dtype[numpy.int64]]:
 def _refuse_what_is_not_text(sample: bytes) -> None:
     if not sample or sample == BYTE_ORDER_MARK:
         raise FileRefusedError("file_empty", "The file is empty.", "Send a file with content.", byte_offset=0)
-    for signature, name in SIGNATURES:
-        if sample.startswith(signature):
-            raise _not_read(name)
-    for mark, encoding in WIDE_BYTE_ORDER_MARKS:
-        if sample.startswith(mark):
-            raise FileRefusedError(
-                "nul_byte",
-                f"The file starts with the byte order mark of {encoding}; only UTF-8 is read.",
-                "Save it as UTF-8 and send it again.",
-                byte_offset=0,
-            )
     offset = sample.find(b"\0")
     if offset >= 0:
         raise FileRefusedError(
@@ -168,19 +136,6 @@ def _refuse_what_is_not_text(sample: bytes) -> None:
             line=sample.count(b"\n", 0, offset) + 1,
             byte_offset=offset,
         )
-    body = sample.removeprefix(BYTE_ORDER_MARK)
-    for pattern, name in MARKUP:
-        if pattern.match(body):
-            raise _not_read(name)
-
-
-def _not_read(name: str) -> FileRefusedError:
-    return FileRefusedError(
-        "format_not_read",
-        f"The file is {name} by its first bytes; this is not read.",
-        "Send it as delimited text (CSV) or plain text in UTF-8.",
-        byte_offset=0,
-    )
 
 
 def _line_end(body: bytes, first_end: int, start: int) -> str:
@@ -199,8 +154,11 @@ def _line_end(body: bytes, first_end: int, start: int) -> str:
     return "\n"
 
 
-def _delimiter(text: str, extension: str) -> tuple[str | None, bool]:
+def _delimiter(text: str, extension: str, said: str | None) -> tuple[str | None, bool]:
     """The delimiter, None for plain text, and whether the first record is a header."""
+    if said is not None:
+        records = _first_records(text, said)
+        return said, bool(records) and _is_header([each for each in records if len(each) == len(records[0])])
     named = DELIMITED_NAMES.get(extension)
     found = []
     for rank, delimiter in enumerate(DELIMITERS):

@@ -7,13 +7,17 @@ to it. It ends by the same rule as a record: at a newline outside quotes.
 from __future__ import annotations
 
 import csv
+import re
 
 import numpy
 
+from ledger.domain.column import NAME_BYTES_MAX, SYSTEM_COLUMNS, excerpt
+from ledger.domain.contract import COLUMNS_MAX
 from ledger.errors import FileRefusedError
 from projections.formats.blocks import Read, encoding_flaw, newline_positions, outside_quotes, read_exactly
 from projections.formats.dialect import Dialect, read_records
 
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 HEADER_BYTES = 1 << 16  # read at first; doubled until the header ends
 
 
@@ -70,3 +74,42 @@ def _refusal(code: str, what: str, offset: int) -> FileRefusedError:
         line=1,
         byte_offset=offset,
     )
+
+
+def column_names(header: list[str]) -> list[str]:
+    """The names of the columns of a file with this header.
+
+    Raises:
+        FileRefusedError: columns_too_many, header_invalid (a control character) or header_duplicate.
+    """
+    if len(header) > COLUMNS_MAX:
+        raise _name_refusal(
+            "columns_too_many", f"The file has {len(header):,} columns; a table can have {COLUMNS_MAX:,}."
+        )
+    positions: dict[str, int] = {}
+    for position, text in enumerate(header, start=1):
+        name = _column_name(text, position)
+        if name in positions:
+            raise _name_refusal(
+                "header_duplicate",
+                f"Columns {positions[name]} and {position} of the header are both named {excerpt(name)}.",
+            )
+        positions[name] = position
+    return list(positions)
+
+
+def _column_name(text: str, position: int) -> str:
+    name = text.strip() or f"column_{position}"
+    if CONTROL_CHARACTER.search(name):
+        raise _name_refusal(
+            "header_invalid", f"The name of column {position} in the header holds a control character: {excerpt(name)}."
+        )
+    if name.startswith("_"):
+        name = f"column{name}"
+    elif name in SYSTEM_COLUMNS:
+        name = f"column_{name}"
+    return name.encode()[:NAME_BYTES_MAX].decode("utf-8", "ignore")
+
+
+def _name_refusal(code: str, message: str) -> FileRefusedError:
+    return FileRefusedError(code, message, "Correct the header and send the file again.", line=1)

@@ -35,6 +35,7 @@ from projections.formats.blocks import (
 )
 from projections.formats.dialect import Dialect
 from projections.formats.header import header_bytes, header_names
+from projections.formats.rows import Writing
 
 CORRECT_AND_SEND = "Correct it there and send the file again."
 
@@ -51,10 +52,27 @@ class Chunk:
     records: int
     blank_lines: int
 
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.end - self.start
+
+    @property
+    def record_numbers(self) -> range:
+        """The numbers of its records."""
+        return range(self.first_record, self.first_record + self.records)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A file's chunks and totals. `data_start` is the offset after byte order mark and header."""
+    """A text's chunks and totals. `data_start` is the offset after byte order mark and header.
+
+    `places` is the digest of the blob that says where each record stands in the file, None if the text is the file.
+    `corrects` says that these places are the numbers of the records that each corrects. `own_null` says that an empty
+    field that is not quoted is no value, whatever the contract says, and `writing` how values are written (both are
+    those of the file whose text this is). `trailer` is the offset of the last record, if that says what the others
+    come to.
+    """
 
     chunks: tuple[Chunk, ...]
     header: list[str] | None
@@ -62,6 +80,11 @@ class Plan:
     data_start: int
     records: int
     blank_lines: int
+    places: str | None = None
+    corrects: bool = False
+    own_null: bool = False
+    writing: Writing = Writing.FREE
+    trailer: int | None = None
 
     def to_json(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""
@@ -71,7 +94,8 @@ class Plan:
     def from_json(cls, data: bytes) -> Plan:
         """Read what `to_json` gave."""
         values: dict[str, Any] = json.loads(data)
-        return cls(**{**values, "chunks": tuple(Chunk(**chunk) for chunk in values["chunks"])})
+        chunks = tuple(Chunk(**chunk) for chunk in values["chunks"])
+        return cls(**{**values, "chunks": chunks, "writing": Writing(values.get("writing", Writing.FREE))})
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""

@@ -13,7 +13,7 @@ import re
 from collections.abc import Set
 from datetime import date
 
-from ledger.domain.contract import ColumnType
+from ledger.domain.values import ColumnType
 
 VALUE = re.compile(
     r"(?P<bigint>-?(?:0|[1-9][0-9]{0,17}))"

@@ -195,12 +195,18 @@ def test_pages_can_be_of_one_dataset_and_one_status(
     assert store.page(dataset=dataset, status=status, before=250, limit=1_000) == wanted
 
 
+def test_pages_can_be_of_the_same_bytes(store: ViewStore, view_document: MakeDocument) -> None:
+    store.write([view_document(number, sha256="ab" * 32 if number % 2 else "cd" * 32) for number in range(1, 11)], 10)
+    found = store.page(dataset=None, status=None, sha256="cd" * 32, before=9, limit=3)
+    assert [document["received_position"] for document in found] == [8, 6, 4]
+
+
 def test_preparing_twice_makes_each_index_once(store: ViewStore, database: Database[Document]) -> None:
     store.prepare()
     store.prepare()
     indexes = sorted(tuple(index["key"]) for index in database["status_1"].list_indexes())
     position = "received_position"
-    assert indexes == [("_id",), ("dataset", position), (position,), ("status", position)]
+    assert indexes == [("_id",), ("dataset", position), (position,), ("sha256", position), ("status", position)]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
-"""Whatever is sent, the sender gets an explanation, nothing stays loaded, and the ledger goes on."""
+"""Whatever is sent, the sender gets an explanation, nothing wrong is loaded, and the ledger goes on."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import socket
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -36,17 +38,52 @@ HOSTILE_NAMES = {
     "two dots": "..",
 }
 
+XML_BOMB = b"""<?xml version="1.0"?>
+<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]><a><b>&y;</b></a>"""
+XML_STEALING = (
+    b"""<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a><b>&x;</b><b>1</b></a>"""
+)
+BOMB_BYTES = 200 << 20
+
+
+def _zip(members: dict[str, bytes]) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return target.getvalue()
+
+
+def _again_and_again(content: bytes, times: int) -> bytes:
+    for _ in range(times):
+        content = gzip.compress(content)
+    return content
+
+
 UNREADABLE = {
-    "gzip": (gzip.compress(GOOD.encode()), "gzip"),
+    "a truncated gzip": (gzip.compress(GOOD.encode() * 100)[:-20], "is not complete"),
+    "a damaged gzip": (gzip.compress(GOOD.encode())[:-8] + bytes(8), "incorrect data check"),
+    "a gzip bomb": (gzip.compress(bytes(BOMB_BYTES)), "too large when it is unpacked"),
+    "gzip in gzip in gzip in gzip": (_again_and_again(GOOD.encode(), 4), "inside 2 other containers"),
+    "an archive of two files in a gzip": (
+        gzip.compress(_zip({"a.csv": b"a\n1\n", "b.csv": b"a\n1\n"})),
+        "holds 2 files, and it is not said which",
+    ),
+    "a broken archive of two files": (_zip({"a.csv": b"a\n1\n", "b.csv": b"a\n1\n"})[:-30], "no readable directory"),
+    "an archive of nothing": (_zip({}), "holds no file"),
     "parquet": (b"PAR1\x15\x04\x15\x10" + bytes(64) + b"PAR1", "Parquet"),
-    "xlsx": (b"PK\x03\x04\x14\x00\x06\x00" + bytes(64), "Excel"),
-    "UTF-16 with its mark": (GOOD.encode("utf-16"), "UTF-16"),
-    "UTF-16 without a mark": (GOOD.encode("utf-16-le"), "UTF-8"),
+    "xlsx": (b"PK\x03\x04\x14\x00\x06\x00" + bytes(64), "zip"),
+    "a bomb of XML entities": (XML_BOMB, "document type"),
+    "XML that reads our files": (XML_STEALING, "document type"),
+    "XML that is cut off": (b"<?xml version='1.0'?><a><b>1</b><b>2</b>", "ends inside the document"),
+    "JSON that is cut off": (b'[{"id": 1}, {"id"', "ends inside the document"),
+    "JSON without records": (b"[1, 2]\n", "JSON"),
+    "a PDF": (b"%PDF-1.7\n", "PDF"),
     "a NUL byte": (GOOD.encode() + b"3,2025-01-03,\0\n", "NUL byte"),
     "Latin-1": ((GOOD + "3,2025-01-03,Zoë\n").encode("latin-1"), "UTF-8"),
     "a header only": (HEADER.encode(), "no record"),
     "an unterminated quote": ((GOOD + '3,2025-01-03,"c\n').encode(), "not closed"),
-    "JSON": (b'[{"id": 1}]\n', "JSON"),
+    "a hundred thousand columns": (b",".join(b"c%d" % n for n in range(100_000)) + b"\n1\n", "100,000 columns"),
 }
 
 MULTIPART = "multipart/form-data; boundary=edge"
@@ -106,11 +143,11 @@ def test_a_ragged_record_deep_in_the_second_chunk_is_named(stack: Stack, send: S
     record, line = content.add("{number},2025-01-01\n")
     content.add_until(2 * CHUNK_BYTES + (CHUNK_BYTES >> 2))
     dataset = _fresh_dataset()
-    error = _failed(stack, send("ragged.csv", content.bytes(), dataset), dataset)
-    assert (error["record"], error["line"], error["chunk"]) == (record, line, 1)
+    reject = _only_reject(stack, send("ragged.csv", content.bytes(), dataset), dataset)
+    assert (reject["record"], reject["line"], reject["code"]) == (record, line, "record_malformed")
     assert line > record + 1
-    assert f"Record {record} (line {line})" in error["message"]
-    assert error["code"] == "record_malformed"
+    assert "2 fields" in reject["reason"]
+    assert reject["raw"] == f"{record},2025-01-01\n"
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
@@ -125,7 +162,8 @@ def test_newlines_within_quotes_do_not_shift_the_place_that_is_named(
     content = f"{good}4,2025-01-01{line_end}5,2025-01-01,e{line_end}"
     dataset = _fresh_dataset()
     error = _failed(stack, send("quoted.csv", content.encode(), dataset), dataset)
-    assert (error["code"], error["record"], error["line"]) == ("record_malformed", 4, good.count("\n") + 1)
+    assert (error["code"], error["record"], error["line"]) == ("rejects_too_many", 4, good.count("\n") + 1)
+    assert "1 of the 5 records" in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -145,23 +183,24 @@ def test_a_value_of_the_wrong_type_is_named_by_its_place_and_not_quoted(
     content.add_until(200_000)
     number, line = content.add(record)
     content.add_until(400_000)
-    task = stack.wait(send("wrong.csv", content.bytes(), dataset)["task_id"])
-    assert task["status"] == "Failed"
-    error = task["error"]
-    assert (error["record"], error["line"], error["column"]) == (number, line, column)
+    task = send("wrong.csv", content.bytes(), dataset)
+    reject = _only_reject(stack, task, dataset, loaded_before=2)
+    assert (reject["record"], reject["line"], reject["column"]) == (number, line, column)
+    assert value in reject["raw"]
+    assert value not in reject["reason"]
     # Events are for ever, and hold no row data.
     assert value not in stack.run("jobs", "events", task["task_id"], "--json").stdout
-    assert stack.sql(f"SELECT count(*) FROM data.{dataset}") == [(2,)]  # those of the first file
 
 
 def test_a_failure_in_a_later_chunk_withdraws_what_earlier_chunks_loaded(stack: Stack, send: Send) -> None:
     dataset = _fresh_dataset()
     content = _CountedRecords()
     content.add_until(2 * CHUNK_BYTES + (CHUNK_BYTES >> 1))
-    content.add("{number},2025-01-01,x,too,many\n")
+    for _ in range(len(content) // 8):
+        content.add("{number},2025-01-01,x,too,many\n")
     task = send("late.csv", content.bytes(), dataset)
     error = _failed(stack, task, dataset)
-    assert error["code"] == "record_malformed"
+    assert error["code"] == "rejects_too_many"
     events = stack.json("jobs", "events", task["task_id"])
     loaded = sum(event["data"]["rows_loaded"] for event in events if event["type"] == "filejob.chunk_loaded")
     assert events[-1]["data"]["rows_withdrawn"] == loaded
@@ -344,6 +383,9 @@ class _CountedRecords:
         self._records = 0
         self._lines = 1
 
+    def __len__(self) -> int:
+        return self._records
+
     def add(self, record: str) -> tuple[int, int]:
         """Add a record: its number, and the line it ends in."""
         self._records += 1
@@ -393,6 +435,23 @@ def _failed(stack: Stack, accepted: dict[str, Any], dataset: str) -> dict[str, A
     if table is not None:
         assert stack.sql(f"SELECT count(*) FROM {table}") == [(0,)]
     return error
+
+
+def _only_reject(stack: Stack, accepted: dict[str, Any], dataset: str, *, loaded_before: int = 0) -> dict[str, Any]:
+    """The one record that was refused of a file whose others are loaded."""
+    task = stack.wait(accepted["task_id"])
+    assert (task["status"], task["rows_rejected"]) == ("Completed", 1), task
+    assert task["rows_loaded"] == task["records"] - 1
+    assert stack.sql(f"SELECT count(*) FROM data.{dataset}") == [(task["rows_loaded"] + loaded_before,)]
+    [reject] = stack.json("jobs", "rejects", task["task_id"])
+    found: dict[str, Any] = reject
+    missing = stack.sql(
+        f"SELECT 1 FROM data.{dataset} JOIN ledger.arrivals ON position = _job WHERE job_id = %s AND _record = %s",
+        task["task_id"],
+        found["record"],
+    )
+    assert not missing, "a refused record is loaded"
+    return found
 
 
 def _refused(answer: httpx2.Response, status: int, reason: str) -> None:

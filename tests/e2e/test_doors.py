@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -105,9 +106,16 @@ def test_jobs_events_tells_the_story(stack: Stack, loaded: dict[str, Any]) -> No
 
 
 def test_events_hold_no_row_of_the_file(stack: Stack, loaded: dict[str, Any]) -> None:
-    assert AMOUNT_TOLD_NOWHERE not in stack.run("jobs", "events", loaded["task_id"], "--json").stdout
+    """The totals of numbers and dates, which are what a file comes to, are all that events know of its values."""
+    told = stack.json("jobs", "events", loaded["task_id"])
+    for event in told:
+        event["data"].pop("totals", None)
+    assert AMOUNT_TOLD_NOWHERE not in json.dumps(told)
     assert stack.sql("SELECT count(*) FROM data.doors WHERE amount = %s", Decimal(AMOUNT_TOLD_NOWHERE)) == [(1,)]
-    held = "SELECT count(*) FROM ledger.stored_events WHERE position(%s::bytea IN state) > 0"
+    held = (
+        "SELECT count(*) FROM ledger.stored_events"
+        " WHERE position(%s IN (convert_from(state, 'UTF8')::jsonb - 'totals')::text) > 0"
+    )
     assert stack.sql(held, AMOUNT_TOLD_NOWHERE) == [(0,)]
     assert stack.sql(held, "doors.csv") == [(1,)]
 

@@ -194,14 +194,14 @@ def test_a_retry_does_not_load_what_has_come_in_again_meanwhile(place: Place, tm
 
 
 def test_a_file_with_a_fault_of_its_own_is_not_tried_again(place: Place, tmp_path: Path) -> None:
-    task = place.send(tmp_path, last_line="1,2026-04-01,too many\n")
+    task = place.send(tmp_path, last_line="1,2026-04-01,too many\n" * (ROWS // 8))
     ended = place.stack.wait(task["task_id"], "Failed")
-    assert (ended["error"]["code"], ended["error"]["retry_at"]) == ("record_malformed", None)
+    assert (ended["error"]["code"], ended["error"]["retry_at"]) == ("rejects_too_many", None)
     assert "retried" not in place.kinds(task)
     [told] = place.stack.json("jobs", "retry", task["task_id"])
     assert told["status"] == "Retried"
     ended = _failed_for_good(place, task)
-    assert (ended["error"]["code"], place.rows(task)) == ("record_malformed", NO_ROWS)
+    assert (ended["error"]["code"], place.rows(task)) == ("rejects_too_many", NO_ROWS)
 
 
 @pytest.mark.parametrize("order", ["retry", "cancel"])

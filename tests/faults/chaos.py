@@ -59,8 +59,9 @@ class Sent:
         """Send one file after the other, each until it is accepted."""
         while not over.is_set():
             good = chance.random() >= REFUSED_SHARE
-            spoilt = "" if good else "1,2026-03-01,1.00,too many\n"
-            file = payments_file(chance.randrange(100, RECORDS_MAX), last_line=spoilt)
+            records = chance.randrange(100, RECORDS_MAX)
+            spoilt = "" if good else "1,2026-03-01,1.00,too many\n" * (records // 8 + 1)
+            file = payments_file(records, last_line=spoilt)
             while (task_id := self._accepted(stack, file)) is None:
                 time.sleep(RESEND_SECONDS)
             self.tasks.append((task_id, file, good))
@@ -199,7 +200,7 @@ def run(seconds: float, seed: int, *, workers: int = 2) -> list[str]:
             if good:
                 stack.check_loaded(task_id, file)
             else:
-                assert stack.wait(task_id)["error"]["code"] == "record_malformed"
+                assert stack.wait(task_id)["error"]["code"] == "rejects_too_many"
         return _figures(sent, chaos)
 
 

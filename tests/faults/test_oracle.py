@@ -33,7 +33,7 @@ def sound() -> Iterator[Sound]:
         task_id = stack.send(file)["task_id"]
         stack.check_loaded(task_id, file)
         bad = payments_file(RECORDS, file.dataset)
-        broken = bad.content[: bad.content.rindex(b"2026-")] + b"some day,1.00\n"
+        broken = bad.content + b"1,some day,1.00\n" * (RECORDS // 8)
         failed_id = stack.send(PaymentsFile(bad.filename, bad.dataset, broken, RECORDS, 0))["task_id"]
         assert stack.wait(failed_id)["status"] == "Failed"
         assert_ledger_sound(stack, stack.accepted)

@@ -17,15 +17,20 @@ from eventsourcing.utils import get_topic
 
 from ledger.application import Ledger
 from ledger.domain.base import LedgerEvent, Stamp
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
-from ledger.domain.filejob import FileJob, LoadedChunk
+from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
+from ledger.domain.reconciliation import LoadedChunk
+from ledger.domain.settlement import Settlement
+from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage
 from ledger.settings import Settings
 
 FOLDER = Path(__file__).parent
+OTHER_ID = UUID("5d1f0e6c-1b6e-4a92-9c1b-0f6a7d1c2e34")
 JOB_ID = UUID("0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51")
 START = datetime(2026, 4, 1, 9, 30, 0, 123456, tzinfo=UTC)
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -36,7 +41,7 @@ CONTRACT = Contract(
         Column("amount", ColumnType.NUMERIC),
         Column("überweisung", ColumnType.TEXT),
     ),
-    null_token="NULL",
+    null_tokens=("NULL",),
     fiscal_date_column="paid_on",
 )
 ERROR = {
@@ -59,7 +64,14 @@ def stamp(seconds: int) -> Stamp:
 def examples() -> dict[str, LedgerEvent]:
     """One event of every class, by topic; the first one that its aggregate triggers."""
     found: dict[str, LedgerEvent] = {}
-    aggregates = (_completed_and_archived(), _failed_and_cancelled(), _dataset(), _dead_letter(), *_operations())
+    aggregates = (
+        _completed_and_archived(),
+        _failed_and_cancelled(),
+        _dataset(),
+        _dead_letter(),
+        *_operations(),
+        _settlement(),
+    )
     for aggregate in aggregates:
         for event in aggregate.pending_events:
             assert isinstance(event, LedgerEvent)
@@ -106,6 +118,9 @@ def _received() -> FileJob:
         content_type="text/csv",
         door="http",
         dataset="payments",
+        reading={"sheet": "Payments"},
+        corrects=OTHER_ID,
+        control_totals={"records": 3, "columns": {"amount": {"sum": "12.5"}}},
     )
 
 
@@ -113,6 +128,7 @@ def _queued() -> FileJob:
     job = _received()
     job.queue(
         stamp(1),
+        format="delimited",
         dialect=DIALECT,
         parser_version="delimited-1",
         contract_version=1,
@@ -121,6 +137,9 @@ def _queued() -> FileJob:
         data_start=10,
         chunks_total=1,
         records=3,
+        transcript="56" * 32,
+        text_size=70,
+        trailer={"records": 41, "columns": {"amount": {"sum": "12.5"}}},
     )
     return job
 
@@ -128,11 +147,20 @@ def _queued() -> FileJob:
 def _completed_and_archived() -> FileJob:
     job = _queued()
     years = ["FY2024-25", "FY2025-26"]
-    job.load_chunk(stamp(2), LoadedChunk(0, 10, 70, "12" * 32, 1, 3, 2, 1, 0, years), attempt=1)
+    totals = {"amount": {"count": 2, "sum": "12.5", "min": "-0.5", "max": "13"}}
+    chunk = LoadedChunk(0, 10, 70, "12" * 32, 1, 3, 2, 1, 0, years, totals, "78" * 32)
+    job.load_chunk(stamp(2), chunk, attempt=1)
     job.complete(stamp(3))
     job.archive(stamp(4), fiscal_years=years, manifest="34" * 32)
     job.restore(stamp(5), fiscal_years=years, manifest="34" * 32)
     return job
+
+
+def _settlement() -> Settlement:
+    settlement = Settlement.open(JOB_ID, stamp(0))
+    settlement.correct(stamp(1), by_job=OTHER_ID, records=[1, 2, 3, 7])
+    settlement.waive(stamp(2), reason="a test payment", records=[7, 9])
+    return settlement
 
 
 def _failed_and_cancelled() -> FileJob:

@@ -11,7 +11,7 @@ from projections.status import fold
 from tests.filejob_model import ChunkModel, JobModel
 
 # What a job may fail of where only blobs are missing, records refused and workers killed.
-ERRORS = {"not_found", "value_invalid", "attempts_exhausted"}
+ERRORS = {"not_found", "rejects_too_many", "attempts_exhausted"}
 
 
 class Chronicle:

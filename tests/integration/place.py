@@ -26,8 +26,10 @@ from api.embedded.supervisor import Supervisor
 from ledger.application import Arrival, Ledger
 from ledger.blobs import FolderBlobStore, put
 from ledger.domain.base import Stamp
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.values import ColumnType
 from ledger.domain.words import OnDuplicate, Stage, Status
 from ledger.settings import Settings
 from tests.stack import open_folder
@@ -45,6 +47,7 @@ ALL_ROWS = (ROWS, sum(range(ROWS)))
 CONTRACT = Contract(
     (Column("number", ColumnType.BIGINT), Column("paid_on", ColumnType.DATE, nullable=False)),
     fiscal_date_column="paid_on",
+    rejects_max="0",  # so that one bad record fails its file
 )
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1")
 
@@ -74,11 +77,14 @@ class Place:
 
     def receive(self, *, last_line: str = "") -> UUID:
         """A file in several chunks, received, with its work written down."""
-        if self.ledger.dataset(self.dataset) is None:
-            self.ledger.register_dataset(self.dataset, CONTRACT, STAMP)
         lines = [f"{number},2026-04-{1 + number % 30:02}\n" for number in range(ROWS)]
-        data = ("number,paid_on\n" + "".join(lines) + last_line).encode()
-        arrival = Arrival(uuid4(), put(self.workshop.blobs, data), len(data), "payments.csv", "text/csv", self.dataset)
+        return self.send(("number,paid_on\n" + "".join(lines) + last_line).encode())
+
+    def send(self, data: bytes, contract: Contract = CONTRACT, filename: str = "payments.csv") -> UUID:
+        """Any file, received, with its work written down."""
+        if self.ledger.dataset(self.dataset) is None:
+            self.ledger.register_dataset(self.dataset, contract, STAMP)
+        arrival = Arrival(uuid4(), put(self.workshop.blobs, data), len(data), filename, "text/csv", self.dataset)
         self.ledger.receive([arrival], STAMP, door="http", on_duplicate=OnDuplicate.ALLOW)
         self.follow()
         return arrival.job_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from ledger import blobs_s3
-from ledger.blobs import ABANDONED_SECONDS, SYNC_BYTES, BlobRange, BlobStore, FolderBlobStore, open_blob_store, put
+from ledger.blobs import ABANDONED_SECONDS, SYNC_BYTES, BlobFile, BlobStore, FolderBlobStore, open_blob_store, put
 from ledger.blobs_s3 import S3BlobStore
 from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableError
 from tests.disks import small_disk
@@ -187,18 +188,17 @@ def test_a_bucket_that_cannot_be_reached_says_so(monkeypatch: pytest.MonkeyPatch
             attempt()
 
 
-def test_a_range_is_read_as_a_file_and_hashed(place: FolderFixture | BucketFixture) -> None:
+def test_a_blob_is_read_and_sought_as_a_file(place: FolderFixture | BucketFixture) -> None:
     put(place.store, DATA)
-    source = BlobRange(place.store, SHA256, 1000, 700_001)
-    pieces = []
-    while piece := source.read(65_536):
-        pieces.append(piece)
-    assert b"".join(pieces) == DATA[1000:700_001]
-    assert source.sha256 == hashlib.sha256(DATA[1000:700_001]).hexdigest()
-    assert source.read(10) == source.read() == b""
-    whole = BlobRange(place.store, SHA256, 1000, 700_001)
-    assert whole.read() == DATA[1000:700_001]
-    assert whole.sha256 == source.sha256
+    file = BlobFile(place.store, SHA256, len(DATA))
+    assert file.seek(1000) == file.tell() == 1000
+    pieces = [file.read(65_536) for _ in range(3)]
+    assert b"".join(pieces) == DATA[1000 : 1000 + 3 * 65_536]
+    assert file.seek(-10, io.SEEK_END) == len(DATA) - 10
+    assert file.seek(4, io.SEEK_CUR) == len(DATA) - 6
+    assert (file.read(), file.read(), file.read(10)) == (DATA[-6:], b"", b"")
+    assert file.seek(0) == 0
+    assert file.read() == DATA
 
 
 def test_sweeping_removes_what_is_old_and_unfinished_and_nothing_else(tmp_path: Path) -> None:

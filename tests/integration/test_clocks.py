@@ -23,8 +23,10 @@ import pytest
 from ledger.application import Arrival, Ledger
 from ledger.blobs import put
 from ledger.domain.base import Stamp
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.values import ColumnType
 from ledger.domain.words import OnDuplicate, Stage, Status
 from projections.status import fold_all
 from tests.faults.faults import fault

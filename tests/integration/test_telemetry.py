@@ -206,7 +206,7 @@ def refuse_a_file(stack: Stack, folder: Path) -> None:
     path.write_text(f"number,paid_on,text\n{MARKER},2026-04-01,text\n")
     result = stack.run("load", str(path), "--dataset", "payments", "--wait")
     assert result.returncode != 0
-    assert "Record 1 (line 2)" in result.stderr, "the sender is told where"
+    assert "record 1 (line 2)" in result.stderr, "the sender is told where"
 
 
 def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:

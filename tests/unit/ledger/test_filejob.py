@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.domain.base import Stamp
-from ledger.domain.filejob import ALLOWED, CountsDoNotCloseError, FileJob, LoadedChunk
+from ledger.domain.filejob import ALLOWED, FileJob
+from ledger.domain.reconciliation import CountsDoNotCloseError, LoadedChunk
 from ledger.domain.words import Stage, Status
 from ledger.errors import ConflictError
 
@@ -37,6 +38,7 @@ def queued(chunks_total: int = 2, records: int = 10, size: int = 110, data_start
     job = received(size)
     job.queue(
         STAMP,
+        format="delimited",
         dialect={"format": "delimited", "encoding": "utf-8"},
         parser_version="delimited-1",
         contract_version=1,
@@ -168,6 +170,7 @@ def test_every_event_carries_who_when_and_the_trace() -> None:
 COMMANDS = {
     "Queued": lambda job: job.queue(
         STAMP,
+        format="delimited",
         dialect={"format": "delimited", "encoding": "utf-8"},
         parser_version="delimited-1",
         contract_version=1,
@@ -270,6 +273,7 @@ def test_a_job_is_planned_once_an_attempt() -> None:
     with pytest.raises(ConflictError, match="has a plan already"):
         job.queue(
             STAMP,
+            format="delimited",
             dialect={"format": "delimited", "encoding": "utf-8"},
             parser_version="delimited-1",
             contract_version=1,

@@ -18,7 +18,8 @@ from hypothesis.stateful import (
 )
 
 from ledger.application import LoggedEvent
-from ledger.domain.filejob import CountsDoNotCloseError, FileJob
+from ledger.domain.filejob import FileJob
+from ledger.domain.reconciliation import CountsDoNotCloseError
 from ledger.domain.words import Stage
 from ledger.errors import ConflictError
 from projections.status import fold
@@ -104,6 +105,7 @@ class JobMachine(RuleBasedStateMachine):
         def do() -> None:
             self.job.queue(
                 STAMP,
+                format="delimited",
                 dialect={"format": "delimited", "encoding": "utf-8"},
                 parser_version="delimited-1",
                 contract_version=1,

@@ -15,6 +15,7 @@ from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
+from ledger.domain.settlement import Settlement
 from tests.golden.examples import FOLDER, examples, from_text, golden_path, mapper, to_text
 
 # Names that stand in the log of every installation. Add to them; never change or remove one.
@@ -38,6 +39,10 @@ TOPICS_FOR_EVER = {
     "operation.completed",
     "operation.failed",
     "operation.requested",
+    "settlement",
+    "settlement.corrected",
+    "settlement.opened",
+    "settlement.waived",
 }
 GOLDEN_FILES = sorted(FOLDER.glob("*.json"))
 EXAMPLES = examples()
@@ -57,12 +62,21 @@ def event_classes() -> list[type[LedgerEvent]]:
     )
 
 
+# GOLDEN FILE -> what its upcast says of the fields that its version did not have.
+ADDED_LATER: dict[str, dict[str, Any]] = {
+    "filejob.received.1.json": {"reading": {}, "corrects": None, "control_totals": {}},
+    "filejob.queued.1.json": {"transcript": None, "text_size": None, "trailer": {}},
+    "filejob.chunk_loaded.1.json": {"totals": {}, "row_set_digest": None},
+    "filejob.completed.1.json": {"totals": {}, "row_set_digest": None},
+}
+
+
 def named(values: list[Any]) -> dict[str, Any]:
     return {"argvalues": values, "ids": [getattr(value, "__qualname__", None) or value.name for value in values]}
 
 
 def test_there_is_no_topic_that_is_not_on_the_list_and_none_was_lost() -> None:
-    classes: list[type] = [*event_classes(), FileJob, Dataset, DeadLetter, Operation]
+    classes: list[type] = [*event_classes(), FileJob, Dataset, DeadLetter, Operation, Settlement]
     assert {get_topic(found) for found in classes} == TOPICS_FOR_EVER
 
 
@@ -80,6 +94,9 @@ def test_a_stored_event_of_any_version_is_read_with_every_field(path: Path) -> N
     assert type(event) is type(example)
     for field in fields(example):
         there, expected = getattr(event, field.name), getattr(example, field.name)
+        if field.name in ADDED_LATER.get(path.name, {}):
+            assert there == ADDED_LATER[path.name][field.name], field.name
+            continue
         assert there == expected, field.name
         assert type(there) is type(expected), field.name
     assert set(vars(event)) == {field.name for field in fields(example)}
@@ -99,8 +116,9 @@ def test_a_golden_file_belongs_to_a_version_that_is_or_was(path: Path) -> None:
     assert 1 <= int(version) <= getattr(type(EXAMPLES[topic]), "class_version", 1)
 
 
-def test_an_aggregate_is_rebuilt_from_golden_events() -> None:
-    names = ["filejob.received.1", "filejob.queued.1", "filejob.chunk_loaded.1", "filejob.completed.1"]
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_aggregate_is_rebuilt_from_golden_events(version: int) -> None:
+    names = [f"filejob.{name}.{version}" for name in ("received", "queued", "chunk_loaded", "completed")]
     job: Any = None
     for name in names:
         event: Any = mapper().to_domain_event(from_text((FOLDER / f"{name}.json").read_text(encoding="utf-8")))

@@ -9,22 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.contract import (
-    COLUMNS_MAX,
-    Column,
-    ColumnType,
-    Contract,
-    check_dataset_name,
-    dataset_name,
-    differences,
-    excerpt,
-)
+from ledger.domain.column import Column, excerpt
+from ledger.domain.contract import COLUMNS_MAX, Contract, check_dataset_name, dataset_name
+from ledger.domain.evolution import differences
+from ledger.domain.values import ColumnType
 from ledger.errors import InvalidRequestError
 
 ID = Column("id", ColumnType.BIGINT, nullable=False)
 DAY = Column("day", ColumnType.DATE, nullable=False)
 NOTE = Column("nöte", ColumnType.TEXT)
-CONTRACT = Contract((ID, DAY, NOTE), null_token="NA", fiscal_date_column="day")
+CONTRACT = Contract((ID, DAY, NOTE), null_tokens=("NA",), fiscal_date_column="day")
 
 
 def test_a_contract_survives_its_json():
@@ -89,7 +83,7 @@ def test_dates_and_instants_can_decide_the_fiscal_year(type_):
 @pytest.mark.parametrize("token", ["a\nb", "a\rb", "\0", '"', "a,b", "x" * 21, "\ud800"])
 def test_a_null_token_that_copy_cannot_use_is_refused(token):
     with pytest.raises(InvalidRequestError, match="null token"):
-        Contract((ID,), null_token=token)
+        Contract((ID,), null_tokens=(token,))
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.contract import Column, ColumnType, Contract
+from ledger.domain.column import Column
+from ledger.domain.contract import Contract
+from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
 from projections.formats.dialect import LINE_DELIMITER, LINE_QUOTE, Dialect
+from projections.formats.header import column_names
 from projections.formats.values import value_type
-from projections.inference import column_names, infer
+from projections.inference import infer
 
 CSV = Dialect("delimited", ",", header=True, byte_order_mark=False, line_end="\n")
 
@@ -122,7 +125,7 @@ def test_quotes_inside_a_field_do_not_hide_what_is_quoted():
 )
 def test_a_word_for_a_missing_value_is_adopted_only_where_it_types_a_column(records, token, types):
     contract = infer(None, ["\n".join(records).encode()], CSV)
-    assert contract.null_token == token
+    assert contract.null_tokens == (token,)
     assert [column.type.value for column in contract.columns] == types
 
 

@@ -48,8 +48,9 @@ def story(
     )
     if records is not None:
         dialect = {"format": "delimited", "encoding": "utf-8"}
-        job.queue(stamp(1), dialect=dialect, parser_version="1", contract_version=1, contract_digest="cd" * 32,
-                  plan="ef" * 32, data_start=10, chunks_total=4, records=records)  # fmt: skip
+        job.queue(stamp(1), format="delimited", dialect=dialect, parser_version="1", contract_version=1,
+                  contract_digest="cd" * 32, plan="ef" * 32, data_start=10, chunks_total=4,
+                  records=records)  # fmt: skip
     job.fail(
         stamp(2),
         stage=Stage.PLAN if records is None else Stage.LOAD,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.filejob import CountsDoNotCloseError
+from ledger.domain.reconciliation import CountsDoNotCloseError
 from ledger.domain.words import Stage
 from ledger.errors import FileRefusedError, NotFoundError, PartUnavailableError
 from ledger.settings import Settings
