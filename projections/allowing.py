@@ -11,11 +11,10 @@ import pyarrow
 import pyarrow.compute
 
 from ledger.domain.column import Column, excerpt
-from ledger.domain.contract import Contract
 from ledger.domain.values import in_order
-from ledger.errors import InvalidRequestError
 from projections.columns import among, different, positions
 from projections.formats.rows import Flaw
+from projections.patterns import whole
 from projections.totals import SUMS
 
 
@@ -35,28 +34,6 @@ def flaws_of_rules(column: Column, values: pyarrow.ChunkedArray) -> dict[int, Fl
         reason = f"the value is none of the {len(column.allowed):,} that are allowed"
         flaws |= dict.fromkeys(positions(other), Flaw("value_not_allowed", reason, column.name))
     return flaws
-
-
-def whole(pattern: str) -> str:
-    """A pattern that matches what another matches from the first to the last character."""
-    return rf"\A(?:{pattern})\z"
-
-
-def check_patterns(contract: Contract) -> None:
-    """Check that the patterns of a contract can be read.
-
-    Raises:
-        InvalidRequestError: one cannot.
-    """
-    for column in contract.columns:
-        try:
-            if column.pattern is not None:
-                pyarrow.compute.match_substring_regex(pyarrow.array([""]), whole(column.pattern))
-        except pyarrow.ArrowInvalid as error:
-            raise InvalidRequestError(
-                f"The pattern of column {excerpt(column.name)} cannot be read: {error}.",
-                "Write it in the syntax of RE2, which has no look-around and no references back.",
-            ) from None
 
 
 def _out_of_range(column: Column, values: pyarrow.ChunkedArray) -> list[int]:

@@ -60,7 +60,8 @@ class Reading:
     @property
     def lacking(self) -> tuple[Column, ...]:
         """The contract's columns that the text does not have."""
-        return tuple(column for column in self.contract.columns if column not in self.columns)
+        there = {column.name for column in self.columns if column is not None}
+        return tuple(column for column in self.contract.columns if column.name not in there)
 
 
 def read_fields(

@@ -13,6 +13,7 @@ import logging
 import re
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy
 import psycopg2
@@ -299,9 +300,14 @@ def _other_than_sent(job: FileJob) -> FileRefusedError | None:
         return None
     return FileRefusedError(
         "control_totals_differ",
-        f"{job.filename!r} does not come to what its sender said. {' '.join(found)}",
+        f"{job.filename!r} does not come to what its sender said. {' '.join(found)}{_left_out(came_to)}",
         "Find out which is wrong, the file or the totals, and send both again. Nothing of this file stays loaded.",
     )
+
+
+def _left_out(came_to: dict[str, Any]) -> str:
+    rejected = came_to["rows_rejected"]
+    return f" Records that were refused ({rejected:,}) are in no total." if rejected else ""
 
 
 def _type_of(contract: Contract, name: str) -> str:

@@ -92,9 +92,10 @@ def sentence_of(task: dict[str, Any]) -> str:
     name, dataset, status = task["filename"], task["dataset"], task["status"]
     match status:
         case "Completed":
+            skipped = task["records"] - task["rows_loaded"] - task["rows_rejected"]
             return (
                 f"{name}: {task['rows_loaded']:,} of {task['records']:,} records loaded into data.{dataset}, "
-                f"{task['rows_rejected']:,} rejected."
+                f"{task['rows_rejected']:,} rejected{f', {skipped:,} skipped' if skipped else ''}."
             )
         case "Failed":
             error = task["error"]

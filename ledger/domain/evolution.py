@@ -43,7 +43,8 @@ def misfit(contract: Contract, header: list[str]) -> list[str]:
     """
     columns = contract.columns
     if contract.missing_columns is MissingColumns.NULL:
-        columns = tuple(column for column in columns if not column.nullable or column.name in set(header))
+        there = set(header)
+        columns = tuple(column for column in columns if not column.nullable or column.name in there)
     if contract.extra_columns is ExtraColumns.IGNORE:
         names = {column.name for column in columns}
         header = [name for name in header if name in names]

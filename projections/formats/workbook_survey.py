@@ -96,6 +96,10 @@ class Package:
     def __contains__(self, name: str) -> bool:
         return _part_name(name) in self._members
 
+    def size(self, name: str) -> int:
+        """How many bytes a part has."""
+        return self._members[_part_name(name)].size
+
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of a part."""
         name = _part_name(name)
@@ -156,6 +160,9 @@ def local_name(name: str) -> str:
 def survey_xlsx(package: Package, workbook: str) -> list[Survey]:
     """The sheets of an .xlsx workbook whose main part is `workbook`."""
     relations = package.relations(workbook)
+    for kind, part in relations.values():
+        if kind.endswith("/sharedStrings") and part in package:
+            _check_shared_texts(package, part)
     surveys = []
     for name, relation in _sheets(package, workbook):
         kind, part = relations.get(relation, ("", ""))
@@ -166,6 +173,19 @@ def survey_xlsx(package: Package, workbook: str) -> list[Survey]:
             package.parse(part, cells.start, CharacterDataHandler=cells.text)
             cells.end_cell()
     return surveys
+
+
+def _check_shared_texts(package: Package, part: str) -> None:
+    """Refuse a number of texts that is not possible: calamine makes room for as many as a workbook says."""
+
+    def start(element: str, attributes: Attributes) -> None:
+        if local_name(element) == "sst":
+            for name in ("count", "uniqueCount"):
+                said = attributes.get(name, "0")
+                if not _is_number(said) or (name == "uniqueCount" and int(said) > package.size(part)):
+                    raise invalid(f"it says that it has {said[:20]} texts, in {package.size(part):,} bytes")
+
+    package.parse(part, start)
 
 
 def _sheets(package: Package, workbook: str) -> list[tuple[str, str]]:

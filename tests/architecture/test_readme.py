@@ -71,7 +71,9 @@ def test_the_contract_that_is_shown_can_be_registered_and_has_every_field_that_t
     values = read_contract_text(text.encode(), YAML_TYPE)
     contract = Contract.from_dict(values)
     assert set(values) == {each.name for each in fields(Contract)}
-    assert {name for column in values["columns"] for name in column} | {"maximum"} == {
+    told_beside = {"maximum", "width"}
+    assert all(f"`{name}`" in CONTRACTS or name in text for name in told_beside)
+    assert {name for column in values["columns"] for name in column} | told_beside == {
         each.name for each in fields(Column)
     }
     assert from_odcs("payments", to_odcs("payments", contract, 1)) == (contract, [])

@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.formats import COMPRESSORS, WRITERS, Record, as_csv, as_json_lines
 from tests.stack import Stack
 
-RECORDS = int(os.environ.get("LEDGER_TEST_FLIGHTS", "20000"))  # all of them are 336,776
+RECORDS = int(os.environ.get("LEDGER_TEST_FLIGHTS", "6000"))  # all of them are 336,776
 SECONDS_MAX = 900  # for all of them as a workbook
 
 TEXTS = frozenset({"carrier", "tailnum", "origin", "dest", "time_hour"})

@@ -14,7 +14,7 @@ from ledger.domain.contract import Contract, ExtraColumns, MissingColumns
 from ledger.domain.trailer import Trailer
 from ledger.domain.values import FISCAL_DATE_TYPES, NUMBER_TYPES, ORDERED_TYPES, ColumnType
 from ledger.errors import InvalidRequestError
-from projections.allowing import check_patterns
+from projections.patterns import check_patterns
 
 
 def _is_name(text: str) -> bool:

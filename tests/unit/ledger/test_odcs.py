@@ -45,7 +45,7 @@ def refused(*properties: dict[str, Any], **more: Any) -> str:
     return str(caught.value)
 
 
-@thorough(examples=200, steps=1)
+@thorough(examples=60, steps=1)
 @given(contracts())
 def test_a_contract_survives_the_standard(contract: Contract) -> None:
     written = to_odcs("orders", contract, 3)
@@ -54,7 +54,7 @@ def test_a_contract_survives_the_standard(contract: Contract) -> None:
         assert from_odcs("orders", read_contract_text(text.encode(), media_type)) == (contract, [])
 
 
-@thorough(examples=200, steps=1)
+@thorough(examples=60, steps=1)
 @given(contracts())
 def test_what_is_written_is_valid_by_the_standard(contract: Contract) -> None:
     text = write_yaml(to_odcs("orders", contract, 1))

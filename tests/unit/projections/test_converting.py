@@ -19,7 +19,7 @@ from projections.converting import convert
 from projections.formats.rows import Writing
 from tests.thorough import thorough
 
-SEARCH = thorough(examples=300, steps=1)
+SEARCH = thorough(examples=100, steps=1)
 SEPARATORS = st.sampled_from(["", ".", "/", "-", " ", ":", "T", ", ", "%%", "(", "\\", "[", "|"])
 MOMENTS = st.datetimes(datetime(1000, 1, 1), datetime(9998, 12, 31))
 OFFSETS = st.integers(-15 * 60, 15 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))

@@ -15,7 +15,7 @@ from projections.formats import separated_text
 from projections.formats.rows import Limits
 from tests.thorough import thorough
 
-SEARCH = thorough(examples=400, steps=1)
+SEARCH = thorough(examples=150, steps=1)
 LIMITS = Limits(record_bytes_max=1 << 10)
 
 

@@ -14,7 +14,18 @@ from ledger.errors import FileRefusedError
 from projections.formats.rows import Limits, Row
 from projections.formats.workbook import read_workbook
 from tests.unit.projections.mutations import outcomes
-from tests.unit.projections.workbooks import ods, ods_row, raw_xlsx, xls, xlsb, xlsb_text, xlsx, zipped
+from tests.unit.projections.workbooks import (
+    SHEET_XML,
+    ods,
+    ods_row,
+    raw_xlsx,
+    relations,
+    xls,
+    xlsb,
+    xlsb_text,
+    xlsx,
+    zipped,
+)
 
 LIMITS = Limits()
 TABLE = [["id", "name"], [1, "Ann"], [2, None]]
@@ -328,3 +339,21 @@ def test_a_record_that_is_too_long_is_a_flaw():
     data = xlsx({"S": [["a"], ["é" * 600], ["é" * 400]]})
     read = rows(data, limits=Limits(record_bytes_max=1000))
     assert [row.flaw and row.flaw.code for row in read] == ["record_too_long", None]
+
+
+@pytest.mark.parametrize(("said", "sound"), [("3", True), ("4294967296", False), ("999999999", False), ("1e9", False)])
+def test_a_workbook_that_claims_more_texts_than_its_bytes_can_hold_is_refused(said: str, sound: bool):
+    texts = "".join(f"<si><t>{text}</t></si>" for text in ("name", "one", "two"))
+    data = raw_xlsx(
+        "".join(f'<row r="{row}"><c r="A{row}" t="s"><v>{row - 1}</v></c></row>' for row in (1, 2, 3)),
+        {
+            "xl/_rels/workbook.xml.rels": relations(
+                ("worksheet", "worksheets/sheet1.xml"), ("sharedStrings", "sharedStrings.xml")
+            ),
+            "xl/sharedStrings.xml": f'<sst xmlns="{SHEET_XML}" uniqueCount="{said}">{texts}</sst>',
+        },
+    )
+    if sound:
+        assert [row.values for row in rows(data)] == [{"name": "one"}, {"name": "two"}]
+    else:
+        assert refused(data).code == "workbook_invalid"
