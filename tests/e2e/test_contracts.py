@@ -250,6 +250,11 @@ def test_a_file_that_comes_to_what_its_trailer_says_completes_and_the_trailer_is
         ("TOTAL;2;1000.00", "trailer_invalid", "Field 3"),
         ("TOTAL;2", "trailer_invalid", "Field 3"),
         ("TOTAL;two;1.000,00", "trailer_invalid", "Field 2"),
+        ("TOTAL;2.0;1.000,00", "trailer_invalid", "Field 2"),
+        ("TOTAL;1e0;1.000,00", "trailer_invalid", "Field 2"),
+        ("TOTAL;-2;1.000,00", "trailer_invalid", "Field 2"),
+        ("TOTAL;0002;1.000,01", "control_totals_differ", "The sum of 'amount' is 1000, its sender says 1000.01."),
+        ("TOTAL;2;NaN", "trailer_invalid", "Field 3"),
         ("c;1,00", "trailer_missing", "'TOTAL'"),
     ],
 )
@@ -332,6 +337,17 @@ def test_what_cannot_separate_or_quote_is_refused(http: httpx2.Client, said: dic
     answer = http.put("/api/v1/files/x.csv", content=b"a,b\n1,2\n", params=said)
     assert answer.status_code == httpx2.codes.UNPROCESSABLE_CONTENT
     assert next(iter(said)) in answer.json()["detail"]
+
+
+def test_a_preview_knows_the_trailer_and_the_widths_of_a_contract(http: httpx2.Client, register: Register) -> None:
+    content = trailed("a;1.000,50", "b;-0,50", trailer="TOTAL;2;1.000,00\n")
+    shown = http.post("/api/v1/preview", params={"dataset": register(TRAILED)}, content=content).json()
+    assert (shown["records"], shown["records_examined"], shown["rejected"]) == (3, 2, 0)
+    assert [row["amount"] for row in shown["rows"]] == ["1000.50", "-0.50"]
+    cut = http.post("/api/v1/preview", params={"dataset": register(TRAILED)}, content=content[:-20])
+    assert (cut.status_code, "'TOTAL'" in cut.text) == (httpx2.codes.UNPROCESSABLE_CONTENT, True)
+    shown = http.post("/api/v1/preview", params={"dataset": register(FIXED)}, content=b"abcdef20250401      1\n").json()
+    assert shown["rows"] == [{"account": "abcdef", "day": "2025-04-01", "amount": "1"}]
 
 
 def test_rejects_of_converted_values_come_back_corrected(stack: Stack, http: httpx2.Client, register: Register) -> None:
