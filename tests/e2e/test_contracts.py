@@ -332,6 +332,13 @@ def test_text_is_read_as_its_sender_says_and_whatever_its_lines_end_with(
     assert rows(stack, dataset, f"{columns[0]['name']}, {columns[1]['name']}") == [(1, "x"), (2, within), (3, None)]
 
 
+def test_prose_is_lines_however_they_end(stack: Stack, http: httpx2.Client) -> None:
+    dataset = f"notes_{uuid4().hex[:8]}"
+    task = load(stack, http, dataset, "notes.txt", b'dear "reader",\r\n\n"this is not closed\nend\r\n')
+    assert (task["status"], task["records"]) == ("Completed", 4), task
+    assert rows(stack, dataset, "line") == [('dear "reader",',), ("",), ('"this is not closed',), ("end",)]
+
+
 @pytest.mark.parametrize("said", [{"delimiter": "ab"}, {"quote": "a"}, {"escape": "\n"}, {"header": "perhaps"}])
 def test_what_cannot_separate_or_quote_is_refused(http: httpx2.Client, said: dict[str, str]) -> None:
     answer = http.put("/api/v1/files/x.csv", content=b"a,b\n1,2\n", params=said)
