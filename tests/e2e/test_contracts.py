@@ -357,6 +357,20 @@ def test_a_preview_knows_the_trailer_and_the_widths_of_a_contract(http: httpx2.C
     assert shown["rows"] == [{"account": "abcdef", "day": "2025-04-01", "amount": "1"}]
 
 
+def test_a_file_that_lacks_what_key_trailer_and_fiscal_date_are_of_is_told_its_columns(
+    stack: Stack, http: httpx2.Client, register: Register
+) -> None:
+    contract = {**KEYED, "trailer": {"marker": "T", "sums": {"line": 2}}, "missing_columns": "null"}
+    nullable = {**TRAILED, "missing_columns": "null", "extra_columns": "ignore"}
+    for said, content in ((contract, b"other\n1\n"), (nullable, b"kind\na\n"), (nullable, b"x,y\n1,2\n")):
+        dataset = register(said)
+        task = load(stack, http, dataset, "x.csv", content)
+        code = "trailer_missing" if content.startswith(b"kind") else "contract_differs"
+        assert (task["status"], task["error"]["code"]) == ("Failed", code), task
+        preview = http.post("/api/v1/preview", params={"dataset": dataset}, content=content)
+        assert preview.status_code < httpx2.codes.INTERNAL_SERVER_ERROR
+
+
 def test_rejects_of_converted_values_come_back_corrected(stack: Stack, http: httpx2.Client, register: Register) -> None:
     dataset = register(BANK)
     text = HEADER + "DE1234;1.4.2025;1,50;1;ja;EUR;r\nDE1234;1.4.2025;1.50;2;ja;EUR;r\n"
