@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -198,23 +199,25 @@ def copy_rows(
             " set_config('DateStyle', 'ISO, YMD', true), set_config('TimeZone', 'UTC', true)",
             {"first_record": first_record or 1, "job": str(job), "received": received.isoformat()},
         )
+        fields = columns if first_record is not None else ["_record", *columns]
+        target = keys.staging(cursor, table.name) if table.contract.key else table.name
+        statement = _copy_statement(cursor, target, dialect, fields, null_token)
         before = _rows_by_partition(cursor, table)
+        repeated: list[int] = []
         try:
-            fields = columns if first_record is not None else ["_record", *columns]
-            target = keys.staging(cursor, table.name) if table.contract.key else table.name
-            statement = _copy_statement(cursor, target, dialect, fields, null_token)
             cursor.copy_expert(statement, source, size=COPY_READ_BYTES)
             rows = int(cursor.rowcount)
-            repeated = keys.insert_staged(cursor, table.name) if table.contract.key else []
+            if table.contract.key:
+                touched, repeated = keys.insert_staged(cursor, table.name)
+            else:
+                touched = _rows_by_partition(cursor, table) - before
         except errors.CheckViolation as error:
             key = PARTITION_KEY.search(error.diag.message_detail or "")
             if key is not None and "no partition" in str(error):
                 raise PartitionMissingError(key["value"]) from error
             raise
-        after = _rows_by_partition(cursor, table)
-    touched = {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}
     rows -= len(repeated)
-    assert sum(touched.values()) == rows, f"COPY says {rows} rows, the partitions {touched}"
+    assert touched.total() == rows, f"COPY says {rows} rows, the partitions {touched}"
     return CopiedRows(rows, sorted(_label(table, name) for name in touched), repeated)
 
 
@@ -260,14 +263,14 @@ def _option(name: str, value: str) -> sql.Composed:
     return sql.SQL("{} {}").format(sql.SQL(name), sql.Literal(value))
 
 
-def _rows_by_partition(cursor: Any, table: DataTable) -> dict[str, int]:
+def _rows_by_partition(cursor: Any, table: DataTable) -> Counter[str]:
     # PostgreSQL counts what this session inserted anyway: asking it costs nothing per row.
     cursor.execute(
         "SELECT c.relname, pg_stat_get_xact_tuples_inserted(c.oid) FROM pg_inherits i "
         "JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = %s::regclass",
         (f'data."{table.dataset}"',),
     )
-    return {name: int(count or 0) for name, count in cursor.fetchall()}
+    return Counter({name: int(count or 0) for name, count in cursor.fetchall()})
 
 
 def _label(table: DataTable, partition: str) -> str:

@@ -24,7 +24,7 @@ from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
-from projections.formats.dialect import Dialect, read_records
+from projections.formats.dialect import LINE, Dialect, read_records
 from projections.formats.header import column_names
 from projections.formats.transcript import MARK
 from projections.formats.values import common_type, value_type
@@ -73,7 +73,7 @@ def infer(
         FileRefusedError: see `column_names`; also file_empty if there is neither a header nor a record.
     """
     if dialect.format == "lines":
-        return Contract((Column("line", ColumnType.TEXT),))
+        return Contract((Column(LINE, ColumnType.TEXT),))
     names = None if header is None else column_names(header)
     columns = [_Evidence() for _ in names or ()]
     for sample in samples:

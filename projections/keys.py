@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,13 +32,28 @@ def staging(cursor: Any, table: sql.Composable) -> sql.Composable:
     return STAGING
 
 
-def insert_staged(cursor: Any, table: sql.Composable) -> list[int]:
-    """Put the staged rows into the table; the records that another row's key keeps out, in order."""
-    cursor.execute(
-        sql.SQL(
-            "WITH loaded AS (INSERT INTO {table} SELECT * FROM {staging} ORDER BY _record"
-            " ON CONFLICT DO NOTHING RETURNING _record)"
-            " SELECT _record FROM {staging} WHERE _record NOT IN (SELECT _record FROM loaded) ORDER BY 1"
-        ).format(table=table, staging=STAGING)
-    )
-    return [int(record) for (record,) in cursor.fetchall()]
+def insert_staged(cursor: Any, table: sql.Composable) -> tuple[Counter[str], list[int]]:
+    """Put the staged rows into the table.
+
+    Returns:
+        How many rows each partition got, and the records that another row's key keeps out, in order.
+    """
+    cursor.execute(insertion(table))
+    found = cursor.fetchall()
+    repeated: list[int] = next((records for partition, _, records in found if partition is None), [])
+    return Counter({partition: int(count) for partition, count, _ in found if partition is not None}), repeated
+
+
+def insertion(table: sql.Composable) -> sql.Composed:
+    """The statement that inserts, and answers with partitions, their counts, and the records that went nowhere.
+
+    By joins, which PostgreSQL does by sorting what its memory does not hold: with NOT IN it would compare every record
+    with every other.
+    """
+    return sql.SQL(
+        "WITH loaded AS (INSERT INTO {table} SELECT * FROM {staging} ORDER BY _record"
+        " ON CONFLICT DO NOTHING RETURNING _record, tableoid)"
+        " SELECT c.relname, count(*), array_agg(s._record ORDER BY s._record) FILTER (WHERE c.oid IS NULL)"
+        " FROM {staging} s LEFT JOIN loaded l USING (_record) LEFT JOIN pg_class c ON c.oid = l.tableoid"
+        " GROUP BY c.relname"
+    ).format(table=table, staging=STAGING)

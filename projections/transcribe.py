@@ -109,7 +109,7 @@ def transcribe(
         file, layers = _in_utf_8(file, layers, folder, limits, options.get("encoding"))
         format = recognise(_sample(file))
     if format == TEXT and is_separated_text(options):
-        format = "separated_text"
+        format, options = "separated_text", {**options, "filename": filename}
     if format == TEXT:
         if not layers:
             return Transcription(TEXT, layers, filename)

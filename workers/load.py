@@ -73,11 +73,6 @@ class _Load:
     chunk: Chunk
     table: DataTable
 
-    @property
-    def has_trailer(self) -> bool:
-        """Whether the last record of the chunk says what the others of the file come to."""
-        return self.plan.trailer is not None and self.chunk.start <= self.plan.trailer < self.chunk.end
-
 
 def load_chunk(workshop: Workshop, work: Work) -> None:
     """Load one chunk of a job.
@@ -116,8 +111,8 @@ def _read(load: _Load) -> tuple[ChunkContent, str]:
     data = read_exactly(partial(load.workshop.blobs.read, job.transcript or job.sha256), chunk.start, chunk.size)
     with telemetry.span(telemetry.SPAN_CHECK, {telemetry.CHUNK_BYTES: chunk.size}) as span:
         reading = reading_of(load.table.contract, load.plan, load.workshop.calendar)
-        checked = data[: (load.plan.trailer or 0) - chunk.start] if load.has_trailer else data
-        content = read_chunk(checked, chunk, Dialect.from_dict(job.dialect), reading)
+        records = load.plan.without_trailer(chunk, data)
+        content = read_chunk(records, chunk, Dialect.from_dict(job.dialect), reading)
         span.set_attribute(telemetry.CHUNK_REJECTS, len(content.flaws))
     return content, hashlib.sha256(data).hexdigest()
 
@@ -262,7 +257,7 @@ def _loaded(load: _Load, copied: CopiedRows, content: ChunkContent, sha256: str)
         records=chunk.records,
         rows_loaded=copied.rows,
         rows_rejected=len(content.flaws),
-        rows_skipped=int(load.has_trailer),
+        rows_skipped=int(load.plan.has_trailer(chunk)),
         fiscal_years=copied.fiscal_years,
         totals=totals,
         row_set_digest=digest,

@@ -25,7 +25,7 @@ from ledger.failpoints import failpoint
 from projections.data_tables import DataTable, create
 from projections.fields import Reading
 from projections.formats.blocks import Read
-from projections.formats.dialect import FIXED, Dialect
+from projections.formats.dialect import Dialect
 from projections.formats.header import column_names
 from projections.formats.recognise import TEXT
 from projections.formats.splitter import Plan
@@ -35,7 +35,7 @@ from projections.transcribe import Transcription
 from workers.corrections import cut_correction
 from workers.leases import Work, fence, finish
 from workers.texts import cut, text_of
-from workers.trailers import read_trailer
+from workers.trailers import with_trailer
 from workers.workshop import Workshop, discard
 
 SAMPLE_BYTES_EACH = 256 << 10
@@ -69,11 +69,8 @@ def plan_file(workshop: Workshop, work: Work) -> None:
         examined = _examine(workshop, job, dataset)
         span.set_attribute(telemetry.CHUNK_COUNT, len(examined.plan.chunks))
         while not _write_down(workshop, work, examined, dataset):
-            # Another file has made the dataset meanwhile: its contract now decides.
             dataset = workshop.ledger.dataset(job.dataset)
-            assert dataset is not None
-            _check_contract(dataset, examined.plan)
-            examined = replace(examined, contract=dataset.contract)
+            examined = _examine(workshop, job, dataset)
 
 
 def reading_of(contract: Contract, plan: Plan, calendar: FiscalCalendar) -> Reading:
@@ -86,8 +83,8 @@ def reading_of(contract: Contract, plan: Plan, calendar: FiscalCalendar) -> Read
 
 def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
     settings, blobs = workshop.settings, workshop.blobs
-    layout = {"layout": FIXED} if dataset is not None and dataset.contract.is_fixed else {}
-    found = text_of(blobs, job.sha256, job.size, job.filename, settings, {**job.reading, **layout})
+    contract = None if dataset is None else dataset.contract
+    found = text_of(blobs, job.sha256, job.size, job.filename, settings, job.reading, contract)
     made, text, dialect, plan = found.made, found.sha256, found.dialect, found.plan
     if (
         job.corrects is not None
@@ -111,11 +108,10 @@ def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Exami
         samples = _samples(partial(blobs.read, text), plan, settings.sample_bytes_max)
         return Examined(made, dialect, plan, infer(plan.header, samples, dialect, transcript=made.places is not None))
     _check_contract(dataset, plan)
-    told: dict[str, Any] = {}
-    if dataset.contract.trailer is not None and job.corrects is None and made.format == TEXT and dialect.quoting:
-        trailer, told = read_trailer(blobs, text, dialect, plan, dataset.contract)
-        plan = replace(plan, trailer=trailer)
-    return Examined(made, dialect, plan, dataset.contract, told)
+    if job.corrects is None:
+        found = with_trailer(blobs, found, dataset.contract)
+        return Examined(made, dialect, found.plan, dataset.contract, dict(found.trailer))
+    return Examined(made, dialect, plan, dataset.contract)
 
 
 def _check_contract(dataset: Dataset, plan: Plan) -> None:
@@ -144,7 +140,7 @@ def _samples(read: Read, plan: Plan, bytes_max: int) -> Iterator[bytes]:
 
 
 def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dataset | None) -> bool:
-    """Commit the plan; False if the dataset came into being meanwhile and nothing was written."""
+    """Commit the plan; False, and nothing is written, if the contract is another one than that it was made for."""
     ledger, made = workshop.ledger, examined.transcription
     plan_digest = put(workshop.blobs, examined.plan.to_json())
     failpoint("plan_stored")
@@ -152,7 +148,7 @@ def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dat
         job = ledger.job(work.job_id)
         lock(session, f"dataset {job.dataset}")
         current = ledger.dataset(job.dataset)
-        if dataset is None and current is not None:
+        if current is not None and (dataset is None or current.contract_version != dataset.contract_version):
             return False
         lock_job(session, job.id)
         fence(session, work)

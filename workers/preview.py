@@ -28,7 +28,6 @@ from ledger.settings import Settings
 from projections.chunk import ChunkContent, read_chunk
 from projections.doubts import doubts
 from projections.formats.blocks import read_exactly
-from projections.formats.dialect import FIXED
 from projections.formats.header import column_names
 from projections.formats.recognise import TEXT
 from projections.formats.splitter import Plan
@@ -37,6 +36,7 @@ from projections.inference import infer
 from projections.plans import places_of
 from workers.plan import reading_of
 from workers.texts import text_of
+from workers.trailers import with_trailer
 
 ROWS_SHOWN = 10
 REJECTS_SHOWN = 20
@@ -59,8 +59,9 @@ def preview(
     blobs = FolderBlobStore(folder)
     sha256, size = _put(blobs, file)
     there = settings.model_copy(update={"blobs_url": folder.as_uri()})
-    layout = {"layout": FIXED} if contract is not None and contract.is_fixed else {}
-    found = text_of(blobs, sha256, size, filename, there, {**reading, **layout})
+    found = text_of(blobs, sha256, size, filename, there, reading, contract)
+    if contract is not None and found.plan.records and _has_its_columns(contract, found.plan):
+        found = with_trailer(blobs, found, contract)
     made, dialect, plan, read = found.made, found.dialect, found.plan, partial(blobs.read, found.sha256)
     chunk = plan.chunks[0] if plan.chunks else None
     data = b"" if chunk is None else read_exactly(read, chunk.start, chunk.size)
@@ -89,7 +90,7 @@ def preview(
             "doubts_more": 0,
         }
     calendar = FiscalCalendar.parse(settings.fiscal_year_start, settings.time_zone)
-    content = read_chunk(data, chunk, dialect, reading_of(used, plan, calendar))
+    content = read_chunk(plan.without_trailer(chunk, data), chunk, dialect, reading_of(used, plan, calendar))
     return {
         **answer,
         **_shown(content, places_of(blobs, plan, chunk)),

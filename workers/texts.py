@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from ledger.blobs import BlobStore
+from ledger.domain.contract import Contract
 from ledger.errors import FileRefusedError
 from ledger.settings import Settings
-from projections.formats.dialect import Dialect, sniff
+from projections.formats.dialect import FIXED, Dialect, sniff
 from projections.formats.recognise import FORMATS, TEXT
 from projections.formats.splitter import Plan, split
 from projections.transcribe import Transcription
@@ -23,28 +25,41 @@ ANY_LINE_ENDS = {"line_ends": "any"}
 
 @dataclass(frozen=True)
 class Text:
-    """A text under its digest, how it was made of a file, and its chunks. `size` is in bytes."""
+    """A text under its digest, how it was made of a file, and its chunks. `size` is in bytes.
+
+    `trailer` are the control totals that its last record tells, if the contract has a trailer.
+    """
 
     made: Transcription
     sha256: str
     size: int
     dialect: Dialect
     plan: Plan
+    trailer: Mapping[str, Any] = field(default_factory=dict)
 
 
 def text_of(
-    blobs: BlobStore, sha256: str, size: int, filename: str, settings: Settings, reading: Mapping[str, str]
+    blobs: BlobStore,
+    sha256: str,
+    size: int,
+    filename: str,
+    settings: Settings,
+    reading: Mapping[str, str],
+    contract: Contract | None,
 ) -> Text:
     """The text of a file.
 
     Args:
         reading: what its sender says of how it is read, see `api.choices`.
+        contract: that of its dataset, None if there is none yet.
 
     Raises:
         FileRefusedError: the file cannot be read.
         PartUnavailableError: the blob store cannot be reached.
         LedgerError: the process that reads the file was killed.
     """
+    if contract is not None and contract.is_fixed:
+        reading = {**reading, "layout": FIXED}
     try:
         return _text_of(blobs, sha256, size, filename, settings, reading)
     except FileRefusedError as refused:

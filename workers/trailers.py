@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,32 +12,43 @@ import pyarrow
 from ledger.blobs import BlobStore
 from ledger.domain.column import Column, excerpt
 from ledger.domain.contract import Contract
+from ledger.domain.trailer import Trailer
 from ledger.errors import FileRefusedError
 from projections.converting import convert
 from projections.formats.blocks import read_exactly
-from projections.formats.dialect import Dialect, read_records
+from projections.formats.dialect import read_records
+from projections.formats.recognise import TEXT
 from projections.formats.records import find_records
 from projections.formats.rows import Writing
 from projections.formats.splitter import Plan
+from workers.texts import Text
 
+# Leading zeros are usual where fields have a fixed width.
+COUNT = re.compile(r"[0-9]{1,18}", re.ASCII)
+NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
 WHOLE_FILE = "Ask for the whole file, and send that."
 
 
-def read_trailer(
-    blobs: BlobStore, text: str, dialect: Dialect, plan: Plan, contract: Contract
-) -> tuple[int, dict[str, Any]]:
-    """The offset of a text's trailer, and the control totals that it tells.
+def with_trailer(blobs: BlobStore, text: Text, contract: Contract) -> Text:
+    """A text with what its trailer tells, if its contract has one and it can have one.
 
     Args:
-        plan: of the text; it has records.
-        contract: one with a trailer.
+        text: one with records, and with the columns of the contract.
 
     Raises:
         FileRefusedError: trailer_missing or trailer_invalid.
     """
-    trailer, chunk = contract.trailer, plan.chunks[-1]
-    assert trailer is not None
-    records = find_records(read_exactly(partial(blobs.read, text), chunk.start, chunk.size), dialect)
+    if contract.trailer is None or text.made.format != TEXT or not text.dialect.quoting:
+        return text
+    place, told = _read(blobs, text, contract, contract.trailer)
+    return replace(text, plan=replace(text.plan, trailer=place), trailer=told)
+
+
+def _read(blobs: BlobStore, text: Text, contract: Contract, trailer: Trailer) -> tuple[int, dict[str, Any]]:
+    """The offset of a text's trailer, and the control totals that it tells."""
+    plan, dialect = text.plan, text.dialect
+    chunk = plan.chunks[-1]
+    records = find_records(read_exactly(partial(blobs.read, text.sha256), chunk.start, chunk.size), dialect)
     raw = records.bytes_of(len(records) - 1).decode("utf-8", "replace")
     [fields] = read_records(raw.rstrip("\r\n"), dialect.delimiter, dialect.quote)
     if fields[0] != trailer.marker:
@@ -63,11 +75,7 @@ def _number(fields: list[str], place: int, column: Column | None, plan: Plan) ->
     if column is not None and column.format is not None:
         plain, unlike = convert(column, pyarrow.chunked_array([[text]], pyarrow.string()), Writing.FREE)
         text = "" if unlike[0].as_py() else plain[0].as_py()
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or (column is None and number != int(number)):
+    if not (COUNT if column is None else NUMBER).fullmatch(text):
         what = "the number of records" if column is None else f"the sum of {column.name!r}"
         raise FileRefusedError(
             "trailer_invalid",

@@ -10,7 +10,6 @@ from api.cli.output import print_json, say, table
 from api.cli.sources import Source
 
 VALUE_CHARACTERS_SHOWN = 24
-COLUMNS_SHOWN = 8
 
 
 def preview_of(client: Client, source: Source, said: Mapping[str, str | None]) -> dict[str, Any]:

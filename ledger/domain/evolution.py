@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Sequence
 
 from ledger.domain.column import EXCERPT_CHARACTERS_MAX
 from ledger.domain.contract import Contract, ExtraColumns, MissingColumns
 
 
-def differences(expected: Contract, header: list[str]) -> list[str]:
-    """How a file's columns differ from the contract's, one readable sentence each; empty when they do not.
+def differences(names: Sequence[str], header: Sequence[str]) -> list[str]:
+    """How a file's columns differ from those of a contract, one readable sentence each; empty when they do not.
 
     Args:
-        header: the names as columns are named, see `projections.inference.column_names`.
+        names: those that the contract wants to see.
+        header: the names as columns are named, see `projections.formats.header.column_names`.
     """
-    names = [column.name for column in expected.columns]
-    missing = [name for name in names if name not in set(header)]
-    extra = [name for name in header if name not in set(names)]
+    wanted, there = set(names), set(header)
+    missing = [name for name in names if name not in there]
+    extra = [name for name in header if name not in wanted]
     found = []
     if missing:
         found.append(f"The file lacks {len(missing)} of the contract's columns: {_listed(missing)}.")
     if extra:
         found.append(f"The file has {len(extra)} columns that are not in the contract: {_listed(extra)}.")
-    repeated = sorted({name for name in header if name in set(names) and header.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(header).items() if name in wanted and count > 1)
     if repeated:
         found.append(f"The file has more than one column of the same name: {_listed(repeated)}.")
-    shared = [name for name in header if name in set(names)]
-    ordered = [name for name in names if name in set(header)]
+    shared = [name for name in header if name in wanted]
+    ordered = [name for name in names if name in there]
     if not repeated and shared != ordered:
-        there, here = next((a, b) for a, b in zip(ordered, shared, strict=True) if a != b)
+        ours, theirs = next((a, b) for a, b in zip(ordered, shared, strict=True) if a != b)
         found.append(
-            f"The columns stand in another order: where the contract has {_listed([there])} "
-            f"the file has {_listed([here])}."
+            f"The columns stand in another order: where the contract has {_listed([ours])} "
+            f"the file has {_listed([theirs])}."
         )
     return found
 
@@ -41,16 +43,15 @@ def misfit(contract: Contract, header: list[str]) -> list[str]:
 
     Another order does no harm, and what is beyond the contract or lacking may be allowed by it.
     """
-    columns = contract.columns
-    if contract.missing_columns is MissingColumns.NULL:
-        there = set(header)
-        columns = tuple(column for column in columns if not column.nullable or column.name in there)
+    there = set(header)
+    may_lack = contract.missing_columns is MissingColumns.NULL
+    names = [column.name for column in contract.columns if column.name in there or not (may_lack and column.nullable)]
     if contract.extra_columns is ExtraColumns.IGNORE:
-        names = {column.name for column in columns}
-        header = [name for name in header if name in names]
-    if sorted(header) == sorted(column.name for column in columns):
-        return []
-    return differences(replace(contract, columns=columns), header) if columns else ["It has none of its columns."]
+        known = {column.name for column in contract.columns}
+        header = [name for name in header if name in known]
+    if not names:
+        return ["The file has none of the contract's columns."]
+    return [] if sorted(header) == sorted(names) else differences(names, header)
 
 
 def evolution_refused(now: Contract, wanted: Contract) -> list[str]:

@@ -40,6 +40,7 @@ DELIMITERS = "\t|;,"
 DELIMITED_NAMES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
 FIXED = "fixed"
+LINE = "line"  # the only column of plain text
 # What lines are copied with. A line that holds one of these characters is refused, see `splitter`.
 LINE_DELIMITER, LINE_QUOTE = "\x01", "\x02"
 IDENTIFIER = re.compile(r"[^\W\d]\w*")

@@ -18,7 +18,7 @@ BLOCK_BYTES = 1 << 20
 NO_BYTE = -1
 BLANKS = b" \t\r\n"
 QUOTE, BACKSLASH = ord('"'), ord("\\")
-OPENING, CLOSING = b"{[", b"}]"
+OPENING = b"{["
 
 _BLANKS = re.compile(rb"[ \t\r\n]*+")
 _OUTSIDE = re.compile(rb'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL)

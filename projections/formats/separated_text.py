@@ -11,6 +11,7 @@ Rules:
    Before anything else it is a character like others: `C:\new` keeps both. `\N` alone, unquoted, is no value, and so
    is an empty field.
 4. Blank lines are no records. A record has as many fields as the header, or as the first record.
+5. Text without a delimiter is lines here too: each is a record, blank or not, and no character of it means anything.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Final
 
 from ledger.errors import FileRefusedError
-from projections.formats.dialect import SAMPLE_BYTES, Dialect, sniff
+from projections.formats.dialect import LINE, SAMPLE_BYTES, Dialect, sniff
 from projections.formats.files import read_up_to
 from projections.formats.header import column_names
 from projections.formats.rows import Flaw, Limits, Row
@@ -34,14 +35,26 @@ def read_separated_text(file: BinaryIO, limits: Limits, options: Mapping[str, st
     """The records of separated text: see `projections.formats.rows.Reader`.
 
     Args:
-        options: `quote`, `escape`, `delimiter` (a character each) and `header` (yes or no), as far as they are said.
+        options: `quote`, `escape`, `delimiter` (a character each) and `header` (yes or no), as far as they are said;
+            `filename`, for what a name may tell (see `dialect`).
     """
     sample = read_up_to(file, SAMPLE_BYTES)
     file.seek(0)
     end = b"\n" if b"\n" in sample or b"\r" not in sample else b"\r"
     quote, escape = options.get("quote", '"'), options.get("escape", "")
     dialect = _dialect(sample, end, quote, escape, options)
-    parser = _Parser(_Lines(file, end, limits.record_bytes_max), dialect.delimiter, quote, escape)
+    lines = _Lines(file, end, limits.record_bytes_max)
+    yield from _records(_Parser(lines, dialect.delimiter, quote, escape), dialect) if dialect.quoting else _plain(lines)
+
+
+def _plain(lines: _Lines) -> Iterator[Row]:
+    offset = 0
+    while (line := lines.next()) is not None:
+        yield Row({LINE: line[0]}, offset, lines.offset - offset)
+        offset = lines.offset
+
+
+def _records(parser: _Parser, dialect: Dialect) -> Iterator[Row]:
     names: list[str] | None = None
     while (found := parser.record()) is not None:
         fields, flaw, offset = found
@@ -64,7 +77,7 @@ def _dialect(sample: bytes, end: bytes, quote: str, escape: str, options: Mappin
         text = text.replace(escape + quote, quote * 2)
     if quote != '"':
         text = text.replace('"', "'" if quote != "'" else "`").replace(quote, '"')
-    return sniff(text.encode(), "text.csv", options)
+    return sniff(text.encode(), options.get("filename", ""), options)
 
 
 class _Lines:

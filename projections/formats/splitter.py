@@ -86,6 +86,14 @@ class Plan:
     writing: Writing = Writing.FREE
     trailer: int | None = None
 
+    def has_trailer(self, chunk: Chunk) -> bool:
+        """Whether the last record of a chunk says what the others of the file come to."""
+        return self.trailer is not None and chunk.start <= self.trailer < chunk.end
+
+    def without_trailer(self, chunk: Chunk, data: bytes) -> bytes:
+        """The bytes of a chunk up to the trailer, if that stands in it."""
+        return data[: (self.trailer or 0) - chunk.start] if self.has_trailer(chunk) else data
+
     def to_json(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

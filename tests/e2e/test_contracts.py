@@ -250,6 +250,11 @@ def test_a_file_that_comes_to_what_its_trailer_says_completes_and_the_trailer_is
         ("TOTAL;2;1000.00", "trailer_invalid", "Field 3"),
         ("TOTAL;2", "trailer_invalid", "Field 3"),
         ("TOTAL;two;1.000,00", "trailer_invalid", "Field 2"),
+        ("TOTAL;2.0;1.000,00", "trailer_invalid", "Field 2"),
+        ("TOTAL;1e0;1.000,00", "trailer_invalid", "Field 2"),
+        ("TOTAL;-2;1.000,00", "trailer_invalid", "Field 2"),
+        ("TOTAL;0002;1.000,01", "control_totals_differ", "The sum of 'amount' is 1000, its sender says 1000.01."),
+        ("TOTAL;2;NaN", "trailer_invalid", "Field 3"),
         ("c;1,00", "trailer_missing", "'TOTAL'"),
     ],
 )
@@ -327,11 +332,43 @@ def test_text_is_read_as_its_sender_says_and_whatever_its_lines_end_with(
     assert rows(stack, dataset, f"{columns[0]['name']}, {columns[1]['name']}") == [(1, "x"), (2, within), (3, None)]
 
 
+def test_prose_is_lines_however_they_end(stack: Stack, http: httpx2.Client) -> None:
+    dataset = f"notes_{uuid4().hex[:8]}"
+    task = load(stack, http, dataset, "notes.txt", b'dear "reader",\r\n\n"this is not closed\nend\r\n')
+    assert (task["status"], task["records"]) == ("Completed", 4), task
+    assert rows(stack, dataset, "line") == [('dear "reader",',), ("",), ('"this is not closed',), ("end",)]
+
+
 @pytest.mark.parametrize("said", [{"delimiter": "ab"}, {"quote": "a"}, {"escape": "\n"}, {"header": "perhaps"}])
 def test_what_cannot_separate_or_quote_is_refused(http: httpx2.Client, said: dict[str, str]) -> None:
     answer = http.put("/api/v1/files/x.csv", content=b"a,b\n1,2\n", params=said)
     assert answer.status_code == httpx2.codes.UNPROCESSABLE_CONTENT
     assert next(iter(said)) in answer.json()["detail"]
+
+
+def test_a_preview_knows_the_trailer_and_the_widths_of_a_contract(http: httpx2.Client, register: Register) -> None:
+    content = trailed("a;1.000,50", "b;-0,50", trailer="TOTAL;2;1.000,00\n")
+    shown = http.post("/api/v1/preview", params={"dataset": register(TRAILED)}, content=content).json()
+    assert (shown["records"], shown["records_examined"], shown["rejected"]) == (3, 2, 0)
+    assert [row["amount"] for row in shown["rows"]] == ["1000.50", "-0.50"]
+    cut = http.post("/api/v1/preview", params={"dataset": register(TRAILED)}, content=content[:-20])
+    assert (cut.status_code, "'TOTAL'" in cut.text) == (httpx2.codes.UNPROCESSABLE_CONTENT, True)
+    shown = http.post("/api/v1/preview", params={"dataset": register(FIXED)}, content=b"abcdef20250401      1\n").json()
+    assert shown["rows"] == [{"account": "abcdef", "day": "2025-04-01", "amount": "1"}]
+
+
+def test_a_file_that_lacks_what_key_trailer_and_fiscal_date_are_of_is_told_its_columns(
+    stack: Stack, http: httpx2.Client, register: Register
+) -> None:
+    contract = {**KEYED, "trailer": {"marker": "T", "sums": {"line": 2}}, "missing_columns": "null"}
+    nullable = {**TRAILED, "missing_columns": "null", "extra_columns": "ignore"}
+    for said, content in ((contract, b"other\n1\n"), (nullable, b"kind\na\n"), (nullable, b"x,y\n1,2\n")):
+        dataset = register(said)
+        task = load(stack, http, dataset, "x.csv", content)
+        code = "trailer_missing" if content.startswith(b"kind") else "contract_differs"
+        assert (task["status"], task["error"]["code"]) == ("Failed", code), task
+        preview = http.post("/api/v1/preview", params={"dataset": dataset}, content=content)
+        assert preview.status_code < httpx2.codes.INTERNAL_SERVER_ERROR
 
 
 def test_rejects_of_converted_values_come_back_corrected(stack: Stack, http: httpx2.Client, register: Register) -> None:

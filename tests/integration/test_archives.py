@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -14,17 +13,11 @@ from ledger.application import Arrival, Ledger, Received
 from ledger.blobs import put
 from ledger.domain.words import OnDuplicate, Stage, Status
 from ledger.errors import ConflictError
-from tests.integration.place import CONTRACT, STAMP, Place, patient_place, running_ledger
+from tests.integration.place import CONTRACT, STAMP, Place, patient_place
 from tests.unit.projections.test_containers import a_zip
 
 GOOD = b"number,paid_on\n1,2026-04-01\n"
 BAD = b"number,paid_on\nx,2026-04-01\n"
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    with running_ledger() as ledger:
-        yield ledger
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ The values come back from the server as text, and what they come to is worked ou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -29,23 +28,15 @@ from projections.fields import Reading
 from projections.formats.dialect import LINE_DELIMITER, LINE_QUOTE, Dialect
 from projections.formats.splitter import split
 from projections.totals import canonical
-from tests.integration.place import running_ledger
 from tests.thorough import thorough
 
 CALENDAR = FiscalCalendar.parse("04-01", "UTC")
 RECEIVED = date(2026, 4, 1)
-MODULUS = 2**256
 LF = Dialect("delimited", ",", header=False, byte_order_mark=False, line_end="\n")
 CRLF = Dialect("delimited", ";", header=False, byte_order_mark=False, line_end="\r\n")
 TABS = Dialect("delimited", "\t", header=False, byte_order_mark=False, line_end="\n")
 LINES = Dialect("lines", LINE_DELIMITER, False, False, "\n", LINE_QUOTE)
 FIRST_RECORD = 1
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    with running_ledger() as ledger:
-        yield ledger
 
 
 @dataclass

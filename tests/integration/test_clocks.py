@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from ledger.domain.values import ColumnType
 from ledger.domain.words import OnDuplicate, Stage, Status
 from projections.status import fold_all
 from tests.faults.faults import fault
-from tests.integration.place import ALL_ROWS, STAMP, Place, new_place, running_ledger
+from tests.integration.place import ALL_ROWS, STAMP, Place, new_place
 from workers.workshop import Workshop
 
 HOUR_SECONDS = 3600
@@ -56,12 +56,6 @@ for stage, job_id, chunk in json.loads(sys.argv[1]):
 
 Message = tuple[Stage, UUID, int]
 RunWorker = Callable[..., float]
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    with running_ledger() as ledger:
-        yield ledger
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ Workers are threads. A worker is paused where its story needs it: inside its tra
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from tests.integration.place import (
     WAIT_SECONDS_MAX,
     Place,
     new_place,
-    running_ledger,
     wait_until,
 )
 from workers import load as load_module
@@ -35,12 +34,6 @@ from workers.workshop import Procedure, Workshop
 
 SHORT_LEASE_SECONDS = 0.2
 ATTEMPTS_MAX = 3
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    with running_ledger() as ledger:
-        yield ledger
 
 
 @pytest.fixture

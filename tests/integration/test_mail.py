@@ -18,10 +18,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from api.embedded.home import Home, free_port
-from api.embedded.parts import embedded_parts
-from api.embedded.postgresql import PostgreSQL
-from api.embedded.supervisor import Supervisor
+from api.embedded.home import free_port
 from ledger import failpoints, telemetry
 from ledger.application import Arrival, Ledger
 from ledger.domain.base import Stamp
@@ -30,9 +27,7 @@ from ledger.errors import PartUnavailableError
 from ledger.failpoints import FailpointError
 from ledger.settings import Settings
 from tests.integration.smtp import WAIT_SECONDS_MAX, Postbox, certificate, wait_until
-from tests.stack import open_folder
 from workers.mail import Mailer
-from workers.tasks import prepare_all
 
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "anna", "request-1")
 ANNA, BEN = "anna@example.com", "ben@example.com"
@@ -49,20 +44,6 @@ mailer = Mailer(Ledger(settings), settings)
 while mailer.follow():
     pass
 """
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    """A ledger on PostgreSQL, with every schema that workers use."""
-    with open_folder() as folder:
-        home = Home(folder / "home")
-        with Supervisor(home, threading.Event()) as supervisor:
-            ports = home.choose_ports({"postgresql": 0})
-            supervisor.start(embedded_parts(home, ports), ports)
-            ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url))
-            prepare_all(ledger)
-            yield ledger
-            ledger.engine.dispose()
 
 
 @pytest.fixture

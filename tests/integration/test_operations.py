@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,10 +17,6 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from api.embedded.home import Home
-from api.embedded.parts import embedded_parts
-from api.embedded.postgresql import PostgreSQL
-from api.embedded.supervisor import Supervisor
 from ledger.application import Ledger
 from ledger.blobs import FolderBlobStore
 from ledger.domain.base import Stamp
@@ -29,12 +25,10 @@ from ledger.domain.operation import Operation
 from ledger.domain.words import OperationStatus, Stage
 from ledger.errors import ConflictError, PartUnavailableError
 from ledger.settings import Settings
-from tests.stack import open_folder
 from workers.dispatcher import Dispatcher
 from workers.leases import Work, claim, is_leased
 from workers.operations import Act, operate, rebuild_view
 from workers.queues import OPERATOR
-from workers.tasks import prepare_all
 from workers.workshop import Workshop
 
 WAIT_SECONDS_MAX = 60.0
@@ -134,20 +128,6 @@ class Place:
 
 
 REQUESTED, COMPLETED, FAILED = ("requested", "admin"), ("completed", "worker"), ("failed", "worker")
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    """A ledger on PostgreSQL, with every schema that workers use."""
-    with open_folder() as folder:
-        home = Home(folder / "home")
-        with Supervisor(home, threading.Event()) as supervisor:
-            ports = home.choose_ports({"postgresql": 0})
-            supervisor.start(embedded_parts(home, ports), ports)
-            ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url))
-            prepare_all(ledger)
-            yield ledger
-            ledger.engine.dispose()
 
 
 @pytest.fixture

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ledger.application import Ledger
+from ledger.domain.column import Column
+from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage, Status
-from tests.integration.place import ALL_ROWS, LONG_LEASE_SECONDS, STAMP, Place, patient_place, running_ledger
+from tests.integration.place import ALL_ROWS, CONTRACT, LONG_LEASE_SECONDS, STAMP, Place, patient_place
 from workers import plan as plan_module
 from workers.commands import cancel
 from workers.leases import LeaseLostError, Work
 from workers.plan import plan_file
 from workers.workshop import Workshop
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    with running_ledger() as ledger:
-        yield ledger
 
 
 @pytest.fixture
@@ -91,3 +88,22 @@ def test_a_worker_that_was_overtaken_cannot_write_its_plan_down(place: Place, mo
     with pytest.raises(LeaseLostError):
         plan_file(place.workshop, late)
     assert place.events(job_id) == ["received"]
+
+
+def test_a_contract_that_changes_while_a_file_is_planned_decides_how_it_is_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = place.receive()
+    wider = replace(CONTRACT, columns=(*CONTRACT.columns, Column("note", ColumnType.TEXT)))
+    stored = plan_module.put
+
+    def put(*arguments: Any) -> str:
+        place.ledger.register_dataset(place.dataset, wider, STAMP, reason="meanwhile")
+        return stored(*arguments)
+
+    monkeypatch.setattr(plan_module, "put", put)
+    place.perform(job_id, Stage.PLAN)
+    job = place.ledger.job(job_id)
+    assert job.status is Status.FAILED
+    error = place.ledger.events_of(job_id)[-1].event.error
+    assert (error["code"], "'note'" in error["message"]) == ("contract_differs", True)

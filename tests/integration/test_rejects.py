@@ -21,18 +21,12 @@ from ledger.domain.words import Stage, Status
 from projections.formats.transcript import MARK
 from projections.lineage import origin_of
 from projections.rejects import RAW_BYTES_MAX, Reject, rejects_of, replace_rejects
-from tests.integration.place import CONTRACT, WAIT_SECONDS_MAX, Place, new_place, running_ledger, wait_until
+from tests.integration.place import CONTRACT, WAIT_SECONDS_MAX, Place, new_place, wait_until
 from workers import load as load_module
 
 ROOT = Path(__file__).parents[2]
 ANY_NUMBER = replace(CONTRACT, rejects_max="100%")
 HEADER = "number,paid_on\n"
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    with running_ledger() as ledger:
-        yield ledger
 
 
 @pytest.fixture

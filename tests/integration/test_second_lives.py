@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ledger.application import Ledger
 from ledger.domain.words import Stage, Status
-from tests.integration.place import ALL_ROWS, LONG_LEASE_SECONDS, STAMP, Place, patient_place, running_ledger
+from tests.integration.place import ALL_ROWS, LONG_LEASE_SECONDS, STAMP, Place, patient_place
 from workers.leases import LeaseLostError, Work
 from workers.load import load_chunk
 from workers.workshop import Workshop
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Iterator[Ledger]:
-    with running_ledger() as ledger:
-        yield ledger
 
 
 @pytest.fixture

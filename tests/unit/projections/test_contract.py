@@ -18,6 +18,7 @@ from ledger.errors import InvalidRequestError
 ID = Column("id", ColumnType.BIGINT, nullable=False)
 DAY = Column("day", ColumnType.DATE, nullable=False)
 NOTE = Column("nöte", ColumnType.TEXT)
+NAMES = [ID.name, DAY.name, NOTE.name]
 CONTRACT = Contract((ID, DAY, NOTE), null_tokens=("NA",), fiscal_date_column="day")
 
 
@@ -131,11 +132,11 @@ def test_what_is_not_a_contract_is_refused_in_few_words(values):
     ],
 )
 def test_differences_are_told_in_sentences(header, sentences):
-    assert differences(CONTRACT, header) == sentences
+    assert differences(NAMES, header) == sentences
 
 
 def test_differences_quote_little_of_a_hostile_header():
-    for sentence in differences(CONTRACT, ["\x1b" * 10_000, *(f"name_{number}" for number in range(1000))]):
+    for sentence in differences(NAMES, ["\x1b" * 10_000, *(f"name_{number}" for number in range(1000))]):
         assert len(sentence) < 300
         assert sentence.isprintable()
 

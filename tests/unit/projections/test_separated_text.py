@@ -20,7 +20,7 @@ LIMITS = Limits(record_bytes_max=1 << 10)
 
 
 def read(content: bytes, **options: str) -> list[Any]:
-    options = {"quote": '"', "delimiter": ",", "header": "no", **options}
+    options = {"quote": '"', "delimiter": ",", "header": "no", **options} if "filename" not in options else options
     rows = list(separated_text.read_separated_text(io.BytesIO(content), LIMITS, options))
     for row in rows:
         assert 0 <= row.offset < row.offset + row.length <= len(content)
@@ -88,6 +88,18 @@ def test_what_it_takes_is_what_the_csv_module_makes_of_it(text: str) -> None:
 )  # fmt: skip
 def test_examples(content: bytes, options: dict[str, str], rows: list[Any]) -> None:
     assert read(content, **options) == rows
+
+
+def test_what_has_no_delimiter_is_lines_in_which_nothing_means_anything() -> None:
+    content = b'dear "reader",\r\n\n"this is not closed\nC:\\N\rx\r\nend'
+    assert read(content, filename="notes.txt") == [
+        ['dear "reader",'],
+        [""],
+        ['"this is not closed'],
+        ["C:\\N\rx"],
+        ["end"],
+    ]
+    assert read(b"a,b\r1,2\r3,4\r", filename="table.csv") == [["1", "2"], ["3", "4"]]
 
 
 @pytest.mark.parametrize(
