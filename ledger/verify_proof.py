@@ -1,12 +1,17 @@
-"""Verify a proof of the ledger: `python verify_proof.py PROOF PUBLIC_KEY`.
+"""Verify a proof of the ledger: `python verify_proof.py PROOF PUBLIC_KEY [FILE]`.
 
 This file needs nothing but Python 3.9 or later and the package `cryptography`. It shares no code with the ledger that
 made the proof, so that whoever does not trust that ledger can read all that there is to trust here.
 
+PUBLIC_KEY is the key itself, written name+id+key, or a file that holds it. FILE is the file that the job is about, as
+it was sent, or the text that the ledger made of it if it was none; with it the proof is checked against its bytes.
+
 What it checks, one after the other:
 1. The checkpoint is signed by the public key (C2SP signed note, Ed25519).
 2. Each event, as it is stored, is a leaf of the tree whose root the checkpoint has (RFC 9162, section 2.1.3.2).
-3. The events are of one stream, and their versions are 1, 2, 3, ... without a gap.
+3. The events are of one stream, and their versions are 1, 2, 3, ... without a gap; or it is a single event.
+4. A record that the proof is about stands in the part of the file that one of these events says was loaded. With FILE:
+   the file and the part have the digests that the events say, and the record's bytes are those of the file.
 
 Exit status: 0 proven; 1 refused: the proof does not hold; 2 the command or a file cannot be read.
 """
@@ -18,6 +23,7 @@ import hashlib
 import json
 import sys
 import uuid
+from typing import Any, Dict, List, Optional, Tuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -25,6 +31,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 FORM = "ledger proof, form 1"
 LEAF_FORM = b"ledger event, form 1\n"
 PROVEN, REFUSED, UNREADABLE = 0, 1, 2
+NAMES = {"form", "about", "checkpoint", "events"}
+EVENT_NAMES = {"id", "originator_id", "originator_version", "topic", "state", "index", "proof"}
+RECORD_NAMES = {"record", "byte_offset", "bytes"}
+
+Values = Dict[str, Any]
+Key = Tuple[str, bytes, bytes]
 
 
 class Refused(Exception):  # noqa: N818 - it is no error of this program
@@ -37,26 +49,35 @@ def check(condition: bool, why: str) -> None:
         raise Refused(why)
 
 
-def parse_key(text: str) -> tuple[str, bytes, bytes]:
+def from_base64(text: str) -> bytes:
+    """The bytes that a text stands for, if it is written in the one way that they are written in."""
+    data = base64.b64decode(text, validate=True)
+    check(base64.b64encode(data).decode() == text, "bytes are not written as they have to be")
+    return data
+
+
+def parse_key(text: str) -> Key:
     """The name, the id and the bytes of a public key that is written name+id+key."""
     name, key_id, data = text.strip().split("+", 2)
-    raw = base64.b64decode(data, validate=True)
+    raw = from_base64(data)
     check(raw[:1] == b"\x01" and len(raw) == 33, "the public key is no Ed25519 key")
     expected = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
     check(expected.hex() == key_id, "the id of the public key is not that of the key")
     return name, expected, raw[1:]
 
 
-def open_checkpoint(note: str, key: tuple[str, bytes, bytes]) -> tuple[str, int, bytes]:
+def open_checkpoint(note: str, key: Key) -> Tuple[str, int, bytes]:
     """The origin, the size and the root of a checkpoint that is signed by the key."""
     name, key_id, public = key
-    body, _, signatures = note.rpartition("\n\n")
+    body, separator, signatures = note.rpartition("\n\n")
+    check(bool(separator) and signatures.endswith("\n"), "the checkpoint is no signed note")
     text = body + "\n"
     signed = False
-    for line in signatures.splitlines():
+    for line in signatures[:-1].split("\n"):
         dash, signer, data = line.split(" ")
-        raw = base64.b64decode(data, validate=True)
-        if (dash, signer, raw[:4]) != ("\u2014", name, key_id):
+        check(dash == "\u2014", "the checkpoint is no signed note")
+        raw = from_base64(data)
+        if (signer, raw[:4]) != (name, key_id):
             continue
         try:
             Ed25519PublicKey.from_public_bytes(public).verify(raw[4:], text.encode())
@@ -65,29 +86,32 @@ def open_checkpoint(note: str, key: tuple[str, bytes, bytes]) -> tuple[str, int,
         signed = True
     check(signed, f"the checkpoint is not signed by {name}+{key_id.hex()}")
     origin, size, root = text.split("\n")[:3]
-    return origin, int(size), base64.b64decode(root, validate=True)
+    return origin, int(size), from_base64(root)
 
 
-def leaf_of(event: dict) -> bytes:
+def leaf_of(event: Values) -> bytes:
     """The hash of the leaf of an event."""
+    stream = uuid.UUID(event["originator_id"])
+    check(str(stream) == event["originator_id"], "a stream is not written as it has to be")
     fields = [
         event["id"].to_bytes(8, "big"),
-        uuid.UUID(event["originator_id"]).bytes,
+        stream.bytes,
         event["originator_version"].to_bytes(8, "big"),
         event["topic"].encode(),
-        base64.b64decode(event["state"], validate=True),
+        from_base64(event["state"]),
     ]
     data = LEAF_FORM + b"".join(len(field).to_bytes(4, "big") + field for field in fields)
     return hashlib.sha256(b"\x00" + data).digest()
 
 
-def root_by(leaf: bytes, index: int, size: int, proof: list) -> bytes:
+def root_by(leaf: bytes, index: int, size: int, proof: List[str]) -> bytes:
     """The root that a proof of inclusion leads to."""
     check(0 <= index < size, f"there is no leaf {index} in a tree of {size}")
     place, last, found = index, size - 1, leaf
     for text in proof:
         sibling = bytes.fromhex(text)
-        check(len(sibling) == 32 and last > 0, "a proof of inclusion is too long, or not of hashes")
+        check(sibling.hex() == text and len(sibling) == 32, "a proof of inclusion is not of hashes")
+        check(last > 0, "a proof of inclusion is too long")
         if place % 2 == 1 or place == last:
             found = hashlib.sha256(b"\x01" + sibling + found).digest()
             while place % 2 == 0 and place > 0:
@@ -99,47 +123,115 @@ def root_by(leaf: bytes, index: int, size: int, proof: list) -> bytes:
     return found
 
 
-def verify(proof: dict, key_text: str) -> list:
+def parse(data: bytes) -> Values:
+    """The values of a proof, if it has all that one has, and is written in the one way that it is written in."""
+    values: Values = json.loads(data)
+    written = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    check(written == data, "it is not written as a proof is")
+    check(values["form"] == FORM, f"it is no proof of the form {FORM!r}")
+    check(set(values) - {"record"} == NAMES, "it has not the parts that a proof has")
+    check(values["about"] in ("stream", "event", "record"), "what it is about is unknown")
+    check((values["about"] == "record") == ("record" in values), "it has not the parts that a proof has")
+    check(all(set(event) == EVENT_NAMES for event in values["events"]), "an event has not the parts that one has")
+    return values
+
+
+def verify(data: bytes, key_text: str, file: Optional[bytes] = None) -> List[str]:
     """What is proven, as lines to be printed.
 
     Raises:
-        Refused: the proof does not hold.
+        Refused: the proof does not hold. ValueError, KeyError, TypeError and others like them: it is no proof.
     """
-    check(proof.get("form") == FORM, f"the file is no proof of the form {FORM!r}")
+    proof = parse(data)
     origin, size, root = open_checkpoint(proof["checkpoint"], parse_key(key_text))
     events = proof["events"]
-    check(len(events) > 0, "the proof holds no event")
+    single = proof["about"] == "event"
+    check(len(events) == 1 if single else len(events) > 0, "it has too many events, or none")
     check(len({event["originator_id"] for event in events}) == 1, "the events are of several streams")
-    for version, event in enumerate(events, start=1):
+    for version, event in enumerate(events, start=events[0]["originator_version"] if single else 1):
         check(event["originator_version"] == version, f"version {version} of the stream is missing")
         found = root_by(leaf_of(event), event["index"], size, event["proof"])
         check(found == root, f"version {version} of the stream is not in the log, or not as it stands in the proof")
-    lines = [f"Proven: {len(events)} events of {events[0]['originator_id']} stand in {origin}, checkpoint {size}."]
+    count = "1 event" if len(events) == 1 else f"{len(events)} events"
+    lines = [f"Proven: {count} of {events[0]['originator_id']} in {origin}, checkpoint {size}."]
     lines += [f"  {event['originator_version']}  {event['topic']}  at position {event['id']}" for event in events]
-    if proof.get("events_not_sealed"):
-        lines.append(f"  {proof['events_not_sealed']} more were not sealed when the proof was made: ask for a newer one.")
+    if proof["about"] == "record":
+        lines += verify_record(proof["record"], states_of(events), file)
+    elif file is not None:
+        lines += verify_file(states_of(events), file)
     return lines
 
 
-def main(arguments: list) -> int:
+def states_of(events: List[Values]) -> List[Tuple[str, Values]]:
+    """The topics of events, and what they say."""
+    return [(event["topic"], json.loads(from_base64(event["state"]))) for event in events]
+
+
+def verify_record(record: Values, states: List[Tuple[str, Values]], file: Optional[bytes]) -> List[str]:
+    """What is proven about a record: its number, where it begins, and its bytes."""
+    check(set(record) == RECORD_NAMES, "the record has not the parts that one has")
+    number, start, raw = record["record"], record["byte_offset"], from_base64(record["bytes"])
+    chunks = [
+        state
+        for topic, state in states
+        if topic == "filejob.chunk_loaded"
+        and state["first_record"] <= number < state["first_record"] + state["records"]
+        and state["start"] <= start <= start + len(raw) <= state["end"]
+    ]
+    check(bool(chunks), f"no chunk that was loaded has record {number} at byte {start}")
+    chunk = chunks[-1]
+    [received] = [state for topic, state in states if topic == "filejob.received"]
+    lines = [
+        f"Record {number} stands at byte {start} of chunk {chunk['chunk']}, whose SHA-256 is {chunk['sha256']},",
+        f"  of the file {received['sha256']}. Its bytes:",
+        f"  {raw.decode('utf-8', 'backslashreplace').rstrip()}",
+    ]
+    if file is None:
+        return [*lines, "  They are the file's only if the file has them there: give it as the third argument."]
+    lines += verify_file(states, file)
+    part = hashlib.sha256(file[chunk["start"] : chunk["end"]]).hexdigest()
+    check(part == chunk["sha256"], f"chunk {chunk['chunk']} of the file has not the SHA-256 that was loaded")
+    check(file[start : start + len(raw)] == raw, f"record {number} reads otherwise in the file")
+    return [*lines, f"Record {number} is in the file, as it stands here."]
+
+
+def verify_file(states: List[Tuple[str, Values]], file: bytes) -> List[str]:
+    """What is proven about the file: that it is the one that arrived, or the text that was made of that."""
+    digest = hashlib.sha256(file).hexdigest()
+    for topic, state in states:
+        if topic == "filejob.received" and state["sha256"] == digest:
+            return [f"The file is the one that arrived: SHA-256 {digest}."]
+        if topic == "filejob.queued" and state.get("transcript") == digest:
+            return [f"The file is the text that was made of the one that arrived: SHA-256 {digest}."]
+    raise Refused(f"the file, whose SHA-256 is {digest}, is not the one that the events tell of")
+
+
+def main(arguments: List[str]) -> int:
     """Verify, print, and say how it ended."""
-    if len(arguments) != 2:
+    if len(arguments) not in (2, 3):
         print(__doc__)
         return UNREADABLE
+    path, key, *rest = arguments
     try:
-        with open(arguments[0], "rb") as file:
-            proof = json.loads(file.read())
-        key = arguments[1]
+        with open(path, "rb") as opened:
+            proof = opened.read()
         if "+" not in key:
-            with open(key, encoding="utf-8") as file:
-                key = file.read()
+            with open(key, encoding="utf-8") as opened_key:
+                key = opened_key.read()
+        file = None
+        for name in rest:
+            with open(name, "rb") as opened:
+                file = opened.read()
     except (OSError, ValueError) as error:
         print(f"Cannot be read: {error}")
         return UNREADABLE
     try:
-        print("\n".join(verify(proof, key)))
-    except (Refused, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        print(f"Refused: {error}.")
+        print("\n".join(verify(proof, key, file)))
+    except Refused as refused:
+        print(f"Refused: {refused}.")
+        return REFUSED
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        print(f"Refused: it is no proof, or its key is none ({type(error).__name__}: {error}).")
         return REFUSED
     return PROVEN
 
