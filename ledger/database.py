@@ -29,11 +29,26 @@ PREPARE_LOCK = "ledger.prepare"
 
 
 def prepare(engine: Engine, package: str) -> None:
-    """Apply `schema.sql` of a package. Safe to call by several processes at once, any number of times."""
-    statements = files(package).joinpath("schema.sql").read_text()
-    with unavailable_as_error(), engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(PREPARE_LOCK)})
-        connection.exec_driver_sql(statements)
+    """Apply `schema.sql` of a package. Safe to call by several processes at once, any number of times.
+
+    It is done as the login role; the ledger's own role then owns what was made, or may add to it (`roles.sql`).
+    """
+    with unavailable_as_error():
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(PREPARE_LOCK)})
+            cursor: Any = connection.connection.cursor()  # the driver's own: for it a % in a text is only a %
+            with cursor:
+                cursor.execute("SET LOCAL ROLE NONE")
+                cursor.execute(files(package).joinpath("schema.sql").read_text())
+                cursor.execute(files("ledger").joinpath("roles.sql").read_text())
+        _take_role_in(engine)
+
+
+def _take_role_in(engine: Engine) -> None:
+    """Give up a pool's connections of before the role was there: those that come after them take it."""
+    with engine.connect() as connection:
+        if connection.exec_driver_sql("SELECT current_user = session_user").scalar_one():
+            engine.dispose()
 
 
 def lock_key(name: str) -> int:

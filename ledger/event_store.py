@@ -7,6 +7,7 @@ Rules:
    it and falls silent, because it was paused or cut off, is cut off by PostgreSQL before those who wait give up.
 3. A silent connection is given up, by us and by PostgreSQL, when the other machine does not even acknowledge.
 4. A transaction that carries rows with its event passes its session to `save`; the event goes last.
+5. Connections work as a role that may add to the log and read it, and not change it (`roles.sql`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from eventsourcing.persistence import ApplicationRecorder
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
-from sqlalchemy import make_url, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.orm import Session
 
 SCHEMA = "ledger"
@@ -74,6 +75,14 @@ class LedgerDatastore(SQLAlchemyDatastore):
             pool_timeout=10,
             connect_args={"connect_timeout": 5, "application_name": "ledger", "options": options, **GIVE_UP_SILENCE},
         )
+        event.listen(self.engine, "connect", _take_role)
+
+
+def _take_role(connection: Any, _: object) -> None:
+    """Have a new connection work as the ledger's own role, if its database has one: see `roles.sql`."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('role', rolname, false) FROM pg_roles WHERE rolname = 'ledger_app'")
+    connection.commit()
 
 
 class LedgerFactory(SQLAlchemyFactory):

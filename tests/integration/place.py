@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from api.embedded.home import Home
 from api.embedded.parts import embedded_parts
@@ -134,6 +135,12 @@ class Place:
             " ORDER BY stage, chunk",
             job_id=job_id,
         )
+
+
+def unguard(session: Session) -> None:
+    """Be somebody who owns the database and has taken the guards of the record away, for this transaction."""
+    session.execute(text("SET LOCAL ROLE NONE"))
+    session.execute(text("SET LOCAL session_replication_role = replica"))
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def place(ledger: Ledger, tmp_path: Path) -> Place:
 def another(place: Place) -> Iterator[Session]:
     """A session of somebody else, whose transaction ends with the block. In a deadlock it waits longer."""
     with Session(place.ledger.engine) as session, session.begin():
+        session.execute(text("SET LOCAL ROLE NONE"))  # the ledger's own role may not change this
         session.execute(text("SET LOCAL deadlock_timeout = '600s'"))
         yield session
 

@@ -29,6 +29,7 @@ from projections.runner import STATUS, apply_batch, live_store
 from projections.status import fold_all
 from projections.view_store import ViewStore, connect, generations, live_generation
 from tests.faults.faults import fault
+from tests.integration.place import unguard
 from tests.stack import open_folder
 
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1")
@@ -159,6 +160,7 @@ def test_the_view_goes_up_to_an_unreadable_event_and_tells_where_it_is(
         assert store.position() == before
     finally:
         with ledger.transaction() as session:
+            unguard(session)
             session.execute(text("DELETE FROM ledger.stored_events WHERE id = :id"), {"id": unreadable})
     catch_up(ledger, store)
     assert store.position() == ledger.position()

@@ -17,7 +17,7 @@ from ledger.application import Ledger
 from ledger.notes import Checkpoint, Signer, open_note
 from ledger.seal import seal, sealed
 from ledger.verifier import Verified, verify
-from tests.integration.place import running_ledger
+from tests.integration.place import running_ledger, unguard
 
 ORIGIN = "ledger.example/books"
 SIGNER = Signer(ORIGIN, Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -59,8 +59,9 @@ def ledger() -> Iterator[Ledger]:
 
 @pytest.fixture
 def session(ledger: Ledger) -> Iterator[Session]:
-    """Whatever a test changes is undone."""
+    """Somebody who owns the database and has taken the guards away. Whatever a test changes is undone."""
     with Session(ledger.engine) as session:
+        unguard(session)
         yield session
         session.rollback()
 

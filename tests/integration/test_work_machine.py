@@ -325,6 +325,7 @@ def ledger() -> Iterator[Ledger]:
     with running_ledger() as ledger:
         # Nobody kills this server, so it need not wait for its disk.
         with ledger.transaction() as session:
+            session.execute(text("SET LOCAL ROLE NONE"))
             session.execute(text("ALTER DATABASE ledger SET synchronous_commit = off"))
         ledger.engine.dispose()
         yield ledger

@@ -1,0 +1,70 @@
+"""Nobody changes the record by accident: neither the ledger's own processes, nor whoever owns the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from ledger.application import Ledger
+from ledger.domain.words import Stage, Status
+from tests.integration.place import new_place, running_ledger
+from workers.tasks import prepare_all
+
+GUARDED = ("stored_events", "leaves", "nodes", "checkpoints")
+COLUMN = {"stored_events": "topic", "leaves": "hash", "nodes": "hash", "checkpoints": "note"}
+CHANGES = ("UPDATE ledger.{0} SET {1} = {1}", "DELETE FROM ledger.{0}", "TRUNCATE ledger.{0}")
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[Ledger]:
+    with running_ledger() as ledger:
+        yield ledger
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("table", GUARDED)
+def test_the_ledgers_own_processes_have_no_right_to_change_the_record(ledger: Ledger, table: str, change: str) -> None:
+    with Session(ledger.engine) as session, pytest.raises(DBAPIError, match="permission denied"):
+        session.execute(text(change.format(table, COLUMN[table])))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("table", GUARDED)
+def test_who_owns_the_database_does_not_change_the_record_by_accident(ledger: Ledger, table: str, change: str) -> None:
+    with Session(ledger.engine) as session, pytest.raises(DBAPIError, match=f"{table} is only added to"):
+        session.execute(text("SET LOCAL ROLE NONE"))
+        session.execute(text(change.format(table, COLUMN[table])))
+
+
+def test_a_database_of_before_the_guards_is_handed_over_and_files_are_loaded_into_it(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    place = new_place(ledger, tmp_path)
+    place.send(b"number,paid_on\n1,2026-04-01\n")
+    with Session(ledger.engine) as session, session.begin():
+        session.execute(text("SET LOCAL ROLE NONE"))
+        [owner] = session.execute(text("SELECT current_user")).scalars()
+        session.execute(text(f"REASSIGN OWNED BY ledger_app TO {owner}"))
+        session.execute(text("DROP OWNED BY ledger_app"))
+        session.execute(text("DROP ROLE ledger_app"))
+        for table in GUARDED:
+            session.execute(text(f"DROP TRIGGER only_added_to ON ledger.{table}"))
+    ledger.engine.dispose()
+    prepare_all(ledger)
+    [(role, owner_of_work)] = place.query(
+        "SELECT current_user, (SELECT relowner::regrole::text FROM pg_class WHERE oid = 'work.items'::regclass)"
+    )
+    assert (role, owner_of_work) == ("ledger_app", "ledger_app")
+    job_id = place.send(b"number,paid_on\n2,2026-04-02\n")
+    place.perform(job_id, Stage.PLAN)
+    place.follow()
+    place.perform(job_id, Stage.LOAD)
+    assert ledger.job(job_id).status is Status.COMPLETED
+    with Session(ledger.engine) as session, pytest.raises(DBAPIError, match="is only added to"):
+        session.execute(text("SET LOCAL ROLE NONE"))
+        session.execute(text("DELETE FROM ledger.stored_events"))
