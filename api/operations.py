@@ -27,7 +27,7 @@ def rebuild_view(view: str, request: Request, state: CurrentState) -> dict[str, 
     """Ask for a view to be built anew from the log: the operation, which a worker carries through."""
     check_view(view)
     operation = state.ledger.request(Stage.REBUILD, {"view": view}, stamp(request))
-    return _operation_answer(operation, operation.status, None)
+    return operation_answer(operation, operation.status, None)
 
 
 @router.get("/operations/{operation_id}")
@@ -37,13 +37,14 @@ def show_operation(operation_id: str, state: CurrentState, wait: WaitSeconds = 0
     if wait and operation.is_open and wait_for_end(state.ledger, operation.id, wait):
         operation = state.ledger.operation(operation.id)
     if not operation.is_open:
-        return _operation_answer(operation, operation.status, None)
+        return operation_answer(operation, operation.status, None)
     with state.ledger.transaction() as session:
         status = OperationStatus.RUNNING if is_leased(session, operation.id) else operation.status
-    return _operation_answer(operation, status, state.results.progress(operation.id))
+    return operation_answer(operation, status, state.results.progress(operation.id))
 
 
-def _operation_answer(operation: Operation, status: OperationStatus, progress: dict[str, int] | None) -> dict[str, Any]:
+def operation_answer(operation: Operation, status: OperationStatus, progress: dict[str, int] | None) -> dict[str, Any]:
+    """An operation as JSON."""
     return {
         "operation_id": str(operation.id),
         "kind": operation.kind.value,

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from ledger.errors import LedgerError
@@ -144,6 +144,34 @@ def check_consistency(old_size: int, size: int, proof: Sequence[bytes], old_root
         raise ProofRefusedError(
             f"The tree of {size} leaves does not continue that of {old_size}: the history was written anew."
         )
+
+
+class CompactRange:
+    """The root of leaves that come one after the other, by the roots of the complete subtrees so far."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._complete: list[bytes] = []
+
+    def add(self, leaf: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """Take in the next leaf; the nodes that are complete with it: level, index and hash."""
+        self._complete.append(leaf)
+        level, index = 0, self.size
+        while index & 1:
+            right, left = self._complete.pop(), self._complete.pop()
+            self._complete.append(node_hash(left, right))
+            level, index = level + 1, index >> 1
+            yield level, index, self._complete[-1]
+        self.size += 1
+
+    def root(self) -> bytes:
+        """The root of all leaves so far."""
+        if not self._complete:
+            return EMPTY_ROOT
+        found = self._complete[-1]
+        for left in reversed(self._complete[:-1]):
+            found = node_hash(left, found)
+        return found
 
 
 def _split(size: int) -> int:

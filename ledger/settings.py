@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ledger.domain.fiscal_calendar import FiscalCalendar
 
 MEBIBYTE = 1 << 20
+ORIGIN = re.compile(r"[^\s+]{1,100}")
 MAIL_ADDRESS = re.compile(r"[^\s@,;:<>()\"\\]+@[^\s@,;:<>()\"\\]+")
 
 
@@ -103,6 +104,26 @@ class Settings(BaseSettings):
     failpoints: Path | None = Field(default=None, description="A folder that arms failpoints; for tests only.")
     lock_seconds_max: float = Field(default=30.0, gt=0, description="Longest wait for a lock in the database.")
 
+    origin: str = Field(default="ingestion-ledger", description="The name of this ledger in what it signs.")
+    seal_key_file: Path | None = Field(
+        default=None, description="The sealer's private key: Ed25519 as PEM. Nobody else needs it."
+    )
+    seal_public_keys: str | None = Field(
+        default=None, description="Whose checkpoints are believed: name+id+key, with commas between."
+    )
+    seal_seconds: float = Field(default=1.0, gt=0, description="How long an event may wait for its seal.")
+    checkpoints_url: str | None = Field(
+        default=None,
+        description="Where checkpoints are kept out of the database's reach: file:///folder or s3://bucket/prefix.",
+    )
+    checkpoint_seconds: float = Field(default=60.0, gt=0, description="How often one is kept there, at most.")
+    checkpoint_days_locked: int = Field(
+        default=0, ge=0, description="Days for which S3 locks a checkpoint (Object Lock, compliance); 0 for not at all."
+    )
+    verify_seconds: float = Field(
+        default=86_400.0, ge=0, description="How often the log is verified by itself; 0 for only when asked."
+    )
+
     smtp_url: SecretStr | None = Field(
         default=None, description="The mail server, smtp:// or smtps://user:password@host:port; no mail without it."
     )
@@ -111,7 +132,9 @@ class Settings(BaseSettings):
     public_url: str | None = Field(default=None, description="Where links in mails lead: the API's address for people.")
     smtp_seconds_max: float = Field(default=10.0, gt=0, description="Longest wait for an answer of the mail server.")
 
-    @field_validator("smtp_url", "mail_from", "mail_to", "public_url", mode="before")
+    @field_validator(
+        "smtp_url", "mail_from", "mail_to", "public_url", "seal_public_keys", "checkpoints_url", mode="before"
+    )
     @classmethod
     def _empty_is_not_set(cls, value: Any) -> Any:
         # Docker Compose passes on a variable that nobody set as an empty one.
@@ -127,6 +150,8 @@ class Settings(BaseSettings):
             raise ValueError("retry_seconds_min is above retry_seconds_max")
         if self.record_bytes_max > 256 * MEBIBYTE:
             raise ValueError("record_bytes_max above 256 MiB does not fit a worker's memory")
+        if not ORIGIN.fullmatch(self.origin):
+            raise ValueError("origin must be one word without + in it: it is the name of a key")
         if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
             raise ValueError("public_url must begin with http:// or https://")
         if self.smtp_url is not None:

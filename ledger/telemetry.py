@@ -56,6 +56,7 @@ EVENT_COUNT = "events.count"
 OUTCOME = "outcome"
 STAGE = "stage"
 VIEW = "view"
+LEVEL = "level"
 
 _propagator = TraceContextTextMapPropagator()
 _tracer = trace.get_tracer("ledger")
@@ -72,6 +73,10 @@ DEAD_LETTERS = _meter.create_counter("messages.dead", "{message}", "Messages tha
 MAILS = _meter.create_counter(
     "mail.recipients", "{mail}", "Mails about failed files, by recipient and outcome (sent, refused)"
 )
+VERIFICATION_FINDINGS = _meter.create_gauge(
+    "verification.findings", "{finding}", "What differed from what was sealed when it was last verified, by level"
+)
+SEALED = _meter.create_gauge("seal.events", "{event}", "Events that the last checkpoint stands for")
 PROJECTION_LAG = _meter.create_gauge("projection.lag_events", "{event}", "Events in the log that the view lacks")
 
 

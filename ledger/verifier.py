@@ -3,8 +3,9 @@
 Rules:
 1. It believes nothing but the public keys that it is given, and the checkpoints that somebody kept elsewhere
    (`anchors`). Hashing and reading are all that it shares with whoever seals.
-2. Every event is read and hashed again, every node folded again, every checkpoint's root computed again from the leaves
-   that come out of that, and compared. It goes on behind what it finds, so that one run tells all of it.
+2. Its levels each include the one before. `signatures`: every checkpoint is signed, names the one before it, and
+   continues it. `tree`: every node and every checkpoint's root follow from the leaves. `events`: every leaf follows
+   from its event, read again. It goes on behind what it finds, so that one run tells all of it.
 3. An event that is not sealed yet is no finding; one that stands between sealed ones and is no leaf is.
 4. A database that was restored from before an anchor is smaller than the anchor says: a rollback. One whose root at the
    anchor's size differs was written anew: a fork.
@@ -12,19 +13,45 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import pairwise
 from uuid import UUID
 
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from ledger.database import rows
 from ledger.event_store import EVENTS_TABLE
-from ledger.merkle import EMPTY_ROOT, leaf_hash, node_hash
+from ledger.merkle import (
+    CompactRange,
+    ProofRefusedError,
+    check_consistency,
+    consistency_proof,
+    leaf_hash,
+)
 from ledger.notes import Checkpoint, NoteRefusedError, PublicKey, open_note
-from ledger.seal import FIELD_CHECK_BYTES, FIELDS, LEVELS_APART, StoredEvent, told_of
+from ledger.seal import (
+    FIELD_CHECK_BYTES,
+    FIELDS,
+    LEVELS_APART,
+    StoredEvent,
+    StoredNodes,
+    TreeDamagedError,
+    sealed,
+    told_of,
+)
 
 PAGE = 5_000
+
+
+class Level(StrEnum):
+    """How much is verified: rule 2."""
+
+    SIGNATURES = "signatures"
+    TREE = "tree"
+    EVENTS = "events"
 
 
 @dataclass(frozen=True)
@@ -41,79 +68,53 @@ class Finding:
 
 @dataclass
 class Verified:
-    """What a run came to: how many sealed events it read, the last checkpoint, how many events wait to be sealed."""
+    """What a run came to: the leaves and sealed events that it read, the last checkpoint, the events not sealed yet."""
 
+    leaves: int = 0
     events: int = 0
     checkpoint: Checkpoint | None = None
     unsealed: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
-class CompactRange:
-    """The root of leaves that come one after the other, by the roots of the complete subtrees so far."""
+def verify(
+    engine: Engine,
+    keys: Sequence[PublicKey],
+    origin: str,
+    anchors: Sequence[Checkpoint] = (),
+    level: Level = Level.EVENTS,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Verified:
+    """Verify the log as it stands now, in one snapshot of the database, while events go on coming in.
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._complete: list[bytes] = []
-
-    def add(self, leaf: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Take in the next leaf; the nodes that are complete with it: level, index and hash."""
-        self._complete.append(leaf)
-        level, index = 0, self.size
-        while index & 1:
-            right, left = self._complete.pop(), self._complete.pop()
-            self._complete.append(node_hash(left, right))
-            level, index = level + 1, index >> 1
-            yield level, index, self._complete[-1]
-        self.size += 1
-
-    def root(self) -> bytes:
-        """The root of all leaves so far."""
-        if not self._complete:
-            return EMPTY_ROOT
-        found = self._complete[-1]
-        for left in reversed(self._complete[:-1]):
-            found = node_hash(left, found)
-        return found
+    Args:
+        on_progress: called with the position reached, and the position of the last sealed event.
+    """
+    with Session(engine.execution_options(isolation_level="REPEATABLE READ")) as session, session.begin():
+        return verify_in(session, keys, origin, anchors, level, on_progress)
 
 
-def verify(session: Session, keys: Sequence[PublicKey], origin: str, anchors: Sequence[Checkpoint] = ()) -> Verified:
-    """Verify the whole log, in one snapshot of the database (the session's transaction)."""
+def verify_in(
+    session: Session,
+    keys: Sequence[PublicKey],
+    origin: str,
+    anchors: Sequence[Checkpoint] = (),
+    level: Level = Level.EVENTS,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Verified:
+    """The same within a session, which has to see one state of the database throughout."""
     found = Verified()
     checkpoints = _checkpoints(session, keys, origin, found)
-    wanted = {anchor.size: anchor for anchor in anchors}
-    nodes = {(row.level, row.index): bytes(row.hash) for row in rows(session, "SELECT * FROM ledger.nodes")}
-    tree = CompactRange()
-    _check_root(tree, checkpoints, wanted, found)
-    for event, leaf in _side_by_side(session):
-        if leaf is None:
-            assert event is not None, "a row of neither"
-            found.findings.append(_about(event, "event_not_sealed", "stands among sealed events and is none of them"))
-            continue
-        if leaf.index != tree.size:
-            found.findings.append(
-                Finding("leaf_missing", f"Leaves {tree.size} to {leaf.index - 1} are missing.", leaf.position)
-            )
-            break  # no root behind it can be computed
-        hashed = leaf.hash
-        if event is None:
-            found.findings.append(
-                Finding("event_missing", f"The event at position {leaf.position} is gone.", leaf.position)
-            )
-        else:
-            found.events += 1
-            hashed = leaf_hash(event.leaf_data())
-            if hashed != leaf.hash or event.field_checks() != leaf.fields:
-                found.findings.append(_changed(event, leaf.fields))
-        for level, index, node in tree.add(hashed):
-            if level % LEVELS_APART == 0 and nodes.pop((level, index), None) != node:
-                found.findings.append(
-                    Finding("node_differs", f"Node {index} of level {level} is not what its leaves come to.")
-                )
-        _check_root(tree, checkpoints, wanted, found)
-    for level, index in nodes:
-        found.findings.append(Finding("node_unknown", f"There is no node {index} of level {level} in the tree."))
-    _check_ends(session, tree, checkpoints, wanted, found)
+    kept_elsewhere = {anchor.size: anchor for anchor in anchors}
+    if level is Level.SIGNATURES:
+        _check_consistency(session, checkpoints, kept_elsewhere, found)
+    else:
+        _Walk(session, checkpoints, kept_elsewhere, found).run(level, on_progress or (lambda done, total: None))
+    [(waiting,)] = rows(
+        session,
+        f"SELECT count(*) FROM {EVENTS_TABLE} WHERE id > (SELECT coalesce(max(position), 0) FROM ledger.leaves)",
+    )
+    found.unsealed = int(waiting)
     return found
 
 
@@ -136,44 +137,110 @@ def _checkpoints(session: Session, keys: Sequence[PublicKey], origin: str, found
     return checkpoints
 
 
-def _check_root(
-    tree: CompactRange, checkpoints: dict[int, Checkpoint], anchors: dict[int, Checkpoint], found: Verified
+def _check_consistency(
+    session: Session, checkpoints: dict[int, Checkpoint], anchors: dict[int, Checkpoint], found: Verified
 ) -> None:
-    for code, kept in (("checkpoint_differs", checkpoints), ("fork", anchors)):
-        checkpoint = kept.pop(tree.size, None)
-        if checkpoint is not None and checkpoint.root != tree.root():
-            what = "checkpoint" if kept is checkpoints else "checkpoint that was kept elsewhere"
-            found.findings.append(
-                Finding(code, f"The log comes to another root than the {what} over its first {tree.size} events.")
-            )
+    """Check that each checkpoint continues the one before, and the anchors, by the nodes that are kept."""
+    nodes, (size, _) = StoredNodes(session), sealed(session)
+    for checkpoint in [each for each in anchors.values() if each.size > size]:
+        found.findings.append(_rollback(checkpoint, size))
+    known = sorted([*checkpoints.values(), *anchors.values()], key=lambda each: each.size)
+    for old, new in pairwise(each for each in known if each.size <= size):
+        try:
+            proof = consistency_proof(nodes, old.size, new.size)
+            check_consistency(old.size, new.size, proof, old.root, new.root)
+        except ProofRefusedError as refused:
+            found.findings.append(Finding("checkpoint_inconsistent", f"Checkpoint {new.size}: {refused.message}"))
+        except TreeDamagedError as damaged:
+            found.findings.append(Finding("tree_damaged", f"Checkpoint {new.size} cannot be checked: {damaged}."))
 
 
-def _check_ends(
-    session: Session,
-    tree: CompactRange,
-    checkpoints: dict[int, Checkpoint],
-    anchors: dict[int, Checkpoint],
-    found: Verified,
-) -> None:
-    """What is left when all leaves were read."""
-    for size in checkpoints:
-        found.findings.append(
-            Finding("leaves_missing", f"A checkpoint was signed over {size} events, and {tree.size} are sealed.")
-        )
-    for size in anchors:
-        found.findings.append(
-            Finding("rollback", f"A checkpoint over {size} events was kept elsewhere, and {tree.size} are sealed.")
-        )
-    if found.checkpoint is None or found.checkpoint.size < tree.size:
-        signed = 0 if found.checkpoint is None else found.checkpoint.size
-        if tree.size > signed:
-            message = f"{tree.size - signed} leaves stand behind the last checkpoint, which nobody signed."
-            found.findings.append(Finding("leaves_unsigned", message))
-    [(waiting,)] = rows(
-        session,
-        f"SELECT count(*) FROM {EVENTS_TABLE} WHERE id > (SELECT coalesce(max(position), 0) FROM ledger.leaves)",
-    )
-    found.unsealed = int(waiting)
+class _Walk:
+    """Reads the tree, and the events if they are asked for, from the first leaf to the last."""
+
+    def __init__(
+        self,
+        session: Session,
+        checkpoints: dict[int, Checkpoint],
+        anchors: dict[int, Checkpoint],
+        found: Verified,
+    ) -> None:
+        self._session = session
+        self._checkpoints = dict(checkpoints)
+        self._anchors = dict(anchors)
+        self._found = found
+        self._tree = CompactRange()
+        self._nodes = {(row.level, row.index): bytes(row.hash) for row in rows(session, "SELECT * FROM ledger.nodes")}
+
+    def run(self, level: Level, on_progress: Callable[[int, int], None]) -> None:
+        """Add what is found to the findings."""
+        self._check_root()
+        [(last,)] = rows(self._session, "SELECT coalesce(max(position), 0) FROM ledger.leaves")
+        walked = _side_by_side(self._session, last) if level is Level.EVENTS else _leaves(self._session)
+        for event, leaf in walked:
+            if leaf is None:
+                assert event is not None, "a row of neither"
+                self._say(_about(event, "event_not_sealed", "stands among sealed events and is none of them"))
+            elif leaf.index != self._tree.size:
+                message = f"Leaves {self._tree.size} to {leaf.index - 1} are missing."
+                self._say(Finding("leaf_missing", message, leaf.position))
+                break  # no root behind it can be computed
+            else:
+                self._add(leaf.hash if level is not Level.EVENTS else self._hashed(event, leaf))
+                if self._tree.size % PAGE == 0:
+                    on_progress(leaf.position, last)
+        on_progress(last, last)
+        for node_level, index in self._nodes:
+            self._say(Finding("node_unknown", f"There is no node {index} of level {node_level} in the tree."))
+        self._check_ends()
+        self._found.leaves = self._tree.size
+
+    def _say(self, finding: Finding) -> None:
+        self._found.findings.append(finding)
+
+    def _hashed(self, event: StoredEvent | None, leaf: _Leaf) -> bytes:
+        """The hash that the event of a leaf comes to; the leaf's own if there is no event."""
+        if event is None:
+            message = f"The event at position {leaf.position} is gone."
+            self._say(Finding("event_missing", message, leaf.position))
+            return leaf.hash
+        self._found.events += 1
+        hashed = leaf_hash(event.leaf_data())
+        if hashed != leaf.hash or event.field_checks() != leaf.fields:
+            self._say(_changed(event, leaf.fields))
+        return hashed
+
+    def _add(self, hashed: bytes) -> None:
+        for level, index, node in self._tree.add(hashed):
+            if level % LEVELS_APART == 0 and self._nodes.pop((level, index), None) != node:
+                self._say(Finding("node_differs", f"Node {index} of level {level} is not what its leaves come to."))
+        self._check_root()
+
+    def _check_root(self) -> None:
+        size = self._tree.size
+        for code, kept, what in (
+            ("checkpoint_differs", self._checkpoints, "checkpoint"),
+            ("fork", self._anchors, "checkpoint that was kept elsewhere"),
+        ):
+            checkpoint = kept.pop(size, None)
+            if checkpoint is not None and checkpoint.root != self._tree.root():
+                self._say(Finding(code, f"The log comes to another root than the {what} over its first {size} events."))
+
+    def _check_ends(self) -> None:
+        """What is left when all leaves were read."""
+        size, signed = self._tree.size, 0 if self._found.checkpoint is None else self._found.checkpoint.size
+        for left in self._checkpoints:
+            message = f"A checkpoint was signed over {left} events, and {size} are sealed."
+            self._say(Finding("leaves_missing", message))
+        for anchor in self._anchors.values():
+            self._say(_rollback(anchor, size))
+        if size > signed:
+            message = f"{size - signed} leaves stand behind the last checkpoint, which nobody signed."
+            self._say(Finding("leaves_unsigned", message))
+
+
+def _rollback(anchor: Checkpoint, size: int) -> Finding:
+    return Finding("rollback", f"A checkpoint over {anchor.size} events was kept elsewhere, and {size} are sealed.")
 
 
 @dataclass(frozen=True)
@@ -193,9 +260,19 @@ _PAGE = (
 )
 
 
-def _side_by_side(session: Session) -> Iterator[tuple[StoredEvent | None, _Leaf | None]]:
+def _leaves(session: Session) -> Iterator[tuple[None, _Leaf]]:
+    """Each leaf, without its event."""
+    after = -1
+    while found := rows(
+        session, "SELECT * FROM ledger.leaves WHERE index > :after ORDER BY index LIMIT :page", after=after, page=PAGE
+    ):
+        for row in found:
+            yield None, _Leaf(row.index, row.position, bytes(row.hash), bytes(row.fields))
+        after = found[-1].index
+
+
+def _side_by_side(session: Session, last: int) -> Iterator[tuple[StoredEvent | None, _Leaf | None]]:
     """Each event up to the last that is sealed, and its leaf; either can be None."""
-    [(last,)] = rows(session, "SELECT coalesce(max(position), 0) FROM ledger.leaves")
     after = 0
     while after < last:
         found = rows(session, _PAGE, after=after, page=PAGE)

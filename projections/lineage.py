@@ -35,7 +35,7 @@ class Origin:
 
     `line` is None in a file that has no lines. `byte_offset` and `byte_length` are those in the file (after
     decompression), or a row's number and 0 for a format whose records are no stretch of bytes; `text` is the record as
-    it was loaded.
+    it was loaded, and `text_offset` where it begins in the text that was.
     """
 
     record: int
@@ -44,6 +44,7 @@ class Origin:
     byte_offset: int
     byte_length: int
     text: bytes
+    text_offset: int
 
 
 def origin_of(blobs: BlobStore, job: FileJob, record: int) -> Origin:
@@ -62,11 +63,11 @@ def origin_of(blobs: BlobStore, job: FileJob, record: int) -> Origin:
     read = partial(blobs.read, job.transcript or job.sha256)
     found = find_records(read_exactly(read, chunk.start, chunk.size), Dialect.from_dict(job.dialect))
     index = record - chunk.first_record
-    raw, places = found.bytes_of(index), places_of(blobs, plan, chunk)
+    raw, start, places = found.bytes_of(index), chunk.start + int(found.starts[index]), places_of(blobs, plan, chunk)
     if places is not None and not plan.corrects:
-        return Origin(record, chunk.number, None, *places[index], raw)
+        return Origin(record, chunk.number, None, *places[index], raw, start)
     line = chunk.first_line + found.line_of(index)
-    return Origin(record, chunk.number, line, chunk.start + int(found.starts[index]), len(raw), raw)
+    return Origin(record, chunk.number, line, start, len(raw), raw, start)
 
 
 def rows_where(

@@ -44,7 +44,8 @@ from workers.leases import hurry
 from workers.mail import Mailer
 from workers.publisher import Publisher
 from workers.queues import LARGE, OPERATOR, SMALL, is_rabbitmq, queue_of, work_queues
-from workers.tasks import load, plan, prepare_all, rebuild
+from workers.tasks import load, plan, prepare_all, rebuild, verify
+from workers.verification import request_if_due
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ TASK_OF: dict[str, Task[Any, Any]] = {
     Stage.PLAN.value: plan,
     Stage.LOAD.value: load,
     Stage.REBUILD.value: rebuild,
+    Stage.VERIFY.value: verify,
 }
 
 
@@ -153,6 +155,7 @@ class Dispatcher:
                     if followed.pieces or time.monotonic() >= publish_at_seconds:
                         while self.publish() >= BATCH_MESSAGES:
                             pass
+                        request_if_due(self._ledger, self._settings)
                         publish_at_seconds = time.monotonic() + IDLE_SECONDS_MAX
                     if followed.events < BATCH_EVENTS:
                         listener.wait(IDLE_SECONDS_MAX)

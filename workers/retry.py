@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger.domain.reconciliation import CountsDoNotCloseError
-from ledger.domain.words import Stage
+from ledger.domain.words import OPERATIONS, Stage
 from ledger.errors import FileRefusedError, LedgerError
 from ledger.settings import Settings
 
@@ -39,11 +39,8 @@ class RetryPolicy:
     @classmethod
     def of(cls, settings: Settings, stage: Stage) -> RetryPolicy:
         """The policy of a stage."""
-        attempts_max = {
-            Stage.PLAN: settings.plan_attempts_max,
-            Stage.LOAD: settings.load_attempts_max,
-            Stage.REBUILD: settings.operator_attempts_max,
-        }[stage]
+        of_files = {Stage.PLAN: settings.plan_attempts_max, Stage.LOAD: settings.load_attempts_max}
+        attempts_max = settings.operator_attempts_max if stage in OPERATIONS else of_files[stage]
         return cls(attempts_max, settings.retry_seconds_min, settings.retry_seconds_max, settings.retry_jitter_share)
 
     def pause_seconds(self, attempt: int, chance: float) -> float:

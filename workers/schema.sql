@@ -49,3 +49,9 @@ CREATE TABLE IF NOT EXISTS work.positions (
     name     text   PRIMARY KEY,
     position bigint NOT NULL
 );
+
+-- When what is done by itself every so often was last asked for.
+CREATE TABLE IF NOT EXISTS work.schedule (
+    name    text PRIMARY KEY,
+    done_at timestamptz NOT NULL
+);

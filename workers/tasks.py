@@ -23,6 +23,7 @@ from workers.load import load_chunk
 from workers.operations import Act, Tell, operate, rebuild_view
 from workers.plan import plan_file
 from workers.results import News
+from workers.verification import verify_record
 from workers.workshop import Procedure, Workshop, perform
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,13 @@ def rebuild(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, 
     """Build a view anew, as an operation asks for."""
     news = News(task)
     return news.end(_operate(rebuild_view, Stage.REBUILD, arguments, message, news.progress))
+
+
+@app.task(name="ledger.verify", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,))
+def verify(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Verify the record against what was sealed, as an operation asks for."""
+    news = News(task)
+    return news.end(_operate(verify_record, Stage.VERIFY, arguments, message, news.progress))
 
 
 def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ class ExitCode:
     REFUSED = 6
     JOB_FAILED = 7
     TIMEOUT = 8
+    NOT_PROVEN = 9
     UNREACHABLE = 10
     INTERRUPTED = 130
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +31,7 @@ def rebuild(
     if not wait:
         _tell(operation, as_json)
         return
-    result = _result(_watched(client, operation, f"rebuilding {view}", quiet=as_json))
+    result = result_of(watched(client, operation, f"rebuilding {view}", quiet=as_json))
     if as_json:
         print_json(result)
     else:
@@ -46,7 +47,7 @@ def show_operation(operation_id: str, as_json: AsJson = False) -> None:
     _tell(Client.found().get(f"/api/v1/operations/{operation_id}"), as_json)
 
 
-def _watched(client: Client, operation: dict[str, Any], what: str, *, quiet: bool) -> dict[str, Any]:
+def watched(client: Client, operation: dict[str, Any], what: str, *, quiet: bool) -> dict[str, Any]:
     """Wait until an operation has ended, with a bar if somebody looks; the operation then."""
     operation_id = operation["operation_id"]
     with bars(quiet=quiet, unit="events") as progress:
@@ -67,7 +68,12 @@ def _watched(client: Client, operation: dict[str, Any], what: str, *, quiet: boo
         )
 
 
-def _result(operation: dict[str, Any]) -> dict[str, Any]:
+def result_of(operation: dict[str, Any]) -> dict[str, Any]:
+    """What an operation came to.
+
+    Raises:
+        CommandError: it has failed.
+    """
     if operation["error"] is not None:
         raise CommandError(operation["error"]["message"], operation["error"]["remedy"], ExitCode.FAILED)
     result = operation["result"]
@@ -82,7 +88,7 @@ def _tell(operation: dict[str, Any], as_json: bool) -> None:
     kind, operation_id, status = operation["kind"], operation["operation_id"], operation["status"]
     match status:
         case "Completed":
-            say(_rebuilt(operation["result"]))
+            say(SENTENCES[kind](operation["result"]))
         case "Failed":
             say(f"{kind} {operation_id}: failed. {operation['error']['message']} {operation['error']['remedy']}")
         case _:
@@ -100,3 +106,18 @@ def _rebuilt(result: dict[str, Any]) -> str:
         f"View {result['view']} rebuilt from {result['events']:,} events, up to position {result['position']:,}. "
         f"{compared}"
     )
+
+
+def verified(result: dict[str, Any]) -> str:
+    """What a verification came to, in plain sentences."""
+    read = f"{result['events']:,} events read again" if result["events"] else f"{result['leaves']:,} leaves read"
+    what = f"Verified ({result['level']}): {read}, {result['anchors']:,} checkpoints that are kept elsewhere."
+    waiting = f" {result['events_not_sealed']:,} events are not sealed yet." if result["events_not_sealed"] else ""
+    if result["holds"]:
+        return f"{what}{waiting} Nothing was changed."
+    listed = "\n".join(f"  {finding['message']}" for finding in result["findings"])
+    return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}"
+
+
+# KIND of operation -> what it came to, for people.
+SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {"rebuild": _rebuilt, "verify": verified}

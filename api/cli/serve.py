@@ -72,6 +72,7 @@ def _programs(variables: Mapping[str, str], url: str, port: int, workers: int) -
         Program("celery", [python, *celery, "--without-mingle"], variables),
         Program("dispatcher", [python, "-m", "workers.dispatcher"], variables),
         Program("projector", [python, "-m", "projections"], variables),
+        Program("sealer", [python, "-m", "ledger.sealer"], variables),
     ]
 
 

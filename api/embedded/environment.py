@@ -18,6 +18,8 @@ def environment(home: Home, ports: Mapping[str, int], base: Mapping[str, str]) -
     ours = {
         "LEDGER_BLOBS_URL": home.blobs.as_uri(),
         "LEDGER_API_KEY_FILE": str(home.secret_path("admin.key")),
+        "LEDGER_SEAL_KEY_FILE": str(home.seal_key_path()),
+        "LEDGER_CHECKPOINTS_URL": home.checkpoints.as_uri(),
     }
     if "postgresql" in ports:
         ours["LEDGER_DATABASE_URL"] = PostgreSQL(home, ports["postgresql"]).url

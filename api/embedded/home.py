@@ -84,6 +84,7 @@ class Home:
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().resolve()
         self.blobs = self.path / "blobs"
+        self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"
         self.run = self.path / "run"
         self.secrets = self.path / "secrets"
@@ -139,6 +140,15 @@ class Home:
         if not path.exists():
             prefix = "lk_" if name.endswith(".key") else ""
             write_whole(path, prefix + secrets.token_urlsafe(_SECRET_BYTES))
+        return path
+
+    def seal_key_path(self) -> Path:
+        """The file of the key that seals the log, which is made if it does not exist. Mode 0600. Needs the lock."""
+        path = self.secrets / "seal.pem"
+        if not path.exists():
+            from ledger.seal_key import new_seal_key  # only here: every command imports this module
+
+            write_whole(path, new_seal_key())
         return path
 
     def secret(self, name: str) -> str:

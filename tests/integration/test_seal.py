@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from ledger.application import Ledger
 from ledger.notes import Checkpoint, Signer, open_note
 from ledger.seal import seal, sealed
-from ledger.verifier import Verified, verify
+from ledger.verifier import Level, Verified, verify_in
 from tests.integration.place import running_ledger, unguard
 
 ORIGIN = "ledger.example/books"
@@ -66,8 +66,8 @@ def session(ledger: Ledger) -> Iterator[Session]:
         session.rollback()
 
 
-def run(session: Session, *anchors: Checkpoint) -> Verified:
-    return verify(session, [SIGNER.public], ORIGIN, anchors)
+def run(session: Session, *anchors: Checkpoint, level: Level = Level.EVENTS) -> Verified:
+    return verify_in(session, [SIGNER.public], ORIGIN, anchors, level)
 
 
 def last(session: Session) -> Checkpoint:

@@ -1,0 +1,241 @@
+"""`ledger audit`: prove what happened, verify that nobody changed it, and keep what shows that."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.client import Client, CommandError, ExitCode
+from api.cli.jobs import AsJson
+from api.cli.operations import result_of, verified, watched
+from api.cli.output import bars, print_json, say
+from ledger.errors import LedgerError
+
+if TYPE_CHECKING:
+    from ledger.notes import Checkpoint, PublicKey
+
+audit = typer.Typer(no_args_is_help=True, help="Prove what happened, and verify that nobody changed it afterwards.")
+
+Key = Annotated[
+    str | None,
+    typer.Option("--key", help="The ledger's public key, or a file that holds it; by default what the server says."),
+]
+
+
+@audit.command()
+def prove(
+    job_id: Annotated[str | None, typer.Argument(help="The job.")] = None,
+    record: Annotated[int | None, typer.Option(min=1, help="Prove this record of the job as well.")] = None,
+    event: Annotated[int | None, typer.Option(help="Prove the one event at this position instead.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", "-o", help="Where the proof goes.")] = None,
+) -> None:
+    """Write a proof that holds without this ledger, and beside it the program that verifies it.
+
+    Examples:
+      ledger audit prove 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
+
+      ledger audit prove 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51 --record 17 -o row.proof
+
+      ledger audit prove --event 1234
+    """
+    if (job_id is None) == (event is None) or (record is not None and job_id is None):
+        raise CommandError("Name a job, or --event with a position.", "See ledger audit prove --help.", ExitCode.USAGE)
+    client = Client.found()
+    proof = to or Path(f"{job_id or event}.proof")
+    about = f"/api/v1/events/{event}/proof" if job_id is None else f"/api/v1/jobs/{job_id}/proof"
+    _download(client, about + (f"?record={record}" if record else ""), proof)
+    program = proof.with_name("verify_proof.py")
+    _download(client, "/api/v1/audit/verify_proof.py", program)
+    key = client.get("/api/v1/audit/checkpoint")["public_keys"][0]
+    say(f"{proof}: the proof. {program}: the program that verifies it, with Python and `cryptography` alone:")
+    say(f"  python {program} {proof} {key}")
+    say("Take the key from somebody you trust, not from whom you verify.")
+
+
+@audit.command()
+def verify(
+    proof: Annotated[Path | None, typer.Argument(help="A proof to verify; without one, the whole record.")] = None,
+    key: Key = None,
+    file: Annotated[Path | None, typer.Option(help="The file that a proof is about, to be checked with it.")] = None,
+    level: Annotated[str, typer.Option(help="signatures, tree or events: each includes the one before.")] = "events",
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Read the database here and now, without any server (LEDGER_DATABASE_URL).")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a proof, or the whole record: every event is read again and compared with what was sealed.
+
+    Ends with 9 if something does not hold, and says which event of which stream, and which field.
+
+    Examples:
+      ledger audit verify
+
+      ledger audit verify --level signatures
+
+      ledger audit verify job.proof --key ledger.pub --file payments.csv
+    """
+    if proof is not None:
+        _verify_proof(proof, key, file)
+    elif direct:
+        _tell(_verify_here(level, as_json), as_json)
+    else:
+        client = Client.found()
+        operation = client.post("/api/v1/audit/verify", level=level)
+        if not wait:
+            say(f"Asked for. Look at it with: ledger operations show {operation['operation_id']}")
+            return
+        _tell(result_of(watched(client, operation, "verifying", quiet=as_json)), as_json)
+
+
+@audit.command()
+def checkpoint(
+    keep: Annotated[
+        Path | None, typer.Option(help="A file with the last one seen: the new one must continue it, and replaces it.")
+    ] = None,
+    key: Key = None,
+    cosign: Annotated[
+        Path | None, typer.Option(help="An Ed25519 key (PEM) of a witness, who signs what he keeps as well.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="The witness's name in his signature.")] = "witness",
+    as_json: AsJson = False,
+) -> None:
+    """Show the newest checkpoint. With --keep, be a witness: refuse one that does not continue the last one seen.
+
+    Run it every so often from a machine of your own. Ends with 9 if history was written anew or became shorter.
+
+    Example: ledger audit checkpoint --keep books.checkpoint --key ledger.pub
+    """
+    from ledger.notes import Checkpoint, open_note
+
+    client = Client.found()
+    keys = [_key(key)] if key is not None else None
+    seen = None
+    if keep is not None and keep.exists():
+        keys = keys or _keys_of(client.get("/api/v1/audit/checkpoint"))
+        seen = Checkpoint.parse(open_note(keep.read_bytes(), keys)[0])
+    try:
+        answer = client.get("/api/v1/audit/checkpoint", since=0 if seen is None else seen.size)
+    except CommandError as error:
+        if error.exit_code != ExitCode.CONFLICT:
+            raise
+        raise CommandError(error.message, error.remedy, ExitCode.NOT_PROVEN) from error
+    note = _continued(answer, seen, keys or _keys_of(answer))
+    if keep is not None:
+        keep.write_bytes(note if cosign is None else _cosigned(note, cosign, name))
+    if as_json:
+        print_json(answer)
+    else:
+        sys.stdout.write(answer["checkpoint"])
+        if seen is not None:
+            say(f"It continues the one over {seen.size:,} events that was kept.")
+
+
+@audit.command()
+def key(
+    private: Annotated[
+        Path | None, typer.Argument(help="The private key's file; by default the server is asked.")
+    ] = None,
+    origin: Annotated[str, typer.Option(help="The ledger's name, as in LEDGER_ORIGIN.")] = "ingestion-ledger",
+) -> None:
+    """Print the public key that proofs and checkpoints of this ledger are verified with.
+
+    Example: ledger audit key > ledger.pub
+    """
+    if private is None:
+        for known in Client.found().get("/api/v1/audit/checkpoint")["public_keys"]:
+            sys.stdout.write(known + "\n")
+        return
+    from ledger.seal_key import signer
+    from ledger.settings import Settings
+
+    sys.stdout.write(f"{signer(Settings(seal_key_file=private, origin=origin)).public}\n")
+
+
+def _tell(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+    else:
+        say(verified(result), None if result["holds"] else "red")
+    if not result["holds"]:
+        raise typer.Exit(ExitCode.NOT_PROVEN)
+
+
+def _verify_here(level: str, quiet: bool) -> dict[str, Any]:
+    from ledger.application import Ledger
+    from ledger.settings import Settings
+    from workers import verification
+
+    settings = Settings()
+    with bars(quiet=quiet, unit="events") as progress:
+        show = None if progress is None else progress.add_share("verifying")
+        return verification.verified(Ledger(settings).engine, settings, level, show or (lambda position, last: None))
+
+
+def _verify_proof(proof: Path, key: str | None, file: Path | None) -> None:
+    from ledger import verify_proof
+
+    known = str(_key(key)) if key is not None else Client.found().get("/api/v1/audit/checkpoint")["public_keys"][0]
+    ended = verify_proof.main([str(proof), known, *([str(file)] if file else [])])
+    if ended == verify_proof.UNREADABLE:
+        raise typer.Exit(ExitCode.USAGE)
+    if ended == verify_proof.REFUSED:
+        raise typer.Exit(ExitCode.NOT_PROVEN)
+
+
+def _continued(answer: dict[str, Any], seen: Checkpoint | None, keys: list[PublicKey]) -> bytes:
+    """The newest checkpoint as a note, if its signature holds and it continues the one that was seen."""
+    from ledger.merkle import check_consistency
+    from ledger.notes import Checkpoint, open_note
+
+    note: bytes = answer["checkpoint"].encode()
+    try:
+        new = Checkpoint.parse(open_note(note, keys)[0])
+        if seen is not None:
+            proof = [bytes.fromhex(each) for each in answer["consistency"]]
+            check_consistency(seen.size, new.size, proof, seen.root, new.root)
+    except (LedgerError, ValueError) as refused:
+        raise CommandError(
+            f"This checkpoint is not believed: {refused}",
+            "Keep the one that you have, and ask who runs the ledger what happened.",
+            ExitCode.NOT_PROVEN,
+        ) from refused
+    return note
+
+
+def _cosigned(note: bytes, witness: Path, name: str) -> bytes:
+    from ledger.seal_key import signer
+    from ledger.settings import Settings
+
+    text, _, _ = note.decode().rpartition("\n\n")
+    signed = signer(Settings(seal_key_file=witness, origin=name)).sign(text + "\n").decode()
+    return note + signed.rpartition("\n\n")[2].encode()
+
+
+def _key(given: str) -> PublicKey:
+    from ledger.notes import PublicKey
+
+    if "+" in given:
+        return PublicKey.parse(given)
+    try:
+        return PublicKey.parse(Path(given).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(
+            f"The key {given} cannot be read ({error.strerror}).", "Check the path.", ExitCode.USAGE
+        ) from error
+
+
+def _keys_of(answer: dict[str, Any]) -> list[PublicKey]:
+    return [_key(text) for text in answer["public_keys"]]
+
+
+def _download(client: Client, path: str, to: Path) -> None:
+    with to.open("wb") as file:
+        try:
+            client.download(path, file)
+        except LedgerError:
+            to.unlink()
+            raise

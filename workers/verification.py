@@ -1,0 +1,122 @@
+"""Verifying the record, as an operation: on somebody's request, or by itself every so often.
+
+Rules:
+1. The result is part of the record: what level, how many events, the checkpoint, and the first `FINDINGS_TOLD` findings
+   of all. That something was found is no failure of the operation; it is what it was asked for.
+2. Findings are an error in the log (`record_differs`) and a metric, so that somebody is told who did not ask.
+3. It is asked for by itself when `verify_seconds` have passed since it was last so: once, however many dispatchers run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Engine, text
+
+from ledger import telemetry
+from ledger.application import Ledger
+from ledger.checkpoints import open_checkpoint_store
+from ledger.domain.base import Stamp
+from ledger.domain.operation import Operation
+from ledger.domain.words import Stage
+from ledger.errors import InvalidRequestError
+from ledger.notes import Checkpoint, NoteRefusedError, PublicKey, open_note
+from ledger.seal_key import public_keys
+from ledger.settings import Settings
+from ledger.verifier import Finding, Level, verify
+from workers.workshop import Workshop
+
+log = logging.getLogger(__name__)
+
+FINDINGS_TOLD = 100
+ANCHORS_MAX = 1_000
+SCHEDULE = "schedule"
+
+
+def verify_record(
+    workshop: Workshop, arguments: dict[str, Any], tell: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Verify the record up to the level that the arguments name; what it came to."""
+    return verified(
+        workshop.ledger.engine,
+        workshop.settings,
+        arguments["level"],
+        lambda position, last: tell({"events": position, "position": position, "log_position": last}),
+    )
+
+
+def verified(
+    engine: Engine, settings: Settings, level_name: str, on_progress: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """What a verification comes to, as JSON values.
+
+    Raises:
+        InvalidRequestError: there is no such level, or no key to verify with.
+    """
+    if level_name not in list(Level):
+        raise InvalidRequestError(f"There is no level {level_name[:80]!r}.", f"The levels are: {', '.join(Level)}.")
+    keys, level = public_keys(settings), Level(level_name)
+    anchors, refused = kept_elsewhere(settings, keys)
+    found = verify(engine, keys, settings.origin, anchors, level, on_progress)
+    findings = [*refused, *found.findings]
+    telemetry.VERIFICATION_FINDINGS.set(len(findings), {telemetry.LEVEL: level.value})
+    for finding in findings[:FINDINGS_TOLD]:
+        log.error("the record differs: %s", finding.message, extra={"action": "record_differs", "code": finding.code})
+    return {
+        "level": level.value,
+        "holds": not findings,
+        "leaves": found.leaves,
+        "events": found.events,
+        "events_not_sealed": found.unsealed,
+        "anchors": len(anchors),
+        "checkpoint": None if found.checkpoint is None else found.checkpoint.text(),
+        "findings_total": len(findings),
+        "findings": [_told(finding) for finding in findings[:FINDINGS_TOLD]],
+    }
+
+
+def kept_elsewhere(settings: Settings, keys: list[PublicKey]) -> tuple[list[Checkpoint], list[Finding]]:
+    """The newest checkpoints that are kept out of the database's reach, and what is wrong with those that are none."""
+    anchors: list[Checkpoint] = []
+    findings: list[Finding] = []
+    store = open_checkpoint_store(settings)
+    if store is None:
+        return anchors, findings
+    for size in store.sizes()[-ANCHORS_MAX:]:
+        try:
+            anchors.append(Checkpoint.parse(open_note(store.read(size), keys)[0]))
+        except NoteRefusedError as refused:
+            message = f"The checkpoint {size} that is kept elsewhere: {refused.message}"
+            findings.append(Finding("anchor_refused", message))
+    return anchors, findings
+
+
+def request_if_due(ledger: Ledger, settings: Settings) -> Operation | None:
+    """Ask for a verification if the last one by itself, or the first start, is long enough ago (rule 3)."""
+    if not settings.verify_seconds or not (settings.seal_public_keys or settings.seal_key_file):
+        return None
+    with ledger.transaction() as session:
+        due = session.execute(
+            text(
+                "INSERT INTO work.schedule (name, done_at) VALUES (:name, clock_timestamp()) ON CONFLICT (name)"
+                " DO UPDATE SET done_at = clock_timestamp()"
+                " WHERE schedule.done_at < clock_timestamp() - :seconds * interval '1 second' RETURNING xmax <> 0"
+            ),
+            {"name": Stage.VERIFY.value, "seconds": settings.verify_seconds},
+        ).scalar()
+        if not due:  # nor was it when the row was only made: then it is the first start
+            return None
+        stamp = Stamp(datetime.now(UTC), SCHEDULE, str(uuid4()), telemetry.current_traceparent())
+        operation = Operation.request(uuid4(), stamp, kind=Stage.VERIFY, arguments={"level": Level.EVENTS.value})
+        ledger.save(operation, session=session)
+    return operation
+
+
+def _told(finding: Finding) -> dict[str, Any]:
+    stream = None if finding.stream is None else str(finding.stream)
+    return {name: value for name, value in {**asdict(finding), "stream": stream}.items() if value is not None}
