@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
@@ -68,8 +68,9 @@ class Finding:
 
 @dataclass
 class Verified:
-    """What a run came to: the leaves and sealed events that it read, the last checkpoint, the events not sealed yet."""
+    """What a run came to: what it read of each, the last checkpoint, and how many events are not sealed yet."""
 
+    checkpoints: int = 0
     leaves: int = 0
     events: int = 0
     checkpoint: Checkpoint | None = None
@@ -105,6 +106,7 @@ def verify_in(
     """The same within a session, which has to see one state of the database throughout."""
     found = Verified()
     checkpoints = _checkpoints(session, keys, origin, found)
+    found.checkpoints = len(checkpoints)
     kept_elsewhere = {anchor.size: anchor for anchor in anchors}
     if level is Level.SIGNATURES:
         _check_consistency(session, checkpoints, kept_elsewhere, found)
@@ -142,8 +144,6 @@ def _check_consistency(
 ) -> None:
     """Check that each checkpoint continues the one before, and the anchors, by the nodes that are kept."""
     nodes, (size, _) = StoredNodes(session), sealed(session)
-    for checkpoint in [each for each in anchors.values() if each.size > size]:
-        found.findings.append(_rollback(checkpoint, size))
     known = sorted([*checkpoints.values(), *anchors.values()], key=lambda each: each.size)
     for old, new in pairwise(each for each in known if each.size <= size):
         try:
@@ -153,6 +153,24 @@ def _check_consistency(
             found.findings.append(Finding("checkpoint_inconsistent", f"Checkpoint {new.size}: {refused.message}"))
         except TreeDamagedError as damaged:
             found.findings.append(Finding("tree_damaged", f"Checkpoint {new.size} cannot be checked: {damaged}."))
+    found.findings += _ends(size, [each for each in checkpoints if each > size], anchors.values(), found.checkpoint)
+
+
+def _ends(
+    size: int, checkpoints: Iterable[int], anchors: Iterable[Checkpoint], last: Checkpoint | None
+) -> Iterator[Finding]:
+    """What does not go with the number of leaves: signed sizes above it, and leaves that nobody signed."""
+    for signed in checkpoints:
+        yield Finding("leaves_missing", f"A checkpoint was signed over {signed} events, and {size} are sealed.")
+    for anchor in anchors:
+        if anchor.size > size:
+            message = f"A checkpoint over {anchor.size} events was kept elsewhere, and {size} are sealed."
+            yield Finding("rollback", message)
+    signed = 0 if last is None else last.size
+    if size > signed:
+        yield Finding(
+            "leaves_unsigned", f"{size - signed} leaves stand behind the last checkpoint, which nobody signed."
+        )
 
 
 class _Walk:
@@ -192,8 +210,8 @@ class _Walk:
         on_progress(last, last)
         for node_level, index in self._nodes:
             self._say(Finding("node_unknown", f"There is no node {index} of level {node_level} in the tree."))
-        self._check_ends()
-        self._found.leaves = self._tree.size
+        self._found.leaves = size = self._tree.size
+        self._found.findings += _ends(size, self._checkpoints, self._anchors.values(), self._found.checkpoint)
 
     def _say(self, finding: Finding) -> None:
         self._found.findings.append(finding)
@@ -225,22 +243,6 @@ class _Walk:
             checkpoint = kept.pop(size, None)
             if checkpoint is not None and checkpoint.root != self._tree.root():
                 self._say(Finding(code, f"The log comes to another root than the {what} over its first {size} events."))
-
-    def _check_ends(self) -> None:
-        """What is left when all leaves were read."""
-        size, signed = self._tree.size, 0 if self._found.checkpoint is None else self._found.checkpoint.size
-        for left in self._checkpoints:
-            message = f"A checkpoint was signed over {left} events, and {size} are sealed."
-            self._say(Finding("leaves_missing", message))
-        for anchor in self._anchors.values():
-            self._say(_rollback(anchor, size))
-        if size > signed:
-            message = f"{size - signed} leaves stand behind the last checkpoint, which nobody signed."
-            self._say(Finding("leaves_unsigned", message))
-
-
-def _rollback(anchor: Checkpoint, size: int) -> Finding:
-    return Finding("rollback", f"A checkpoint over {anchor.size} events was kept elsewhere, and {size} are sealed.")
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def verified(
     return {
         "level": level.value,
         "holds": not findings,
+        "checkpoints": found.checkpoints,
         "leaves": found.leaves,
         "events": found.events,
         "events_not_sealed": found.unsealed,

@@ -110,8 +110,9 @@ def _rebuilt(result: dict[str, Any]) -> str:
 
 def verified(result: dict[str, Any]) -> str:
     """What a verification came to, in plain sentences."""
-    read = f"{result['events']:,} events read again" if result["events"] else f"{result['leaves']:,} leaves read"
-    what = f"Verified ({result['level']}): {read}, {result['anchors']:,} checkpoints that are kept elsewhere."
+    read = [f"{result[name]:,} {name}" for name in ("events", "leaves", "checkpoints") if result[name]]
+    elsewhere = f"and {result['anchors']:,} checkpoints that are kept elsewhere"
+    what = f"Verified ({result['level']}): {', '.join(read) or 'nothing'}, {elsewhere}."
     waiting = f" {result['events_not_sealed']:,} events are not sealed yet." if result["events_not_sealed"] else ""
     if result["holds"]:
         return f"{what}{waiting} Nothing was changed."

@@ -74,7 +74,7 @@ def test_the_compose_file_is_one() -> None:
 
 
 def test_every_process_of_the_ledger_is_a_service_and_every_backing_part_is_known() -> None:
-    assert set(OURS) == {"api", "worker", "dispatcher", "projector", "flower"}
+    assert set(OURS) == {"api", "worker", "dispatcher", "projector", "sealer", "flower"}
     assert set(BACKING) == set(PORTS)
 
 
@@ -153,9 +153,21 @@ def test_nothing_is_published_beyond_this_machine() -> None:
 
 def test_every_secret_must_be_chosen() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    assert set(INTERPOLATED.findall(text)) - OPTIONAL == {"LEDGER_API_KEY", "POSTGRES_PASSWORD", "RABBITMQ_PASSWORD"}
+    assert set(INTERPOLATED.findall(text)) - OPTIONAL == {
+        "LEDGER_API_KEY",
+        "LEDGER_SEAL_PUBLIC_KEYS",
+        "POSTGRES_PASSWORD",
+        "RABBITMQ_PASSWORD",
+    }
     for found in INTERPOLATED.finditer(text):
         assert found[0].endswith(":-}") if found[1] in OPTIONAL else ":?" in found[0], found[0]
+
+
+def test_the_key_that_seals_is_given_to_the_sealer_alone() -> None:
+    assert [name for name, service in SERVICES.items() if "secrets" in service] == ["sealer"]
+    assert [name for name in OURS if "LEDGER_SEAL_KEY_FILE" in environment_of(name)] == ["sealer"]
+    assert environment_of("sealer")["LEDGER_SEAL_KEY_FILE"] == "/run/secrets/seal_key"
+    assert COMPOSE["secrets"] == {"seal_key": {"environment": "LEDGER_SEAL_KEY"}}
 
 
 def test_mail_is_set_up_where_it_is_sent_and_nowhere_else() -> None:
@@ -177,9 +189,10 @@ def test_every_volume_is_declared_and_holds_what_it_is_for() -> None:
     mounted = {volume for service in SERVICES.values() for volume in service.get("volumes", [])}
     assert {volume.partition(":")[0] for volume in mounted} == set(COMPOSE["volumes"])
     for service in OURS:
-        folder = urlsplit(environment_of(service)["LEDGER_BLOBS_URL"]).path
-        assert f"blobs:{folder}" in SERVICES[service]["volumes"]
-        assert f"mkdir --parents {folder}" in " ".join(instructions("RUN"))
+        for volume in ("blobs", "checkpoints"):
+            folder = urlsplit(environment_of(service)[f"LEDGER_{volume.upper()}_URL"]).path
+            assert f"{volume}:{folder}" in SERVICES[service]["volumes"]
+            assert re.search(rf"mkdir --parents [^&]*{folder}\b", " ".join(instructions("RUN")))
 
 
 def test_the_image_holds_every_package_of_the_wheel_and_what_it_is_built_from() -> None:

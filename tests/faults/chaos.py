@@ -31,7 +31,7 @@ from tests.faults.oracle import assert_ledger_sound
 from tests.faults.proxy import FaultProxy
 from tests.integration.rabbitmq import RabbitMQ, running_rabbitmq
 
-PROCESSES = ("celery", "dispatcher", "projector", "api", "postgresql", "mongodb")
+PROCESSES = ("celery", "dispatcher", "projector", "sealer", "api", "postgresql", "mongodb")
 SETTINGS = {
     # Nothing that was sent well may fail here, however often its workers are killed.
     "LEDGER_PLAN_ATTEMPTS_MAX": "10000",

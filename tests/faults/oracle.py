@@ -9,6 +9,7 @@ Rules (the numbers are those of its findings):
     I6  a job that has not ended has work; one that has ended has none.
     I7  the status view is what its events fold to, and rebuilding it changes nothing.
     I8  whatever was answered with success is in the log.
+    I9  the log is sealed to its end, and verifying every event against the seal finds nothing.
     And every blob that the log names is there and is what its name says.
 
 All findings are told at once. What can be read without the code under test is (see `record`).
@@ -23,13 +24,19 @@ from uuid import UUID
 
 import httpx2
 import psycopg2
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from sqlalchemy import create_engine
 
 from ledger.application import LoggedEvent
+from ledger.notes import PublicKey
+from ledger.verifier import verify
 from projections.status import TASK_FIELDS, fold_all
 from tests.faults.record import Record, StoredRow, blob_folder, has_ended, read_record
 from tests.faults.rules import event_of, wrong_in_blobs, wrong_in_log, wrong_in_rows, wrong_in_work
 from tests.stack import Stack
 
+ORIGIN = "ingestion-ledger"
 SETTLE_SECONDS_MAX = 120.0
 VIEW_SECONDS_MAX = 30.0
 # A retry that is due later than this is waited for by nobody.
@@ -56,6 +63,7 @@ def assert_ledger_sound(
     findings += [f"I8: {task_id} was accepted and is lost" for task_id in accepted if UUID(task_id) not in received]
     findings += _wrong_in_answers(stack, record)
     findings += _wrong_in_rebuild(stack)
+    findings += _wrong_in_seal(stack)
     assert not findings, "the ledger is not sound:\n" + "\n".join(findings)
 
 
@@ -165,6 +173,25 @@ def _wrong_in_rebuild(stack: Stack) -> Iterator[str]:
         yield f"I7: the view cannot be rebuilt: {operation['error']}"
     elif operation["result"]["equal"] is False:
         yield f"I7: the view had drifted from the log: {operation['result']}"
+
+
+def _wrong_in_seal(stack: Stack) -> Iterator[str]:
+    """Seen by the verifier that asks no server, once the sealer has come to the end."""
+    signer = load_pem_private_key((stack.home / "secrets" / "seal.pem").read_bytes(), password=None)
+    assert isinstance(signer, Ed25519PrivateKey)
+    key = PublicKey(ORIGIN, signer.public_key().public_bytes_raw())
+    engine = create_engine(stack.database_url())
+    deadline = time.monotonic() + VIEW_SECONDS_MAX
+    try:
+        while True:
+            found = verify(engine, [key], ORIGIN)
+            if found.findings or found.unsealed == 0:
+                break
+            assert time.monotonic() < deadline, f"I9: {found.unsealed} events are not sealed"
+            time.sleep(0.1)
+    finally:
+        engine.dispose()
+    yield from (f"I9: {finding.message}" for finding in found.findings)
 
 
 def rebuilt(stack: Stack) -> dict[str, Any]:

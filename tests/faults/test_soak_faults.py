@@ -18,7 +18,7 @@ WARM_UP_ROUNDS = 2
 ROUNDS = 2
 # An allocator keeps some of what it had; a leak of 100 kB a file would be many times this in a longer run.
 GROWTH_BYTES_MAX = 24 << 20
-OURS = ("api", "dispatcher", "projector", "celery")
+OURS = ("api", "dispatcher", "projector", "sealer", "celery")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,294 @@
+"""The sealer skips nothing, signs nothing over a history that was replaced, and gives its checkpoints away."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from ledger.application import Arrival, Ledger
+from ledger.checkpoints import CheckpointStore, FolderCheckpointStore
+from ledger.domain.words import OnDuplicate, OperationStatus, Stage
+from ledger.errors import ConflictError, InvalidRequestError, PartUnavailableError
+from ledger.merkle import check_consistency, consistency_proof
+from ledger.notes import Checkpoint, Signer, open_note
+from ledger.seal import StoredNodes
+from ledger.seal_key import new_seal_key, public_keys, signer
+from ledger.sealer import HistoryReplacedError, Sealer
+from ledger.settings import Settings
+from ledger.verifier import verify
+from tests.integration.place import STAMP, Place, new_place, running_ledger, unguard, wait_until
+from workers.operations import operate
+from workers.verification import request_if_due, verify_record
+
+ORIGIN = "books"
+SIGNER = Signer(ORIGIN, Ed25519PrivateKey.from_private_bytes(bytes(32)))
+WRITERS = 16
+HAMMER_SECONDS = float(os.environ.get("LEDGER_TEST_SEAL_SECONDS", "4"))
+SETTINGS = Settings(origin=ORIGIN, seal_seconds=0.01, checkpoint_seconds=0.01)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Ledger]:
+    with running_ledger() as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def ledger(running: Ledger) -> Ledger:
+    """A ledger in which nothing has happened."""
+    with running.transaction() as session:
+        unguard(session)
+        tables = ("ledger.stored_events", "ledger.leaves", "ledger.nodes", "ledger.checkpoints", "ledger.arrivals")
+        session.execute(text(f"TRUNCATE {', '.join(tables)}, work.items, work.positions, work.schedule"))
+    return running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderCheckpointStore:
+    return FolderCheckpointStore(tmp_path / "checkpoints")
+
+
+def sealer(ledger: Ledger, store: CheckpointStore | None = None) -> Sealer:
+    return Sealer(ledger, SIGNER, [SIGNER.public], store, SETTINGS)
+
+
+def receive(ledger: Ledger, count: int = 1) -> None:
+    for _ in range(count):
+        name = uuid4()
+        arrival = Arrival(name, sha256(name.bytes).hexdigest(), 1, "a.csv", "text/csv", "payments")
+        ledger.receive([arrival], STAMP, door="http", on_duplicate=OnDuplicate.ALLOW)
+
+
+def newest(ledger: Ledger) -> Checkpoint:
+    with Session(ledger.engine) as session:
+        note = session.execute(text("SELECT note FROM ledger.checkpoints ORDER BY size DESC LIMIT 1")).scalar_one()
+    return Checkpoint.parse(open_note(bytes(note), [SIGNER.public])[0])
+
+
+def restore_from_before(ledger: Ledger, events: int) -> None:
+    """What a backup brings back: a sound log that ends earlier."""
+    with ledger.transaction() as session:
+        unguard(session)
+        last = session.execute(
+            text("SELECT position FROM ledger.leaves WHERE index = :last"), {"last": events - 1}
+        ).scalar_one()
+        session.execute(text("DELETE FROM ledger.stored_events WHERE id > :last"), {"last": last})
+        session.execute(text("DELETE FROM ledger.leaves WHERE index >= :size"), {"size": events})
+        session.execute(text("DELETE FROM ledger.checkpoints WHERE size > :size"), {"size": events})
+
+
+def test_what_is_appended_is_sealed_and_kept_elsewhere(ledger: Ledger, store: FolderCheckpointStore) -> None:
+    receive(ledger, 3)
+    first = sealer(ledger, store)
+    first.begin()
+    assert (first.seal(), first.seal(), first.keep(), first.keep()) == (3, 0, True, False)
+    receive(ledger, 2)
+    again = sealer(ledger, store)  # another process, later
+    again.begin()
+    assert (again.seal(), again.keep(), store.sizes()) == (2, True, [3, 5])
+    assert Checkpoint.parse(open_note(store.read(5), [SIGNER.public])[0]) == newest(ledger)
+
+
+def test_nothing_is_signed_over_a_database_that_was_restored_from_before(
+    ledger: Ledger, store: FolderCheckpointStore
+) -> None:
+    running = sealer(ledger, store)
+    for _ in range(2):
+        receive(ledger, 2)
+        assert (running.seal(), running.keep()) == (2, True)
+    restore_from_before(ledger, 2)
+    with pytest.raises(HistoryReplacedError, match=r"over 4 events is kept elsewhere, and only 2 events"):
+        sealer(ledger, store).begin()
+    with pytest.raises(HistoryReplacedError):
+        running.keep()
+
+
+def test_nothing_is_signed_over_a_history_that_was_written_anew(ledger: Ledger, store: FolderCheckpointStore) -> None:
+    receive(ledger, 3)
+    running = sealer(ledger, store)
+    assert (running.seal(), running.keep()) == (3, True)
+    with ledger.transaction() as session:
+        unguard(session)
+        session.execute(text("UPDATE ledger.stored_events SET state = 'x'"))
+        session.execute(text("TRUNCATE ledger.leaves, ledger.nodes, ledger.checkpoints"))
+    receive(ledger)
+    assert running.seal() == 4, "who has the key can seal anything"
+    for refused in (running.keep, sealer(ledger, store).begin):
+        with pytest.raises(HistoryReplacedError, match="another root: history was written anew"):
+            refused()
+    assert store.sizes() == [3]
+
+
+class AwayStore:
+    """A place for checkpoints that is away, until it is not."""
+
+    def __init__(self, store: FolderCheckpointStore) -> None:
+        self.store = store
+        self.away = True
+
+    def sizes(self) -> list[int]:
+        return self.store.sizes()
+
+    def read(self, size: int) -> bytes:
+        return self.store.read(size)
+
+    def add(self, size: int, note: bytes) -> None:
+        if self.away:
+            raise PartUnavailableError("The bucket is away.")
+        self.store.add(size, note)
+
+
+def test_sealing_goes_on_while_checkpoints_cannot_be_kept_and_the_newest_is_kept_when_they_can(
+    ledger: Ledger, store: FolderCheckpointStore
+) -> None:
+    place, stop = AwayStore(store), threading.Event()
+    running = threading.Thread(target=sealer(ledger, place).run, args=(stop,))
+    running.start()
+    try:
+        for size in (1, 2):
+            receive(ledger)
+            wait_until(lambda size=size: sealed_size(ledger) == size, "an event is not sealed")
+        assert store.sizes() == []
+        place.away = False
+        wait_until(lambda: store.sizes() == [2], "the newest checkpoint is not kept")
+    finally:
+        stop.set()
+        running.join()
+
+
+def sealed_size(ledger: Ledger) -> int:
+    with Session(ledger.engine) as session:
+        return int(session.execute(text("SELECT count(*) FROM ledger.leaves")).scalar_one())
+
+
+def test_no_event_is_skipped_and_every_checkpoint_continues_the_last_while_many_write(ledger: Ledger) -> None:
+    """Several writers, two sealers and a verifier at once; LEDGER_TEST_SEAL_SECONDS says for how long."""
+    stop, end = threading.Event(), time.monotonic() + HAMMER_SECONDS
+    sealers = [threading.Thread(target=sealer(ledger).run, args=(stop,)) for _ in range(2)]
+
+    def write() -> None:
+        while time.monotonic() < end:
+            receive(ledger)
+
+    def read() -> int:
+        seen: Checkpoint | None = None
+        rounds = 0
+        while time.monotonic() < end or rounds == 0:
+            found = verify(ledger.engine, [SIGNER.public], ORIGIN, [seen] if seen else [])
+            assert found.findings == []
+            if found.checkpoint is not None and seen is not None:
+                check_continues(ledger, seen, found.checkpoint)
+            seen, rounds = found.checkpoint or seen, rounds + 1
+        return rounds
+
+    for each in sealers:
+        each.start()
+    try:
+        with ThreadPoolExecutor(WRITERS + 1) as pool:
+            reading = pool.submit(read)
+            for writing in [pool.submit(write) for _ in range(WRITERS)]:
+                writing.result()
+            assert reading.result() > 0
+    finally:
+        stop.set()
+        for each in sealers:
+            each.join()
+    sealer(ledger).seal()
+    found = verify(ledger.engine, [SIGNER.public], ORIGIN)
+    with Session(ledger.engine) as session:
+        events = session.execute(text("SELECT count(*) FROM ledger.stored_events")).scalar_one()
+    assert (found.findings, found.events, found.unsealed) == ([], events, 0)
+
+
+def check_continues(ledger: Ledger, old: Checkpoint, new: Checkpoint) -> None:
+    with Session(ledger.engine) as session:
+        proof = consistency_proof(StoredNodes(session), old.size, new.size)
+    check_consistency(old.size, new.size, proof, old.root, new.root)
+
+
+@pytest.fixture
+def place(ledger: Ledger, tmp_path: Path, store: FolderCheckpointStore) -> Place:
+    """A place whose workers can verify."""
+    key = tmp_path / "seal.pem"
+    key.write_text(new_seal_key())
+    return new_place(
+        ledger, tmp_path, origin=ORIGIN, seal_key_file=key, checkpoints_url=(tmp_path / "checkpoints").as_uri()
+    )
+
+
+def verified(place: Place, operation_id: UUID) -> dict[str, Any]:
+    """What a worker makes of a verification that was asked for."""
+    place.follow()
+    operation = operate(place.workshop, verify_record, operation_id, Stage.VERIFY, time.time(), lambda _: None)
+    assert operation is not None
+    assert operation.status is OperationStatus.COMPLETED
+    assert operation.result is not None
+    return operation.result
+
+
+def sealed_place(place: Place, store: FolderCheckpointStore) -> None:
+    settings = place.workshop.settings
+    running = Sealer(place.ledger, signer(settings), public_keys(settings), store, settings)
+    running.begin()
+    assert running.seal()
+    assert running.keep()
+
+
+def test_a_verification_is_on_record_with_what_it_found(place: Place, store: FolderCheckpointStore) -> None:
+    ledger = place.ledger
+    receive(ledger, 5)
+    sealed_place(place, store)
+    operation = ledger.request(Stage.VERIFY, {"level": "events"}, STAMP)
+    result = verified(place, operation.id)
+    assert (result["holds"], result["events"], result["anchors"], result["findings"]) == (True, 5, 1, [])
+    sealed_place(place, store)
+    with ledger.transaction() as session:
+        unguard(session)
+        position = session.execute(text("SELECT min(id) FROM ledger.stored_events")).scalar_one()
+        session.execute(text("UPDATE ledger.stored_events SET topic = 'x' WHERE id = :id"), {"id": position})
+    operation = ledger.request(Stage.VERIFY, {"level": "events"}, STAMP)
+    result = verified(place, operation.id)
+    assert result["holds"] is False
+    assert {finding["code"] for finding in result["findings"]} == {"event_changed", "checkpoint_differs", "fork"}
+    assert result["findings"][0]["position"] == position
+    operation = ledger.request(Stage.VERIFY, {"level": "tree"}, STAMP)
+    assert verified(place, operation.id)["holds"] is True, "that level does not read events"
+
+
+def test_a_verification_is_asked_for_by_itself_once_and_not_at_the_first_start(place: Place) -> None:
+    settings = place.workshop.settings.model_copy(update={"verify_seconds": 3600.0})
+    assert request_if_due(place.ledger, settings) is None
+    with place.ledger.transaction() as session:
+        session.execute(text("UPDATE work.schedule SET done_at = done_at - interval '2 hours'"))
+    with ThreadPoolExecutor(4) as pool:
+        asked = list(pool.map(lambda _: request_if_due(place.ledger, settings), range(4)))
+    assert sum(operation is not None for operation in asked) == 1
+    assert request_if_due(place.ledger, settings.model_copy(update={"verify_seconds": 0.0})) is None
+
+
+def test_a_key_that_is_missing_or_none_is_told_with_how_to_make_one(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("no key")
+    for settings in (Settings(), Settings(seal_key_file=tmp_path / "none.pem"), Settings(seal_key_file=wrong)):
+        with pytest.raises(InvalidRequestError, match="openssl genpkey -algorithm ed25519"):
+            public_keys(settings)
+
+
+def test_another_checkpoint_of_the_same_size_is_refused_and_the_same_is_not(store: FolderCheckpointStore) -> None:
+    store.add(3, b"one")
+    store.add(3, b"one")
+    with pytest.raises(ConflictError, match="Two histories"):
+        store.add(3, b"another")
+    assert (store.sizes(), store.read(3)) == ([3], b"one")

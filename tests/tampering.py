@@ -1,0 +1,182 @@
+"""`python -m tests.tampering` writes docs/tampering.md: what is done to the record, and the least level that finds it.
+
+Each is done to a sealed log of `EVENTS` events by somebody who owns the database and has taken its guards away, and the
+tests find it at its level and at every deeper one (`tests/integration/test_seal.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ledger.verifier import Level
+
+BATCHES = (1, 255, 2, 300, 142)  # each sealed by itself
+EVENTS = sum(BATCHES)
+PAGE = Path(__file__).parents[1] / "docs" / "tampering.md"
+EVENT = "(SELECT position FROM ledger.leaves WHERE index = 400)"
+OTHER = "(SELECT position FROM ledger.leaves WHERE index = 300)"
+GAP = "ledger.stored_events e WHERE NOT EXISTS (SELECT FROM ledger.stored_events WHERE id = e.id + 1)"
+
+
+class Tampering(NamedTuple):
+    """What is done, in words and in SQL, and some of the codes that a full verification tells it by."""
+
+    what: str
+    statement: str
+    codes: tuple[str, ...]
+
+
+OF_EVENTS = [
+    Tampering(
+        "an event's position",
+        f"UPDATE ledger.stored_events SET id = 100000 WHERE id = {EVENT}",
+        ("event_missing",),
+    ),
+    Tampering(
+        "an event's position, within a gap",
+        f"UPDATE ledger.stored_events SET id = (SELECT min(id) + 1 FROM {GAP}) WHERE id = {EVENT}",
+        ("event_missing", "event_not_sealed"),
+    ),
+    Tampering(
+        "an event's stream",
+        f"UPDATE ledger.stored_events SET originator_id = gen_random_uuid() WHERE id = {EVENT}",
+        ("event_changed", "checkpoint_differs"),
+    ),
+    Tampering(
+        "an event's version",
+        f"UPDATE ledger.stored_events SET originator_version = originator_version + 1 WHERE id = {EVENT}",
+        ("event_changed", "checkpoint_differs"),
+    ),
+    Tampering(
+        "an event's topic",
+        f"UPDATE ledger.stored_events SET topic = topic || '2' WHERE id = {EVENT}",
+        ("event_changed", "checkpoint_differs"),
+    ),
+    Tampering(
+        "one bit of an event's content",
+        f"UPDATE ledger.stored_events SET state = set_bit(state, 5, 1 - get_bit(state, 5)) WHERE id = {EVENT}",
+        ("event_changed", "checkpoint_differs"),
+    ),
+    Tampering(
+        "two events' contents are swapped",
+        "UPDATE ledger.stored_events a SET state = b.state FROM ledger.stored_events b "
+        f"WHERE (a.id, b.id) IN (({EVENT}, {OTHER}), ({OTHER}, {EVENT}))",
+        ("event_changed", "checkpoint_differs"),
+    ),
+    Tampering(
+        "an event is deleted",
+        f"DELETE FROM ledger.stored_events WHERE id = {EVENT}",
+        ("event_missing",),
+    ),
+    Tampering(
+        "the last event is deleted",
+        "DELETE FROM ledger.stored_events WHERE id = (SELECT max(id) FROM ledger.stored_events)",
+        ("event_missing",),
+    ),
+    Tampering("all events are deleted", "TRUNCATE ledger.stored_events", ("event_missing",)),
+    Tampering(
+        "an event is put between others",
+        f"INSERT INTO ledger.stored_events SELECT min(id) + 1, gen_random_uuid(), 1, 'some.topic', 'x' FROM {GAP}",
+        ("event_not_sealed",),
+    ),
+    Tampering(
+        "a leaf's fields",
+        "UPDATE ledger.leaves SET fields = 'x' WHERE index = 400",
+        ("event_changed",),
+    ),
+    Tampering(
+        "a leaf's position",
+        "UPDATE ledger.leaves SET position = 100000 WHERE index = 400",
+        ("leaf_missing", "event_not_sealed"),
+    ),
+]
+OF_THE_TREE = [
+    Tampering("a node is added", "INSERT INTO ledger.nodes VALUES (8, 2, sha256('x'))", ("node_unknown",)),
+]
+OF_SIGNATURES = [
+    Tampering("a leaf's hash", "UPDATE ledger.leaves SET hash = sha256('x') WHERE index = 400", ("event_changed",)),
+    Tampering("a leaf's index", "UPDATE ledger.leaves SET index = 100000 WHERE index = 400", ("leaf_missing",)),
+    Tampering("a leaf is deleted", "DELETE FROM ledger.leaves WHERE index = 400", ("leaf_missing",)),
+    Tampering("the last leaf is deleted", "DELETE FROM ledger.leaves WHERE index = 699", ("leaves_missing",)),
+    Tampering("all leaves are deleted", "TRUNCATE ledger.leaves", ("leaves_missing", "node_unknown")),
+    Tampering(
+        "a leaf is added",
+        "INSERT INTO ledger.leaves VALUES (700, 100000, sha256('x'), 'x')",
+        ("event_missing", "leaves_unsigned"),
+    ),
+    Tampering("a node's hash", "UPDATE ledger.nodes SET hash = sha256('x') WHERE index = 1", ("node_differs",)),
+    Tampering("a node's level", "UPDATE ledger.nodes SET level = 16 WHERE index = 1", ("node_differs", "node_unknown")),
+    Tampering("a node's index", "UPDATE ledger.nodes SET index = 9 WHERE index = 1", ("node_differs", "node_unknown")),
+    Tampering("a node is deleted", "DELETE FROM ledger.nodes WHERE index = 1", ("node_differs",)),
+    Tampering("all nodes are deleted", "TRUNCATE ledger.nodes", ("node_differs",)),
+    Tampering(
+        "a checkpoint's size",
+        "UPDATE ledger.checkpoints SET size = 257 WHERE size = 258",
+        ("checkpoint_of_another",),
+    ),
+    Tampering(
+        "one bit of a checkpoint's note",
+        "UPDATE ledger.checkpoints SET note = set_bit(note, 9, 1 - get_bit(note, 9)) WHERE size = 258",
+        ("note_refused", "checkpoint_of_another"),
+    ),
+    Tampering(
+        "a checkpoint's time",
+        "UPDATE ledger.checkpoints SET sealed_at = now() WHERE size = 258",
+        ("checkpoint_of_another",),
+    ),
+    Tampering(
+        "a checkpoint is deleted",
+        "DELETE FROM ledger.checkpoints WHERE size = 258",
+        ("checkpoint_of_another",),
+    ),
+    Tampering(
+        "the last checkpoint is deleted",
+        "DELETE FROM ledger.checkpoints WHERE size = 700",
+        ("leaves_unsigned",),
+    ),
+    Tampering("all checkpoints are deleted", "TRUNCATE ledger.checkpoints", ("leaves_unsigned",)),
+    Tampering(
+        "two checkpoints' notes are swapped",
+        "UPDATE ledger.checkpoints a SET note = b.note FROM ledger.checkpoints b "
+        "WHERE (a.size, b.size) IN ((256, 258), (258, 256))",
+        ("checkpoint_of_another",),
+    ),
+]
+# LEAST LEVEL -> what it finds.
+FOUND_AT: dict[Level, list[Tampering]] = {
+    Level.SIGNATURES: OF_SIGNATURES,
+    Level.TREE: OF_THE_TREE,
+    Level.EVENTS: OF_EVENTS,
+}
+
+INTRODUCTION = """\
+# What is done to the record, and what finds it
+
+Somebody owns the database, takes its guards away and changes something. This is the least level of
+`ledger audit verify --level ...` that finds it; every deeper level finds it, too. Each line is a test.
+Written by `python -m tests.tampering`; do not edit.
+
+| what is done | least level | is told as |
+|---|---|---|
+"""
+ELSEWHERE = """
+Who has the sealing key as well can seal a history that was written anew, and an old backup is sound by itself. Both are
+found, at every level, by the checkpoints that are kept elsewhere (`LEDGER_CHECKPOINTS_URL`, or a witness who runs
+`ledger audit checkpoint --keep`): as `fork`, `checkpoint_inconsistent` or `rollback`. The sealer itself then ends
+with `history_replaced`, and seals nothing more.
+"""
+
+
+def page() -> str:
+    """The whole of docs/tampering.md."""
+    lines = [
+        f"| {each.what} | {level} | {', '.join(f'`{code}`' for code in each.codes)} |\n"
+        for level, found in FOUND_AT.items()
+        for each in found
+    ]
+    return INTRODUCTION + "".join(lines) + ELSEWHERE
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
