@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ledger.blobs_s3 import CONFIG
+from ledger import blobs_s3
 from ledger.checkpoints import name_of, refuse_another, size_in
 from ledger.errors import PartUnavailableError
 
@@ -25,7 +25,7 @@ class S3CheckpointStore:
     """Keeps checkpoints in a bucket. See `ledger.checkpoints.CheckpointStore`."""
 
     def __init__(self, bucket: str, prefix: str, days_locked: int) -> None:
-        self._client = boto3.client("s3", config=CONFIG)
+        self._client = boto3.client("s3", config=blobs_s3.CONFIG)
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._days_locked = days_locked

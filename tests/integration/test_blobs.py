@@ -8,17 +8,14 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
-from botocore.config import Config
-from moto.server import ThreadedMotoServer
 
-from ledger import blobs_s3
 from ledger.blobs import ABANDONED_SECONDS, SYNC_BYTES, BlobFile, BlobStore, FolderBlobStore, open_blob_store, put
 from ledger.blobs_s3 import S3BlobStore
 from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableError
@@ -30,34 +27,6 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 MEBIBYTE = 1 << 20
 TMPFS_BYTES = MEBIBYTE
 UNREACHABLE = "http://127.0.0.1:9"  # the discard port, where nobody listens
-
-
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    """A server that speaks S3, on the loopback address."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3_environment(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an operator sets for a bucket that is not Amazon's."""
-    values = {
-        "AWS_ENDPOINT_URL_S3": s3_url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "eu-central-1",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    # A test need not wait for five attempts.
-    monkeypatch.setattr(blobs_s3, "CONFIG", Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 1}))
 
 
 class FolderFixture:

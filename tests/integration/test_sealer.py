@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from ledger.application import Arrival, Ledger
 from ledger.checkpoints import CheckpointStore, FolderCheckpointStore
 from ledger.domain.words import OnDuplicate, OperationStatus, Stage
-from ledger.errors import ConflictError, InvalidRequestError, PartUnavailableError
+from ledger.errors import InvalidRequestError, PartUnavailableError
 from ledger.merkle import check_consistency, consistency_proof
 from ledger.notes import Checkpoint, Signer, open_note
 from ledger.seal import StoredNodes
@@ -284,11 +284,3 @@ def test_a_key_that_is_missing_or_none_is_told_with_how_to_make_one(tmp_path: Pa
     for settings in (Settings(), Settings(seal_key_file=tmp_path / "none.pem"), Settings(seal_key_file=wrong)):
         with pytest.raises(InvalidRequestError, match="openssl genpkey -algorithm ed25519"):
             public_keys(settings)
-
-
-def test_another_checkpoint_of_the_same_size_is_refused_and_the_same_is_not(store: FolderCheckpointStore) -> None:
-    store.add(3, b"one")
-    store.add(3, b"one")
-    with pytest.raises(ConflictError, match="Two histories"):
-        store.add(3, b"another")
-    assert (store.sizes(), store.read(3)) == ([3], b"one")
