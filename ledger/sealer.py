@@ -76,7 +76,10 @@ class Sealer:
             made = seal(session, self._signer, self._settings.origin, datetime.now(UTC))
             failpoint("seal_written")
         failpoint("seal_committed")
-        return 0 if made is None else made.size - before
+        if made is None:
+            return 0
+        telemetry.SEALED.set(made.size)
+        return made.size - before
 
     def keep(self) -> bool:
         """Keep the newest checkpoint elsewhere, if there is a newer one than is kept; whether that was so.

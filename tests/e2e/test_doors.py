@@ -69,6 +69,7 @@ def test_readiness_names_the_parts(http: httpx2.Client) -> None:
         "postgresql": True,
         "blobs": True,
         "mongodb": True,
+        "seal": True,
     }
 
 
