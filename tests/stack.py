@@ -19,6 +19,8 @@ from typing import Any
 import httpx2
 import psycopg2
 
+from tests.commands import SECONDS_MAX, run_command
+
 START_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 60.0
 
@@ -88,16 +90,20 @@ class Stack:
             return {}
         return state
 
-    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run the command line; look at its exit code and output."""
+    def run(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the command line, with `text` on its standard input; look at its exit code and output."""
+        return run_command(arguments, self.environment, text=text)
+
+    def run_afresh(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same by an interpreter that is started for it, as a user's is."""
         command = [sys.executable, "-m", "api.cli.main", *arguments]
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False, timeout=600, **options
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=SECONDS_MAX
         )
 
-    def json(self, *arguments: str, **options: Any) -> Any:
+    def json(self, *arguments: str, text: str = "") -> Any:
         """Run a command that succeeds, with --json: what it prints."""
-        result = self.run(*arguments, "--json", **options)
+        result = self.run(*arguments, "--json", text=text)
         assert result.returncode == 0, result.stderr + result.stdout
         return json.loads(result.stdout)
 

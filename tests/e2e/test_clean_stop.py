@@ -37,7 +37,7 @@ def loaded(own: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 def test_two_cannot_serve_one_home(own: Stack) -> None:
     before = own.state()
-    second = own.run("up", "--port", "0")
+    second = own.run_afresh("up", "--port", "0")
     assert second.returncode == 1
     assert "already being served" in second.stderr
     assert "--home" in second.stderr
@@ -56,11 +56,12 @@ def test_control_c_leaves_no_process_and_the_next_start_finds_everything(own: St
     assert own.run("jobs", "list").returncode == 10
 
     own.start()
+    assert own.wait(loaded["task_id"])["status"] == "Completed"
     assert own.json("jobs", "show", loaded["task_id"])["status"] == "Completed"
     assert own.sql("SELECT count(*), sum(amount)::text FROM data.kept") == [(2, "6.25")]
-    [again] = own.json("load", "-", "--dataset", "kept", "--wait", input="id,amount\n1,2.50\n2,3.75\n")
+    [again] = own.json("load", "-", "--dataset", "kept", "--wait", text="id,amount\n1,2.50\n2,3.75\n")
     assert (again["task_id"], again["duplicate"]) == (loaded["task_id"], True)
-    [other] = own.json("load", "-", "--dataset", "kept", "--wait", input="id,amount\n3,1.00\n")
+    [other] = own.json("load", "-", "--dataset", "kept", "--wait", text="id,amount\n3,1.00\n")
     assert other["status"] == "Completed"
 
 
