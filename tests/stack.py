@@ -23,6 +23,7 @@ from tests.commands import SECONDS_MAX, run_command
 
 START_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 60.0
+ABSENT = Path(__file__).parent / "absent"  # modules that are installed here, and not where the ledger is
 
 
 @contextmanager
@@ -42,7 +43,13 @@ class Stack:
     def __init__(self, home: Path, environment: Mapping[str, str] | None = None, *, workers: int = 2) -> None:
         self.home = home
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LEDGER_", "CELERY_"))}
-        self.environment = {**inherited, **(environment or {}), "LEDGER_HOME": str(home)}
+        found_first = os.pathsep.join(filter(None, [str(ABSENT), os.environ.get("PYTHONPATH")]))
+        self.environment = {
+            **inherited,
+            "PYTHONPATH": found_first,
+            **(environment or {}),
+            "LEDGER_HOME": str(home),
+        }
         self._workers = workers
         self._up: subprocess.Popen[bytes] | None = None
         self._idle: list[Any] = []  # connections to PostgreSQL

