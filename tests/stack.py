@@ -73,6 +73,24 @@ class Stack:
             self._up.wait(STOP_SECONDS_MAX)
             self._up = None
 
+    def discard(self) -> None:
+        """End it at once and for good: an orderly stop takes its time, and nobody looks at what it leaves."""
+        if self._up is None:
+            return
+        _signal(self._up.pid, signal.SIGSTOP)  # it starts nobody again
+        postgresql = self.state().get("pids", {}).get("postgresql")
+        kept = [] if postgresql is None else [postgresql, *children(postgresql)]
+        for victim in children(self._up.pid):
+            if victim not in kept:
+                _kill(victim)
+        if postgresql is not None:
+            _signal(postgresql, signal.SIGQUIT)  # unlike a kill, it leaves no shared memory behind
+            _wait_until_ended(postgresql)
+        for victim in [*kept, self._up.pid]:
+            _kill(victim)
+        self._up.wait(STOP_SECONDS_MAX)
+        self._up = None
+
     def kill_everything(self) -> None:
         """What a power cut does: kill -9 to the supervisor and every process that it runs."""
         assert self._up is not None
@@ -187,6 +205,24 @@ def memory_peak_bytes(pid: int) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) << 10
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process goes on: one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _wait_until_ended(pid: int) -> None:
+    deadline = time.monotonic() + STOP_SECONDS_MAX
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def _kill(pid: int) -> None:
+    _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)

@@ -40,11 +40,10 @@ def running(request: pytest.FixtureRequest) -> Running:
             try:
                 stack.start()
                 yield stack
-                stack.stop()
             finally:
                 if request.session.testsfailed > failed_before:
                     _show_logs(folder)
-                stack.stop()
+                stack.discard()
 
     return run
 

@@ -91,6 +91,11 @@ class FaultStack(Stack):
         self.resume()
         super().stop()
 
+    def discard(self) -> None:
+        """End it at once; nobody stays paused."""
+        self.resume()
+        super().discard()
+
     def arm(self, name: str, action: Action) -> None:
         """Let the first process that comes to a failpoint be killed, stopped, or fail there."""
         assert name in failpoint_names(), f"there is no failpoint {name!r}"
@@ -248,7 +253,7 @@ def serving(stack: FaultStack) -> Iterator[FaultStack]:
         show_logs(stack)
         raise
     finally:
-        stack.stop()
+        stack.discard()
 
 
 def show_logs(stack: Stack) -> None:
