@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.homes import new_home
 from tests.stack import Stack, open_folder
 
 LARGE_BYTES = int(os.environ.get("LEDGER_TEST_LARGE_MEGABYTES", "200")) * 1_000_000
@@ -36,7 +37,7 @@ def running(request: pytest.FixtureRequest) -> Running:
     def run(settings: dict[str, str]) -> Iterator[Stack]:
         failed_before = request.session.testsfailed
         with open_folder() as folder:
-            stack = Stack(folder / "home", settings)
+            stack = Stack(new_home(folder / "home"), settings)
             try:
                 stack.start()
                 yield stack

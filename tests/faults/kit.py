@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import httpx2
 import psycopg2
 
+from tests.homes import new_home
 from tests.stack import Stack, children, open_folder
 
 SOURCES = Path(__file__).parents[2]
@@ -239,8 +240,10 @@ def payments_file(records: int = 10_000, dataset: str | None = None, *, last_lin
 @contextmanager
 def running_fault_stack(environment: Mapping[str, str] | None = None, *, workers: int = 2) -> Iterator[FaultStack]:
     """A ledger that serves, in a folder of its own."""
-    with open_folder() as folder, serving(FaultStack(folder / "home", environment, workers=workers)) as stack:
-        yield stack
+    with open_folder() as folder:
+        home = new_home(folder / "home")
+        with serving(FaultStack(home, environment, workers=workers)) as stack:
+            yield stack
 
 
 @contextmanager
