@@ -49,7 +49,7 @@ def running(request: pytest.FixtureRequest) -> Running:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(running: Running) -> Iterator[Stack]:
     """A ledger with the settings it has by default, but for the largest upload."""
     with running({"LEDGER_UPLOAD_BYTES_MAX": str(UPLOAD_BYTES_MAX)}) as stack:
