@@ -49,6 +49,11 @@ def generate(path: Path, records: int) -> None:
 class Bench(Stack):
     """A ledger of its own in a temporary home, and a bare table on its server."""
 
+    def run(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the command line as a user does: what it takes to start is measured as well."""
+        assert not text, "nothing here reads standard input"
+        return self.run_afresh(*arguments)
+
     def psql(self, *commands: str) -> None:
         """Run psql on the ledger's server."""
         program = [str(installed_folder() / "bin" / "psql"), "--quiet", "--no-psqlrc", "--set", "ON_ERROR_STOP=1"]

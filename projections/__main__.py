@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 
 from ledger import failpoints, telemetry
 from ledger.application import Ledger
 from ledger.settings import Settings
+from ledger.signals import set_on_signals
 from projections.runner import run
 from projections.view_store import connect
 
@@ -18,8 +18,7 @@ def main() -> None:
     telemetry.configure("projector", settings)
     failpoints.use(settings.failpoints)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    set_on_signals(stop)
     ledger = Ledger(settings)
     telemetry.instrument_engine(ledger.engine)
     ledger.prepare()

@@ -19,8 +19,11 @@ from typing import Any
 import httpx2
 import psycopg2
 
+from tests.commands import SECONDS_MAX, run_command
+
 START_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 60.0
+ABSENT = Path(__file__).parent / "absent"  # modules that are installed here, and not where the ledger is
 
 
 @contextmanager
@@ -40,7 +43,13 @@ class Stack:
     def __init__(self, home: Path, environment: Mapping[str, str] | None = None, *, workers: int = 2) -> None:
         self.home = home
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LEDGER_", "CELERY_"))}
-        self.environment = {**inherited, **(environment or {}), "LEDGER_HOME": str(home)}
+        found_first = os.pathsep.join(filter(None, [str(ABSENT), os.environ.get("PYTHONPATH")]))
+        self.environment = {
+            **inherited,
+            "PYTHONPATH": found_first,
+            **(environment or {}),
+            "LEDGER_HOME": str(home),
+        }
         self._workers = workers
         self._up: subprocess.Popen[bytes] | None = None
         self._idle: list[Any] = []  # connections to PostgreSQL
@@ -63,6 +72,24 @@ class Stack:
             self._up.send_signal(signal.SIGINT)
             self._up.wait(STOP_SECONDS_MAX)
             self._up = None
+
+    def discard(self) -> None:
+        """End it at once and for good: an orderly stop takes its time, and nobody looks at what it leaves."""
+        if self._up is None:
+            return
+        _signal(self._up.pid, signal.SIGSTOP)  # it starts nobody again
+        postgresql = self.state().get("pids", {}).get("postgresql")
+        kept = [] if postgresql is None else [postgresql, *children(postgresql)]
+        for victim in children(self._up.pid):
+            if victim not in kept:
+                _kill(victim)
+        if postgresql is not None:
+            _signal(postgresql, signal.SIGQUIT)  # unlike a kill, it leaves no shared memory behind
+            _wait_until_ended(postgresql)
+        for victim in [*kept, self._up.pid]:
+            _kill(victim)
+        self._up.wait(STOP_SECONDS_MAX)
+        self._up = None
 
     def kill_everything(self) -> None:
         """What a power cut does: kill -9 to the supervisor and every process that it runs."""
@@ -88,16 +115,20 @@ class Stack:
             return {}
         return state
 
-    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run the command line; look at its exit code and output."""
+    def run(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the command line, with `text` on its standard input; look at its exit code and output."""
+        return run_command(arguments, self.environment, text=text)
+
+    def run_afresh(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same by an interpreter that is started for it, as a user's is."""
         command = [sys.executable, "-m", "api.cli.main", *arguments]
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False, timeout=600, **options
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=SECONDS_MAX
         )
 
-    def json(self, *arguments: str, **options: Any) -> Any:
+    def json(self, *arguments: str, text: str = "") -> Any:
         """Run a command that succeeds, with --json: what it prints."""
-        result = self.run(*arguments, "--json", **options)
+        result = self.run(*arguments, "--json", text=text)
         assert result.returncode == 0, result.stderr + result.stdout
         return json.loads(result.stdout)
 
@@ -174,6 +205,24 @@ def memory_peak_bytes(pid: int) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) << 10
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process goes on: one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _wait_until_ended(pid: int) -> None:
+    deadline = time.monotonic() + STOP_SECONDS_MAX
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def _kill(pid: int) -> None:
+    _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)

@@ -17,7 +17,6 @@ Rules:
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +38,7 @@ from ledger.domain.words import Stage
 from ledger.errors import PartUnavailableError
 from ledger.failpoints import failpoint
 from ledger.settings import Settings
+from ledger.signals import set_on_signals
 from workers.dead_letters import DeadLetters
 from workers.leases import hurry
 from workers.mail import Mailer
@@ -242,8 +242,7 @@ def main() -> None:
     failpoints.use(settings.failpoints)
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    set_on_signals(stop)
     ledger = Ledger(settings)
     telemetry.instrument_engine(ledger.engine)
     prepare_all(ledger)

@@ -5,7 +5,6 @@ Imported only by that command, for it needs the wheels of the extra `embedded`.
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from api.embedded.process import Program
 from api.embedded.supervisor import Supervisor
 from ledger.environment import environment
 from ledger.settings import Settings
+from ledger.signals import set_on_signals
 
 SAMPLE = "payments.csv"
 PORT_PREFERRED = 8000
@@ -34,8 +34,7 @@ def serve(home: Path | None, port: int | None, workers: int, *, demo: bool) -> N
     settings = Settings()
     place = Home.default(home or settings.home)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    set_on_signals(stop)
     say(f"Starting the ledger in {place.path} ...")
     with Supervisor(place, stop) as supervisor:
         needed = parts_needed(environment())

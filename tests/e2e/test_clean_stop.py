@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from tests.stack import Stack, children
+from tests.stack import Stack, children, is_alive
 
 
 class Running(Protocol):
@@ -37,7 +37,7 @@ def loaded(own: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 def test_two_cannot_serve_one_home(own: Stack) -> None:
     before = own.state()
-    second = own.run("up", "--port", "0")
+    second = own.run_afresh("up", "--port", "0")
     assert second.returncode == 1
     assert "already being served" in second.stderr
     assert "--home" in second.stderr
@@ -50,17 +50,18 @@ def test_control_c_leaves_no_process_and_the_next_start_finds_everything(own: St
     served = {descendant for pid in own.state()["pids"].values() for descendant in (pid, *children(pid))}
     assert len(served) > len(own.state()["pids"])
     own.stop()
-    assert not [pid for pid in served if _is_alive(pid)]
+    assert not [pid for pid in served if is_alive(pid)]
     assert _processes_of(own.home) == []
     assert own.state() == {}
     assert own.run("jobs", "list").returncode == 10
 
     own.start()
+    assert own.wait(loaded["task_id"])["status"] == "Completed"
     assert own.json("jobs", "show", loaded["task_id"])["status"] == "Completed"
     assert own.sql("SELECT count(*), sum(amount)::text FROM data.kept") == [(2, "6.25")]
-    [again] = own.json("load", "-", "--dataset", "kept", "--wait", input="id,amount\n1,2.50\n2,3.75\n")
+    [again] = own.json("load", "-", "--dataset", "kept", "--wait", text="id,amount\n1,2.50\n2,3.75\n")
     assert (again["task_id"], again["duplicate"]) == (loaded["task_id"], True)
-    [other] = own.json("load", "-", "--dataset", "kept", "--wait", input="id,amount\n3,1.00\n")
+    [other] = own.json("load", "-", "--dataset", "kept", "--wait", text="id,amount\n3,1.00\n")
     assert other["status"] == "Completed"
 
 
@@ -72,13 +73,6 @@ def test_control_c_during_a_load_loses_nothing(own: Stack, flights: Path) -> Non
     ended = own.wait(task["task_id"])
     assert (ended["status"], ended["rows_loaded"]) == ("Completed", 336_776)
     assert own.sql("SELECT count(*), count(DISTINCT _record) FROM data.interrupted") == [(336_776, 336_776)]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def _processes_of(home: Path) -> list[str]:

@@ -141,7 +141,7 @@ def test_a_rebuilt_view_equals_the_old_one(stack: Stack, http: httpx2.Client, lo
 
 
 def test_standard_input_is_loaded(stack: Stack) -> None:
-    [task] = stack.json("load", "-", "--dataset", "piped", "--wait", input="id,amount\n1,2\n")
+    [task] = stack.json("load", "-", "--dataset", "piped", "--wait", text="id,amount\n1,2\n")
     assert (task["filename"], task["status"], task["rows_loaded"]) == ("standard-input", "Completed", 1)
 
 

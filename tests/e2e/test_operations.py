@@ -48,7 +48,7 @@ def own(running: Callable[[dict[str, str]], AbstractContextManager[Stack]], fail
     }
     with running(settings) as stack:
         for number in range(3):
-            [task] = stack.json("load", "-", "--dataset", "some", "--wait", input=f"id,amount\n{number},2.50\n")
+            [task] = stack.json("load", "-", "--dataset", "some", "--wait", text=f"id,amount\n{number},2.50\n")
             assert task["status"] == "Completed"
         yield stack
 

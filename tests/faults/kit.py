@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import httpx2
 import psycopg2
 
+from tests.homes import new_home
 from tests.stack import Stack, children, open_folder
 
 SOURCES = Path(__file__).parents[2]
@@ -90,6 +91,11 @@ class FaultStack(Stack):
             self.disarm(name)
         self.resume()
         super().stop()
+
+    def discard(self) -> None:
+        """End it at once; nobody stays paused."""
+        self.resume()
+        super().discard()
 
     def arm(self, name: str, action: Action) -> None:
         """Let the first process that comes to a failpoint be killed, stopped, or fail there."""
@@ -234,8 +240,10 @@ def payments_file(records: int = 10_000, dataset: str | None = None, *, last_lin
 @contextmanager
 def running_fault_stack(environment: Mapping[str, str] | None = None, *, workers: int = 2) -> Iterator[FaultStack]:
     """A ledger that serves, in a folder of its own."""
-    with open_folder() as folder, serving(FaultStack(folder / "home", environment, workers=workers)) as stack:
-        yield stack
+    with open_folder() as folder:
+        home = new_home(folder / "home")
+        with serving(FaultStack(home, environment, workers=workers)) as stack:
+            yield stack
 
 
 @contextmanager
@@ -248,7 +256,7 @@ def serving(stack: FaultStack) -> Iterator[FaultStack]:
         show_logs(stack)
         raise
     finally:
-        stack.stop()
+        stack.discard()
 
 
 def show_logs(stack: Stack) -> None:

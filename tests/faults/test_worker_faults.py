@@ -17,7 +17,7 @@ import pytest
 from tests.faults.faults import fault
 from tests.faults.kit import FaultStack, payments_file, running_fault_stack, wait_until
 from tests.faults.oracle import assert_ledger_sound
-from tests.stack import children
+from tests.stack import children, is_alive
 
 SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL)
 ROUNDS = int(os.environ.get("LEDGER_TEST_ROUNDS", "6"))
@@ -63,7 +63,7 @@ def test_a_worker_that_stood_still_cannot_commit_when_it_wakes(stack: FaultStack
     pid = stack.wait_hit(step)
     stack.check_loaded(task["task_id"], file)
     before = stack.topics(task["task_id"])
-    assert _alive(pid), "nobody is left to wake up"
+    assert is_alive(pid), "nobody is left to wake up"
     stack.resume(pid)
 
     def given_up() -> bool:
@@ -189,7 +189,7 @@ def test_a_child_that_takes_too_long_is_killed_and_its_work_done_by_another() ->
         stack.arm("chunk_copied", "stop")
         task = stack.send(file)
         pid = stack.wait_hit("chunk_copied")
-        wait_until(lambda: not _alive(pid), "the child that stands still is not killed")
+        wait_until(lambda: not is_alive(pid), "the child that stands still is not killed")
         stack.check_loaded(task["task_id"], file)
         assert_ledger_sound(stack, stack.accepted)
 
@@ -217,12 +217,3 @@ def test_a_file_that_kills_its_workers_fails_for_good_and_harms_no_other(stack: 
     assert told["status"] == "Completed"
     stack.check_loaded(task["task_id"], poison)
     assert_ledger_sound(stack, stack.accepted)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"

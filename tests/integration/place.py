@@ -33,6 +33,7 @@ from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.values import ColumnType
 from ledger.domain.words import OnDuplicate, Stage, Status
 from ledger.settings import Settings
+from tests.homes import new_home
 from tests.stack import open_folder
 from workers.dispatcher import Dispatcher
 from workers.leases import Work, claim
@@ -147,7 +148,7 @@ def unguard(session: Session) -> None:
 def running_ledger(**settings: Any) -> Iterator[Ledger]:
     """A ledger on a PostgreSQL that is started for it, with every schema that workers use."""
     with open_folder() as folder:
-        home = Home(folder / "home")
+        home = Home(new_home(folder / "home"))
         with Supervisor(home, threading.Event()) as supervisor:
             ports = home.choose_ports({"postgresql": 0})
             supervisor.start(embedded_parts(home, ports), ports)
