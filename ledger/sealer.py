@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from ledger.notes import Checkpoint, PublicKey, Signer, open_note
 from ledger.seal import SEAL_EVENTS_MAX, StoredNodes, seal, sealed
 from ledger.seal_key import public_keys, signer
 from ledger.settings import Settings
+from ledger.signals import set_on_signals
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +154,7 @@ def main() -> None:
     telemetry.configure("sealer", settings)
     failpoints.use(settings.failpoints)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    set_on_signals(stop)
     ledger = Ledger(settings)
     telemetry.instrument_engine(ledger.engine)
     ledger.prepare()
