@@ -52,3 +52,26 @@ CREATE TABLE IF NOT EXISTS ledger.checkpoints (
     note      bytea       NOT NULL,
     sealed_at timestamptz NOT NULL
 );
+
+-- Reads of the audit trail that are counted and not yet an event (see `ledger.audit_reads`), and what the manifests of
+-- exports say, whose digests are events. Neither is part of the log, so neither holds what must not be there for ever.
+CREATE SCHEMA IF NOT EXISTS audit;
+CREATE TABLE IF NOT EXISTS audit.reads (
+    key            text        PRIMARY KEY,
+    actor          text        NOT NULL,
+    kind           text        NOT NULL,
+    asked          jsonb       NOT NULL,
+    correlation    text        NOT NULL,
+    traceparent    text,
+    opened_at      timestamptz NOT NULL,
+    reads          bigint      NOT NULL DEFAULT 0,
+    entries        bigint      NOT NULL DEFAULT 0,
+    first_position bigint,
+    last_position  bigint,
+    first_read_at  timestamptz
+);
+CREATE INDEX IF NOT EXISTS reads_opened ON audit.reads (opened_at);
+CREATE TABLE IF NOT EXISTS audit.manifests (
+    export_id uuid PRIMARY KEY,
+    text      text NOT NULL
+);
