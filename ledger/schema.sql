@@ -53,8 +53,8 @@ CREATE TABLE IF NOT EXISTS ledger.checkpoints (
     sealed_at timestamptz NOT NULL
 );
 
--- Reads of the audit trail that are counted and not yet an event (see `ledger.audit_reads`), and what the manifests of
--- exports say, whose digests are events. Neither is part of the log, so neither holds what must not be there for ever.
+-- Reads of the audit trail that are counted and not yet an event (see `ledger.audit_reads`), and the manifests of exports,
+-- whose digests are in events (see `ledger.manifests`): they say what must not be in the log for ever.
 CREATE SCHEMA IF NOT EXISTS audit;
 CREATE TABLE IF NOT EXISTS audit.reads (
     key            text        PRIMARY KEY,
@@ -72,6 +72,8 @@ CREATE TABLE IF NOT EXISTS audit.reads (
 );
 CREATE INDEX IF NOT EXISTS reads_opened ON audit.reads (opened_at);
 CREATE TABLE IF NOT EXISTS audit.manifests (
-    export_id uuid PRIMARY KEY,
-    text      text NOT NULL
+    export_id uuid  PRIMARY KEY,
+    text      text  NOT NULL,
+    note      bytea           -- the text, signed
 );
+CREATE INDEX IF NOT EXISTS manifests_unsigned ON audit.manifests (export_id) WHERE note IS NULL;
