@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from api.cli import records  # noqa: F401 - it adds commands to those of jobs
+from api.cli import records, trail  # noqa: F401 - they add commands to those of jobs and audit
+from api.cli.audit import audit
 from api.cli.client import CommandError, ExitCode
 from api.cli.datasets import datasets
 from api.cli.doctor import config, doctor
@@ -28,6 +29,7 @@ cli.add_typer(jobs, name="jobs")
 cli.add_typer(datasets, name="datasets")
 cli.command()(rebuild)
 cli.add_typer(operations, name="operations")
+cli.add_typer(audit, name="audit")
 cli.command()(doctor)
 cli.command()(config)
 
