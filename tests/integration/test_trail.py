@@ -223,6 +223,29 @@ def test_batches_of_any_size_and_an_end_in_between_make_no_difference(
     new.drop()
 
 
+def test_a_batch_is_entered_as_a_whole_or_not_at_all(
+    ledger: Ledger, told: list[Meant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CrashError(Exception):
+        pass
+
+    def crash(name: str) -> None:
+        raise CrashError(name)
+
+    monkeypatch.setattr(view, "BATCH_EVENTS", 50)
+    new = TrailView(ledger, new_generation(ledger))
+    assert new.apply_batch() == 50
+    position = new.position()
+    monkeypatch.setattr(view, "failpoint", crash)
+    with pytest.raises(CrashError, match="trail_written"):
+        new.apply_batch()
+    assert new.position() == position
+    monkeypatch.undo()
+    catch_up(new)
+    assert new.digest() == live_trail(ledger).digest()
+    new.drop()
+
+
 def test_two_followers_at_once_enter_no_event_twice_and_miss_none(
     ledger: Ledger, told: list[Meant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
