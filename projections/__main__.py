@@ -10,7 +10,7 @@ from ledger import failpoints, telemetry
 from ledger.application import Ledger
 from ledger.settings import Settings
 from projections.runner import STATUS, follow_all, run, run_trail
-from projections.trail.view import TRAIL
+from projections.trail.store import TRAIL
 from projections.view_store import connect
 
 

@@ -24,7 +24,7 @@ from ledger.application import Ledger
 from ledger.database import LogListener, prepare
 from ledger.errors import PartUnavailableError
 from projections.status import Document, fold
-from projections.trail.view import BATCH_EVENTS, TRAIL, live_trail
+from projections.trail.store import BATCH_EVENTS, TRAIL, live_trail
 from projections.view_store import ViewStore, live_generation, switch
 
 log = logging.getLogger(__name__)

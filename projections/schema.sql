@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS rejects.records (
 );
 
 -- The audit trail: one entry for each event, in as many generations as are being built or kept (see
--- projections/trail/view.py). Topics are compared byte by byte, so that those below a name are a range.
+-- projections/trail/store.py). Topics are compared byte by byte, so that those below a name are a range.
 CREATE SCHEMA IF NOT EXISTS trail;
 
 CREATE TABLE IF NOT EXISTS trail.entries (
@@ -69,10 +69,12 @@ CREATE INDEX IF NOT EXISTS entries_filename ON trail.entries (generation, filena
     WHERE filename IS NOT NULL;
 CREATE INDEX IF NOT EXISTS entries_fiscal_years ON trail.entries USING gin (fiscal_years) WHERE fiscal_years <> '{}';
 
--- Which generation readers see: one row, so that a switch is one write.
+-- Which generation readers see, which was before it, and who switched: one row, so that a switch is one write.
 CREATE TABLE IF NOT EXISTS trail.live (
-    only_one   boolean PRIMARY KEY DEFAULT true CHECK (only_one),
-    generation integer NOT NULL
+    only_one    boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    generation  integer NOT NULL,
+    previous    integer NOT NULL DEFAULT 0,
+    switched_by text
 );
 INSERT INTO trail.live (generation) VALUES (1) ON CONFLICT DO NOTHING;
 

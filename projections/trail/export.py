@@ -29,7 +29,7 @@ from ledger.event_store import EVENTS_TABLE
 from projections.status import rfc3339
 from projections.trail.entries import Entry
 from projections.trail.questions import Question, oldest_first
-from projections.trail.view import position_of
+from projections.trail.store import position_of
 
 PAGE_ENTRIES = 1_000
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

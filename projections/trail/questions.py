@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from ledger.database import rows
 from projections.trail.entries import Entry
-from projections.trail.view import COLUMNS, LIVE, position_of
+from projections.trail.store import COLUMNS, LIVE, position_of
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from ledger.application import Ledger
 from ledger.database import prepare
 from ledger.errors import UnreadableEventError
 from projections import runner
-from projections.trail import view
+from projections.trail import store
 from projections.trail.entries import Entry
 from projections.trail.questions import Question, newest_first, oldest_first
-from projections.trail.view import TrailView, generations, live_trail, new_generation, switch
+from projections.trail.store import Live, TrailStore, generations, live, live_trail, new_generation, switch
 from tests.integration.place import running_ledger, wait_until
 from tests.integration.trail_model import (
     ACTORS,
@@ -55,7 +55,7 @@ def storyteller(ledger: Ledger) -> Storyteller:
     return storyteller
 
 
-def catch_up(trail: TrailView) -> None:
+def catch_up(trail: TrailStore) -> None:
     while trail.apply_batch():
         pass
 
@@ -165,17 +165,41 @@ def test_no_page_shifts_while_events_come_in(ledger: Ledger, storyteller: Storyt
 
 def test_a_rebuild_gives_the_same_content_and_the_switch_shows_it(ledger: Ledger, told: list[Meant]) -> None:
     old = live_trail(ledger)
-    new = TrailView(ledger, new_generation(ledger))
+    new = TrailStore(ledger, new_generation(ledger))
     for _ in range(2):
         catch_up(new)
     assert new.generation > old.generation
     assert generations(ledger) == {old.generation, new.generation}
     assert (new.position(), new.digest()) == (old.position(), old.digest())
     assert len(ask(ledger, Question())) == len(told), "a generation that is not live is not asked"
-    switch(ledger, new.generation)
+    switch(ledger, new.generation, previous=old.generation, by="operation-1")
+    assert live(ledger) == Live(new.generation, old.generation, "operation-1")
     old.drop()
     assert generations(ledger) == {live_trail(ledger).generation} == {new.generation}
     assert len(ask(ledger, Question())) == len(told)
+
+
+def test_what_a_job_is_called_otherwise_from_now_on_is_told_of_its_earlier_events_as_well(
+    ledger: Ledger, storyteller: Storyteller, told: list[Meant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "TOLD_ANEW_AFTER", {"filejob.archived"})
+    names = "UPDATE trail.entries SET filename = 'old name', text = 'old name' WHERE job IS NOT NULL"
+    trail = TrailStore(ledger, new_generation(ledger))
+    while trail.apply_batch(until=told[-1].position):
+        pass
+    with ledger.transaction() as session:
+        session.execute(text(f"{names} AND generation = :generation"), {"generation": trail.generation})
+    before = len(told)
+    while "filejob.archived" not in {each.topic for each in told[before:]}:
+        storyteller.tell(5)
+    catch_up(trail)
+    anew = {each.job for each in told[before:] if each.topic == "filejob.archived"}
+    meant = {each.position: each.filename for each in told}
+    entries = [entry for entry in trail.in_order() if entry.job in anew]
+    assert len(entries) > len(anew)
+    assert all(entry.filename == meant[entry.position] and entry.text != "old name" for entry in entries)
+    trail.drop()
+    catch_up(live_trail(ledger))
 
 
 @pytest.mark.parametrize(
@@ -211,10 +235,10 @@ def test_a_trail_whose_table_was_dropped_comes_to_the_same(ledger: Ledger, told:
 def test_batches_of_any_size_and_an_end_in_between_make_no_difference(
     ledger: Ledger, told: list[Meant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new = TrailView(ledger, new_generation(ledger))
+    new = TrailStore(ledger, new_generation(ledger))
     middle = told[len(told) // 2].position
     for size in (1, 7, 1000):
-        monkeypatch.setattr(view, "BATCH_EVENTS", size)
+        monkeypatch.setattr(store, "BATCH_EVENTS", size)
         assert new.apply_batch(until=middle) in (size, len([t for t in told if t.position <= middle]) - 8)
     assert new.position() == middle
     assert new.apply_batch(until=middle) == 0
@@ -232,11 +256,11 @@ def test_a_batch_is_entered_as_a_whole_or_not_at_all(
     def crash(name: str) -> None:
         raise CrashError(name)
 
-    monkeypatch.setattr(view, "BATCH_EVENTS", 50)
-    new = TrailView(ledger, new_generation(ledger))
+    monkeypatch.setattr(store, "BATCH_EVENTS", 50)
+    new = TrailStore(ledger, new_generation(ledger))
     assert new.apply_batch() == 50
     position = new.position()
-    monkeypatch.setattr(view, "failpoint", crash)
+    monkeypatch.setattr(store, "failpoint", crash)
     with pytest.raises(CrashError, match="trail_written"):
         new.apply_batch()
     assert new.position() == position
@@ -249,10 +273,10 @@ def test_a_batch_is_entered_as_a_whole_or_not_at_all(
 def test_two_followers_at_once_enter_no_event_twice_and_miss_none(
     ledger: Ledger, told: list[Meant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "BATCH_EVENTS", 5)
-    new = TrailView(ledger, new_generation(ledger))
+    monkeypatch.setattr(store, "BATCH_EVENTS", 5)
+    new = TrailStore(ledger, new_generation(ledger))
     with ThreadPoolExecutor(4) as pool:
-        for each in [pool.submit(catch_up, TrailView(ledger, new.generation)) for _ in range(4)]:
+        for each in [pool.submit(catch_up, TrailStore(ledger, new.generation)) for _ in range(4)]:
             each.result()
     assert new.digest() == live_trail(ledger).digest()
     new.drop()
@@ -273,7 +297,7 @@ def test_no_question_fails_and_none_sees_half_a_trail_while_it_is_rebuilt_again_
         readers = [pool.submit(read) for _ in range(2)]
         try:
             for _ in range(5):
-                old, new = live_trail(ledger), TrailView(ledger, new_generation(ledger))
+                old, new = live_trail(ledger), TrailStore(ledger, new_generation(ledger))
                 catch_up(new)
                 switch(ledger, new.generation)
                 old.drop()

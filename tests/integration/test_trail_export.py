@@ -39,7 +39,7 @@ from ledger.seal import seal
 from projections.trail import export as export_module
 from projections.trail.export import COLUMNS, Export, ExportFormat
 from projections.trail.questions import Question
-from projections.trail.view import TrailView, live_trail
+from projections.trail.store import TrailStore, live_trail
 from tests.integration.place import running_ledger
 from tests.integration.trail_model import Meant, Storyteller, answers
 
@@ -68,7 +68,7 @@ def told(ledger: Ledger) -> list[Meant]:
     return storyteller.told
 
 
-def catch_up(trail: TrailView) -> None:
+def catch_up(trail: TrailStore) -> None:
     while trail.apply_batch():
         pass
 

@@ -1,11 +1,13 @@
-"""The trail as a view: its generations in one table, filled from the log, compared, switched and forgotten.
+"""The PostgreSQL side of the trail: its generations in one table, filled from the log, compared, switched, forgotten.
 
 Rules:
 1. A generation's position is that of its last entry, for every event is an entry: the two cannot differ, wherever a
    crash falls. A batch is one transaction, under a lock of the generation: no event is entered twice.
 2. An event that cannot be read, or not be entered, stops whoever follows the log. None is skipped.
-3. Generations stand side by side in one table, and one row says which is live. Every question looks that up in its own
-   statement, so that it sees a whole generation whenever somebody switches, or drops one.
+3. Generations stand side by side in one table, and one row says which is live, which was before it, and who switched.
+   Every question looks that up in its own statement, so that it sees a whole generation whenever somebody switches.
+4. Where an event makes that earlier ones of its job are read otherwise, because a name was erased, their entries are
+   made once more, in the transaction that enters the event.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import astuple, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 from uuid import UUID
 
@@ -29,12 +31,22 @@ from projections.trail.entries import Entry, Subject, asked_for, entries_of
 
 TRAIL = "trail"
 BATCH_EVENTS = 1_000
-DIGEST_PAGE_ENTRIES = 5_000
+PAGE_ENTRIES = 5_000
 COLUMNS = ", ".join(field.name for field in fields(Entry))
 LIVE = "(SELECT generation FROM trail.live)"
+TOLD_ANEW_AFTER = frozenset({"filejob.name_erased"})
 
 
-class TrailView:
+@dataclass(frozen=True)
+class Live:
+    """The generation that readers see, that before it, and who switched. 0 and None where there is none."""
+
+    generation: int
+    previous: int = 0
+    switched_by: str | None = None
+
+
+class TrailStore:
     """One generation of the trail. Every method raises PartUnavailableError if PostgreSQL is away."""
 
     name = TRAIL
@@ -70,6 +82,9 @@ class TrailView:
             with telemetry.span(telemetry.SPAN_PROJECT, {telemetry.VIEW: TRAIL, telemetry.EVENT_COUNT: len(events)}):
                 known = self._subjects(session, asked_for(events))
                 self._insert(session, entries_of(events, known))
+                for logged in events:
+                    if logged.topic in TOLD_ANEW_AFTER:
+                        self._tell_anew(session, logged.event.originator_id)
                 failpoint("trail_written")
         failpoint("trail_committed")
         return len(events)
@@ -77,15 +92,17 @@ class TrailView:
     def digest(self) -> str:
         """SHA-256 over all entries in the order of the log, each a line of canonical JSON without its generation."""
         digest = hashlib.sha256()
+        for entry in self.in_order():
+            line = json.dumps(astuple(entry), default=_as_text, separators=(",", ":"), ensure_ascii=False)
+            digest.update(line.encode() + b"\n")
+        return digest.hexdigest()
+
+    def in_order(self) -> Iterator[Entry]:
+        """All entries in the order of the log, read in pages: no process holds the whole trail."""
         after = 0
         while page := self._page(after):
-            for entry in page:
-                line = json.dumps(
-                    astuple(entry), default=_as_text, sort_keys=True, separators=(",", ":"), ensure_ascii=False
-                )
-                digest.update(line.encode() + b"\n")
+            yield from page
             after = page[-1].position
-        return digest.hexdigest()
 
     def drop(self) -> None:
         """Forget the generation."""
@@ -118,6 +135,26 @@ class TrailView:
                 page_size=BATCH_EVENTS,
             )
 
+    def _tell_anew(self, session: Session, job: UUID) -> None:
+        streams = rows(
+            session,
+            "SELECT DISTINCT stream FROM trail.entries WHERE generation = :generation AND job = :job",
+            generation=self.generation,
+            job=job,
+        )
+        events = [logged for row in streams for logged in self._ledger.events_of(row.stream)]
+        events.sort(key=lambda logged: logged.position)
+        cursor: Any = session.connection().connection.cursor()
+        with cursor:
+            execute_values(
+                cursor,
+                "UPDATE trail.entries SET filename = told.filename, text = told.text"
+                " FROM (VALUES %s) AS told (generation, position, filename, text)"
+                " WHERE (entries.generation, entries.position) = (told.generation, told.position)",
+                [(self.generation, entry.position, entry.filename, entry.text) for entry in entries_of(events, {})],
+                template="(%s, %s, %s::text, %s)",
+            )
+
     def _page(self, after: int) -> list[Entry]:
         with self._ledger.transaction() as session:
             found = rows(
@@ -126,20 +163,21 @@ class TrailView:
                 " ORDER BY position LIMIT :limit",
                 generation=self.generation,
                 after=after,
-                limit=DIGEST_PAGE_ENTRIES,
+                limit=PAGE_ENTRIES,
             )
         return [Entry(*row) for row in found]
 
 
-def live_trail(ledger: Ledger) -> TrailView:
+def live_trail(ledger: Ledger) -> TrailStore:
     """The generation that readers see."""
-    return TrailView(ledger, live_generation(ledger))
+    return TrailStore(ledger, live(ledger).generation)
 
 
-def live_generation(ledger: Ledger) -> int:
-    """The number of the generation that readers see."""
+def live(ledger: Ledger) -> Live:
+    """What is live."""
     with ledger.transaction() as session:
-        return int(session.execute(text("SELECT generation FROM trail.live")).scalar_one())
+        [found] = rows(session, "SELECT generation, previous, switched_by FROM trail.live")
+    return Live(found.generation, found.previous, found.switched_by)
 
 
 def generations(ledger: Ledger) -> set[int]:
@@ -156,13 +194,16 @@ def generations(ledger: Ledger) -> set[int]:
 
 def new_generation(ledger: Ledger) -> int:
     """A number above the live generation and above every generation that left something behind."""
-    return max(live_generation(ledger), *generations(ledger), 0) + 1
+    return max(live(ledger).generation, *generations(ledger), 0) + 1
 
 
-def switch(ledger: Ledger, generation: int) -> None:
+def switch(ledger: Ledger, generation: int, *, previous: int = 0, by: str | None = None) -> None:
     """Make a generation the live one. Whoever switches has let it catch up with the old one."""
     with ledger.transaction() as session:
-        session.execute(text("UPDATE trail.live SET generation = :generation"), {"generation": generation})
+        session.execute(
+            text("UPDATE trail.live SET generation = :generation, previous = :previous, switched_by = :by"),
+            {"generation": generation, "previous": previous, "by": by},
+        )
 
 
 def position_of(session: Session, generation: str = LIVE) -> int:
