@@ -13,14 +13,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from api.state import State
 from ledger.application import Ledger, LoggedEvent
 from ledger.database import LogListener
 from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
+from ledger.domain.moments import end_of
 from ledger.domain.operation import Operation
 from ledger.errors import NotFoundError, PartUnavailableError
 from projections.runner import live_store
@@ -56,6 +59,42 @@ def task_from_log(ledger: Ledger, job_id: UUID) -> dict[str, Any]:
     if document is None:
         raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
     return task(document)
+
+
+def task_at(state: State, job_id: UUID, at: str) -> dict[str, Any]:
+    """A job as its events told it at a time, or up to a version. A later event is not looked at, whatever its time is.
+
+    Args:
+        at: an instant, a day (its end, in the ledger's zone), or a version.
+
+    Raises:
+        NotFoundError: there is no such job, or there was none then; or it has no such version.
+        InvalidRequestError: `at` is none of these.
+    """
+    events = state.ledger.events_of(job_id)
+    if not events:
+        raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+    if at.isascii() and at.isdigit():
+        if not 1 <= int(at) <= len(events):
+            raise NotFoundError(
+                f"Job {job_id} has no version {at[:20]}: its versions are 1 to {len(events)}.",
+                "`ledger jobs events` shows them.",
+            )
+        then = events[: int(at)]
+    else:
+        end = end_of(at, ZoneInfo(state.settings.time_zone))
+        then = list(takewhile(lambda logged: logged.event.timestamp < end, events))
+        if not then:
+            raise NotFoundError(
+                f"There was no job {job_id} at {at}: it was received at {rfc3339(events[0].event.timestamp)}.",
+                "Ask for a later time.",
+            )
+    document = fold_all(then)
+    if document is None:
+        raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+    last = then[-1].event
+    told = {"at": rfc3339(last.timestamp), "version": last.originator_version, "versions": len(events)}
+    return {**task(document), **told, "view": None}
 
 
 def task_answer(state: State, job_id: UUID) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
 
-from api.answers import event_answer, task_answer, task_from_log, tasks_answer, wait_for_end
+from api.answers import event_answer, task_answer, task_at, task_from_log, tasks_answer, wait_for_end
 from api.state import CurrentState, WaitSeconds, id_of, stamp
 from ledger.domain.words import Status
 from ledger.errors import NotFoundError
@@ -49,9 +49,13 @@ def list_jobs(
 
 
 @router.get("/api/v1/jobs/{job_id}")
-def show_job(job_id: str, state: CurrentState) -> dict[str, Any]:
-    """Where a job stands: the same as its task."""
-    return task_answer(state, id_of(job_id))
+def show_job(
+    job_id: str,
+    state: CurrentState,
+    at: Annotated[str | None, Query(max_length=80, description="An instant, a day (its end), or a version.")] = None,
+) -> dict[str, Any]:
+    """Where a job stands, the same as its task; or where it stood, as its events told it then."""
+    return task_answer(state, id_of(job_id)) if at is None else task_at(state, id_of(job_id), at)
 
 
 @router.get("/api/v1/jobs/{job_id}/events")

@@ -24,6 +24,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from ledger.database import lock, lock_job, prepare, rows, unavailable_as_error
+from ledger.domain.audit import AuditExport, AuditRead
 from ledger.domain.base import Aggregate, LedgerEvent, Stamp
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset, dataset_id
@@ -93,7 +94,7 @@ class LoggedEvent:
 # Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
 # What a sender says by which the same bytes can be several things to load.
 PARTS = ("member", "sheet", "record")
-AGGREGATES = (FileJob, Dataset, DeadLetter, Operation, Settlement)
+AGGREGATES = (FileJob, Dataset, DeadLetter, Operation, Settlement, AuditRead, AuditExport)
 
 Kind = TypeVar("Kind", bound=Aggregate)
 

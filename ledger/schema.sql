@@ -71,3 +71,27 @@ DO $$ DECLARE guarded text; BEGIN
         END IF;
     END LOOP;
 END $$;
+-- Reads of the audit trail that are counted and not yet an event (see `ledger.audit_reads`), and the manifests of exports,
+-- whose digests are in events (see `ledger.manifests`): they say what must not be in the log for ever.
+CREATE SCHEMA IF NOT EXISTS audit;
+CREATE TABLE IF NOT EXISTS audit.reads (
+    key            text        PRIMARY KEY,
+    actor          text        NOT NULL,
+    kind           text        NOT NULL,
+    asked          jsonb       NOT NULL,
+    correlation    text        NOT NULL,
+    traceparent    text,
+    opened_at      timestamptz NOT NULL,
+    reads          bigint      NOT NULL DEFAULT 0,
+    entries        bigint      NOT NULL DEFAULT 0,
+    first_position bigint,
+    last_position  bigint,
+    first_read_at  timestamptz
+);
+CREATE INDEX IF NOT EXISTS reads_opened ON audit.reads (opened_at);
+CREATE TABLE IF NOT EXISTS audit.manifests (
+    export_id uuid  PRIMARY KEY,
+    text      text  NOT NULL,
+    note      bytea           -- the text, signed
+);
+CREATE INDEX IF NOT EXISTS manifests_unsigned ON audit.manifests (export_id) WHERE note IS NULL;

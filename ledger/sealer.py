@@ -1,5 +1,7 @@
 """The sealer: `python -m ledger.sealer` seals what is appended, and keeps checkpoints out of the database's reach.
 
+It signs the manifests of exports as well, since it alone can.
+
 Rules:
 1. It alone holds the private key. Any number may run: only one seals at a time (`ledger.seal`).
 2. It signs nothing over a history that is not the one that it has signed before: before it begins, and before each
@@ -23,6 +25,7 @@ from ledger.checkpoints import CheckpointStore, open_checkpoint_store
 from ledger.database import LogListener, rows
 from ledger.errors import ConflictError, PartUnavailableError
 from ledger.failpoints import failpoint
+from ledger.manifests import sign_manifests
 from ledger.merkle import root
 from ledger.notes import Checkpoint, PublicKey, Signer, open_note
 from ledger.seal import SEAL_EVENTS_MAX, StoredNodes, seal, sealed
@@ -81,6 +84,11 @@ class Sealer:
         telemetry.SEALED.set(made.size)
         return made.size - before
 
+    def sign_manifests(self) -> None:
+        """Sign the manifests of exports that wait for it."""
+        with self._ledger.transaction() as session:
+            sign_manifests(session, self._signer)
+
     def keep(self) -> bool:
         """Keep the newest checkpoint elsewhere, if there is a newer one than is kept; whether that was so.
 
@@ -113,6 +121,7 @@ class Sealer:
                         begun = True
                     while self.seal() >= SEAL_EVENTS_MAX:
                         pass
+                    self.sign_manifests()
                     if time.monotonic() >= keep_at_seconds and self._try_to_keep():
                         keep_at_seconds = time.monotonic() + self._settings.checkpoint_seconds
                     listener.wait(IDLE_SECONDS_MAX)

@@ -1,30 +1,35 @@
-"""Keeps a view up to date: follows the log in batches, folds, writes, and remembers its position with the view.
+"""Keeps views up to date: follows the log in batches, folds, writes, and remembers its position with each view.
 
 Rules:
-1. The position is written after the documents, so a crash in between means folding some events again, which
-   changes nothing.
-2. An event that cannot be read or folded stops the runner loudly. It never skips one.
+1. The position of the status view is written after its documents, so a crash in between means folding some events
+   again, which changes nothing.
+2. An event that cannot be read or folded stops the view's follower loudly. It never skips one.
 3. MongoDB or PostgreSQL away is not an error but a wait, growing to `PAUSE_SECONDS_MAX`.
+4. Each view has a follower of its own. One that stopped begins again where it was after a pause, and the others go on
+   meanwhile; when none of them can go on, all end, and with them the process.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event as StopSignal
+from threading import Lock
 
 from pymongo.database import Database
 
 from ledger import telemetry
 from ledger.application import Ledger
-from ledger.database import LogListener
+from ledger.database import LogListener, prepare
 from ledger.errors import PartUnavailableError
 from projections.status import Document, fold
+from projections.trail.store import BATCH_EVENTS, TRAIL, live_trail
 from projections.view_store import ViewStore, live_generation, switch
 
 log = logging.getLogger(__name__)
 
 STATUS = "status"
-BATCH_EVENTS = 1_000
 IDLE_SECONDS_MAX = 1.0
 # Events of a load come in quick succession: a moment's rest lets several share one batch.
 GATHER_SECONDS = 0.1
@@ -70,24 +75,79 @@ def live_store(database: Database[Document]) -> ViewStore:
 
 
 def run(ledger: Ledger, database: Database[Document], stop: StopSignal) -> None:
-    """Follow the log until told to stop."""
+    """Keep the status view up to date until told to stop."""
+
+    def apply() -> tuple[int, int]:
+        store = live_store(database)
+        return apply_batch(ledger, store), store.position()
+
+    follow(ledger, STATUS, apply, stop)
+
+
+def run_trail(ledger: Ledger, stop: StopSignal) -> None:
+    """Keep the audit trail up to date until told to stop. Makes its tables first, if somebody dropped them."""
+    prepare(ledger.engine, "projections")
+
+    def apply() -> tuple[int, int]:
+        trail = live_trail(ledger)
+        return trail.apply_batch(), trail.position()
+
+    follow(ledger, TRAIL, apply, stop)
+
+
+def follow(ledger: Ledger, view: str, apply: Callable[[], tuple[int, int]], stop: StopSignal) -> None:
+    """Follow the log until told to stop.
+
+    Args:
+        apply: takes the next events of the log into the view; how many there were, and the view's position then.
+    """
     listener = LogListener(ledger.engine)
     pause_seconds = 0.0
     try:
         while not stop.is_set():
             try:
-                store = live_store(database)
-                count = apply_batch(ledger, store)
+                count, position = apply()
                 pause_seconds = 0.0
+                telemetry.PROJECTION_LAG.set(max(0, ledger.position() - position), {telemetry.VIEW: view})
                 if count == BATCH_EVENTS:
-                    telemetry.PROJECTION_LAG.set(ledger.position() - store.position(), {telemetry.VIEW: STATUS})
                     continue
-                telemetry.PROJECTION_LAG.set(0, {telemetry.VIEW: STATUS})
                 listener.wait(IDLE_SECONDS_MAX)
                 stop.wait(GATHER_SECONDS)
             except PartUnavailableError as error:
                 pause_seconds = min(PAUSE_SECONDS_MAX, pause_seconds * 2 or 0.5)
-                log.warning("the status view waits: %s", error, extra={"action": "projection_waits"})
+                log.warning("the view %s waits: %s", view, error, extra={"action": "projection_waits"})
                 stop.wait(pause_seconds)
     finally:
         listener.close()
+
+
+def follow_all(followers: Mapping[str, Callable[[StopSignal], None]], stop: StopSignal) -> None:
+    """Run a follower for each view, in threads of their own, until told to stop.
+
+    Raises:
+        Exception: what the last of them stopped at, when none can go on.
+    """
+    stopped: set[str] = set()
+    lock = Lock()
+
+    def keep(view: str) -> None:
+        pause_seconds = 0.0
+        while not stop.is_set():
+            try:
+                followers[view](stop)
+            except Exception:  # the edge of a thread: whatever it is must be told, and must not stop the others
+                log.exception("the view %s has stopped", view, extra={"action": "projection_stopped"})
+                with lock:
+                    stopped.add(view)
+                    if stopped == set(followers):
+                        stop.set()
+                        raise
+                pause_seconds = min(PAUSE_SECONDS_MAX, pause_seconds * 2 or 0.5)
+                stop.wait(pause_seconds)
+                with lock:
+                    stopped.discard(view)
+
+    with ThreadPoolExecutor(len(followers), "follow") as pool:
+        kept = [pool.submit(keep, view) for view in followers]
+    for each in kept:
+        each.result()

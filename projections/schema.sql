@@ -32,3 +32,59 @@ CREATE TABLE IF NOT EXISTS rejects.records (
     reason text NOT NULL,
     PRIMARY KEY (job_id, record)
 );
+
+-- The audit trail: one entry for each event, in as many generations as are being built or kept (see
+-- projections/trail/store.py). Topics are compared byte by byte, so that those below a name are a range.
+CREATE SCHEMA IF NOT EXISTS trail;
+
+CREATE TABLE IF NOT EXISTS trail.entries (
+    generation   integer          NOT NULL,
+    position     bigint           NOT NULL,
+    at           timestamptz      NOT NULL,
+    actor        text             NOT NULL,
+    topic        text COLLATE "C" NOT NULL,
+    stream       uuid             NOT NULL,
+    version      bigint           NOT NULL,
+    job          uuid,
+    related_job  uuid,
+    dataset      text,
+    fiscal_years text[]           NOT NULL,
+    sha256       text,
+    filename     text,
+    correlation  text             NOT NULL,
+    traceparent  text,
+    text         text             NOT NULL,
+    PRIMARY KEY (generation, position)
+);
+CREATE UNIQUE INDEX IF NOT EXISTS entries_stream ON trail.entries (generation, stream, version);
+CREATE INDEX IF NOT EXISTS entries_at ON trail.entries (generation, at);
+CREATE INDEX IF NOT EXISTS entries_actor ON trail.entries (generation, actor, position);
+CREATE INDEX IF NOT EXISTS entries_topic ON trail.entries (generation, topic, position);
+CREATE INDEX IF NOT EXISTS entries_job ON trail.entries (generation, job, position) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS entries_related_job ON trail.entries (generation, related_job, position)
+    WHERE related_job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS entries_dataset ON trail.entries (generation, dataset, position) WHERE dataset IS NOT NULL;
+CREATE INDEX IF NOT EXISTS entries_sha256 ON trail.entries (generation, sha256, position) WHERE sha256 IS NOT NULL;
+CREATE INDEX IF NOT EXISTS entries_filename ON trail.entries (generation, filename, position)
+    WHERE filename IS NOT NULL;
+CREATE INDEX IF NOT EXISTS entries_fiscal_years ON trail.entries USING gin (fiscal_years) WHERE fiscal_years <> '{}';
+
+-- Which generation readers see, which was before it, and who switched: one row, so that a switch is one write.
+CREATE TABLE IF NOT EXISTS trail.live (
+    only_one    boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    generation  integer NOT NULL,
+    previous    integer NOT NULL DEFAULT 0,
+    switched_by text
+);
+INSERT INTO trail.live (generation) VALUES (1) ON CONFLICT DO NOTHING;
+
+-- Words are found anywhere in a text by its trigrams where PostgreSQL has them, else by reading every text.
+DO $$ DECLARE place text; BEGIN
+    IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_trgm') THEN
+        CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;
+        SELECT quote_ident(nspname) INTO place
+            FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'pg_trgm';
+        EXECUTE 'CREATE INDEX IF NOT EXISTS entries_words ON trail.entries USING gin (text ' || place
+            || '.gin_trgm_ops, filename ' || place || '.gin_trgm_ops)';
+    END IF;
+END $$;

@@ -20,6 +20,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from celery import Task
@@ -30,6 +31,7 @@ from sqlalchemy.orm import Session
 
 from ledger import failpoints, telemetry
 from ledger.application import Ledger
+from ledger.audit_reads import keep_gathering
 from ledger.database import LogListener, rows
 from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
@@ -265,7 +267,7 @@ def _until(stop: threading.Event, run: Callable[[threading.Event], None]) -> Non
 
 def _reactors(ledger: Ledger, settings: Settings) -> list[Callable[[threading.Event], None]]:
     """What else follows along, each in a thread of its own, so that none can hold up the work."""
-    reactors: list[Callable[[threading.Event], None]] = []
+    reactors: list[Callable[[threading.Event], None]] = [partial(keep_gathering, ledger)]
     if is_rabbitmq(settings):
         reactors.append(DeadLetters(ledger, settings).run)
     if settings.smtp_url is not None:

@@ -6,6 +6,8 @@ LEDGER_API_KEY or LEDGER_API_KEY_FILE, else in the home as well.
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -112,13 +114,34 @@ class Client:
 
     def download(self, path: str, to: BinaryIO) -> None:
         """Write a resource somewhere, piece by piece."""
+        self._save(path, to, lambda size: None, {})
+
+    def save(self, path: str, to: BinaryIO, on_progress: Callable[[int], None] | None, **parameters: str | None) -> str:
+        """Write a resource somewhere, piece by piece; the path of what describes it."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        link = self._save(path, to, on_progress or (lambda size: None), given).get("link", "")
+        described_by = re.match(r'<(?P<path>[^>]+)>; rel="describedby"', link)
+        assert described_by is not None, link
+        return described_by["path"]
+
+    def read(self, path: str) -> bytes:
+        """A small resource, as it is."""
+        content = io.BytesIO()
+        self._save(path, content, lambda size: None, {})
+        return content.getvalue()
+
+    def _save(
+        self, path: str, to: BinaryIO, on_progress: Callable[[int], None], parameters: Mapping[str, str]
+    ) -> Mapping[str, str]:
         try:
-            with self._http.stream("GET", path) as response:
+            with self._http.stream("GET", path, params=parameters) as response:
                 if not response.is_success:
                     response.read()
                     raise self._refused(response)
                 for piece in response.iter_bytes():
                     to.write(piece)
+                    on_progress(len(piece))
+                return response.headers
         except httpx2.HTTPError as error:
             raise self._silent(error) from error
 

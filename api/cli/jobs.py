@@ -61,12 +61,19 @@ def list_jobs(
 
 
 @jobs.command("show")
-def show_job(task_id: str, as_json: AsJson = False) -> None:
-    """Show one job.
+def show_job(
+    task_id: str,
+    at: Annotated[str | None, typer.Option(help="As it was: an instant, a day (its end), or a version.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one job, as it is or as its events told it at a time.
 
-    Example: ledger jobs show 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
+    Examples:
+      ledger jobs show 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
+
+      ledger jobs show 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51 --at 2026-03-31
     """
-    task = Client.found().get(f"/api/v1/jobs/{task_id}")
+    task = Client.found().get(f"/api/v1/jobs/{task_id}", at=at)
     if as_json:
         print_json(task)
         return

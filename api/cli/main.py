@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from api.cli import records  # noqa: F401 - it adds commands to those of jobs
+from api.cli import records, trail  # noqa: F401 - they add commands to those of jobs and audit
 from api.cli.audit import audit
 from api.cli.client import CommandError, ExitCode
 from api.cli.datasets import datasets

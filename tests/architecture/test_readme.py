@@ -11,6 +11,7 @@ import pytest
 
 from api.cli.datasets import datasets
 from api.cli.records import jobs
+from api.cli.trail import audit
 from api.contract_text import YAML_TYPE, read_contract_text
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
@@ -19,12 +20,14 @@ from ledger.domain.odcs_import import from_odcs
 from projections.formats.containers import ContainerKind
 from projections.formats.dialect import DELIMITED_NAMES
 from projections.formats.recognise import FORMATS
+from projections.trail.questions import Question
 from tests.e2e.formats import COMPRESSORS, WRITERS
 from tests.fuzz.samples import SOUND
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README.split("\n## What it reads\n")[1].split("\n## ")[0]
 CONTRACTS = README.split("\n## Contracts\n")[1].split("\n## ")[0]
+TRAIL = README.split("\n## The audit trail\n")[1].split("\n## ")[0]
 CELLS = [[cell.strip() for cell in row.strip("|").split("|")] for row in SECTION.splitlines() if row.startswith("|")]
 HEAD, _, *ROWS = CELLS
 TEXTS = {"delimited text", "plain lines", "compression", "encodings"}
@@ -83,3 +86,14 @@ def test_the_contract_that_is_shown_can_be_registered_and_has_every_field_that_t
 def test_the_section_on_contracts_names_commands_that_exist(command: str) -> None:
     assert f"ledger datasets {command} " in CONTRACTS
     assert command in {known.name for known in datasets.registered_commands}
+
+
+@pytest.mark.parametrize("command", ["trail", "event", "export", "check-export"])
+def test_the_section_on_the_trail_names_commands_that_exist(command: str) -> None:
+    assert f"ledger audit {command} " in TRAIL
+    assert command in {known.name for known in audit.registered_commands}
+
+
+def test_the_section_on_the_trail_asks_for_what_can_be_asked_for() -> None:
+    asked = {name.replace("-", "_") for line in TRAIL.splitlines() for name in re.findall(r" --([a-z0-9-]+)", line)}
+    assert asked - {"at", "format", "key"} == {each.name for each in fields(Question)}

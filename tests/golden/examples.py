@@ -16,6 +16,7 @@ from eventsourcing.persistence import Mapper, StoredEvent
 from eventsourcing.utils import get_topic
 
 from ledger.application import Ledger
+from ledger.domain.audit import AuditExport, AuditRead, ReadKind, Told
 from ledger.domain.base import LedgerEvent, Stamp
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
@@ -71,6 +72,8 @@ def examples() -> dict[str, LedgerEvent]:
         _dead_letter(),
         *_operations(),
         _settlement(),
+        _audit_read(),
+        _audit_export(),
     )
     for aggregate in aggregates:
         for event in aggregate.pending_events:
@@ -186,6 +189,31 @@ def _dead_letter() -> DeadLetter:
         task="ledger.load",
         job_id=str(JOB_ID),
         sha256="56" * 32,
+    )
+
+
+def _audit_read() -> AuditRead:
+    return AuditRead.record(
+        OTHER_ID,
+        stamp(60),
+        kind=ReadKind.QUESTION,
+        asked={"dataset": "payments", "filename": "(not kept)"},
+        reads=3,
+        told=Told(120, 7, 130),
+        first_read_at="2026-04-01T09:30:01.123456+00:00",
+    )
+
+
+def _audit_export() -> AuditExport:
+    return AuditExport.take(
+        OTHER_ID,
+        stamp(0),
+        format="ndjson",
+        asked={"since": "2026-04-01"},
+        told=Told(2, 7, 9),
+        size=812,
+        sha256="9a" * 32,
+        manifest_sha256="bc" * 32,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from eventsourcing.utils import get_topic
 
+from ledger.domain.audit import AuditExport, AuditRead
 from ledger.domain.base import LedgerEvent
 from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
@@ -20,6 +21,10 @@ from tests.golden.examples import FOLDER, examples, from_text, golden_path, mapp
 
 # Names that stand in the log of every installation. Add to them; never change or remove one.
 TOPICS_FOR_EVER = {
+    "audit.exported",
+    "audit.read",
+    "auditexport",
+    "auditread",
     "dataset",
     "dataset.contract_changed",
     "dataset.registered",
@@ -76,7 +81,16 @@ def named(values: list[Any]) -> dict[str, Any]:
 
 
 def test_there_is_no_topic_that_is_not_on_the_list_and_none_was_lost() -> None:
-    classes: list[type] = [*event_classes(), FileJob, Dataset, DeadLetter, Operation, Settlement]
+    classes: list[type] = [
+        *event_classes(),
+        FileJob,
+        Dataset,
+        DeadLetter,
+        Operation,
+        Settlement,
+        AuditRead,
+        AuditExport,
+    ]
     assert {get_topic(found) for found in classes} == TOPICS_FOR_EVER
 
 

@@ -1,0 +1,192 @@
+"""`ledger audit`, its questions: what happened, who did it, and a file of it for others to check."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli.audit import audit
+from api.cli.client import Client, CommandError, ExitCode
+from api.cli.jobs import AsJson, shown
+from api.cli.output import bars, print_json, say, table
+from ledger.errors import LedgerError
+
+SIGNED_SECONDS_MAX = 30.0
+POLL_SECONDS = 0.2
+
+Job = Annotated[str | None, typer.Option(help="A job, and what others have to do with it.")]
+Sha256 = Annotated[str | None, typer.Option(help="Jobs of these bytes.")]
+Filename = Annotated[str | None, typer.Option(help="Jobs of files with exactly this name.")]
+Actor = Annotated[str | None, typer.Option(help="What this actor did.")]
+Dataset = Annotated[str | None, typer.Option(help="What is about this dataset.")]
+FiscalYear = Annotated[str | None, typer.Option(help="What touched rows of this year, such as FY2025-26.")]
+Topic = Annotated[str | None, typer.Option(help="One kind of event (filejob.received), or a beginning (filejob).")]
+Since = Annotated[str | None, typer.Option(help="From this day (in the ledger's zone) or instant on.")]
+Until = Annotated[str | None, typer.Option(help="Up to this day or instant, with all of it.")]
+Text = Annotated[str | None, typer.Option(help="Somewhere in a reason, a message or a file's name.")]
+
+
+@audit.command("trail")
+def show_trail(
+    job: Job = None,
+    sha256: Sha256 = None,
+    filename: Filename = None,
+    actor: Actor = None,
+    dataset: Dataset = None,
+    fiscal_year: FiscalYear = None,
+    topic: Topic = None,
+    since: Since = None,
+    until: Until = None,
+    text: Text = None,
+    before: Annotated[int | None, typer.Option(min=0, help="Only before this position.")] = None,
+    after: Annotated[int | None, typer.Option(min=0, help="After this position, the oldest first.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what happened, newest first. Everything that is asked for must hold.
+
+    Examples:
+      ledger audit trail --filename june.csv
+
+      ledger audit trail --actor admin --since 2026-04-01 --until 2026-04-30
+
+      ledger audit trail --dataset payments --fiscal-year FY2025-26 --topic filejob.completed
+    """
+    asked = {
+        "job": job, "sha256": sha256, "filename": filename, "actor": actor, "dataset": dataset,
+        "fiscal_year": fiscal_year, "topic": topic, "since": since, "until": until, "text": text,
+    }  # fmt: skip
+    answer = Client.found().get("/api/v1/audit", **asked, before=before, after=after, limit=limit)
+    if as_json:
+        print_json(answer)
+        return
+    table(
+        ["POSITION", "AT", "ACTOR", "EVENT", "DATASET", "FILE", "JOB", "WHAT"],
+        [
+            [
+                str(entry["position"]),
+                entry["at"],
+                entry["actor"],
+                entry["topic"],
+                shown(entry["dataset"]),
+                shown(entry["filename"]),
+                shown(entry["job"]),
+                entry["text"].replace("\n", " "),
+            ]
+            for entry in answer["entries"]
+        ],
+    )
+    if answer["next"] is not None:
+        say(f"There are more: --{'before' if after is None else 'after'} {answer['next']}")
+    if answer["view"]["lag"]:
+        say(f"The trail is {answer['view']['lag']} events behind the log.")
+
+
+@audit.command("event")
+def show_event(position: int, as_json: AsJson = False) -> None:
+    """Show one event of the log with all that it says.
+
+    Example: ledger audit event 17
+    """
+    event = Client.found().get(f"/api/v1/audit/{position}")
+    if as_json:
+        print_json(event)
+        return
+    told = {**{name: value for name, value in event.items() if name != "data"}, **event["data"]}
+    table(["FIELD", "VALUE"], [[name, shown(value)] for name, value in told.items()])
+
+
+@audit.command("export")
+def export(
+    to: Annotated[Path, typer.Option("--output", "-o", help="The file; its manifest is FILE.manifest.")],
+    format: Annotated[str, typer.Option(help="ndjson or csv.")] = "ndjson",
+    job: Job = None,
+    sha256: Sha256 = None,
+    filename: Filename = None,
+    actor: Actor = None,
+    dataset: Dataset = None,
+    fiscal_year: FiscalYear = None,
+    topic: Topic = None,
+    since: Since = None,
+    until: Until = None,
+    text: Text = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write everything that is asked for into a file, in the order of the log, and its signed manifest beside it.
+
+    Example: ledger audit export --fiscal-year FY2025-26 --format csv -o fy2025-26.csv
+    """
+    asked = {
+        "job": job, "sha256": sha256, "filename": filename, "actor": actor, "dataset": dataset,
+        "fiscal_year": fiscal_year, "topic": topic, "since": since, "until": until, "text": text,
+    }  # fmt: skip
+    client = Client.found()
+    beside = to.with_name(f".{to.name}.part")
+    try:
+        with beside.open("wb") as file, bars(quiet=as_json) as progress:
+            on_progress = None if progress is None else progress.add(to.name, None)
+            manifest_path = client.save("/api/v1/audit/export", file, on_progress, format=format, **asked)
+        manifest = _signed(client, manifest_path)
+        manifest_file_of(to).write_bytes(manifest)
+        os.replace(beside, to)
+    except OSError as error:
+        raise CommandError(f"{to} cannot be written: {error.strerror}.", "Name another file.") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    if as_json:
+        print_json({"file": str(to), "manifest": str(manifest_file_of(to)), "size": to.stat().st_size})
+    else:
+        say(f"{to} is written, and signed in {manifest_file_of(to)}. Check it with: ledger audit check-export {to}")
+
+
+@audit.command("check-export")
+def check(
+    file: Annotated[Path, typer.Argument(help="The file; its manifest stands beside it.", exists=True, dir_okay=False)],
+    key: Annotated[str, typer.Option(help="The ledger's public key (name+id+key), or a file that holds it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check that an export is, to the last byte, what the ledger signed. Needs no ledger.
+
+    Example: ledger audit check-export fy2025-26.csv --key ledger.pub
+    """
+    from ledger.manifests import check_export
+    from ledger.notes import PublicKey
+
+    try:
+        known = PublicKey.parse(Path(key).read_text(encoding="utf-8") if Path(key).is_file() else key)
+        values = check_export(file, manifest_file_of(file).read_bytes(), [known])
+    except OSError as error:
+        raise CommandError(
+            f"{error.filename} cannot be read: {error.strerror}.",
+            "The manifest belongs beside the file.",
+        ) from error
+    except LedgerError as error:
+        raise CommandError(error.message, error.remedy, ExitCode.REFUSED) from error
+    if as_json:
+        print_json(values)
+    else:
+        say(
+            f"{file} is what {known.name} signed: {values['entries']:,} entries, taken at {values['taken_at']} "
+            f"by {values['taken_by']}."
+        )
+
+
+def manifest_file_of(file: Path) -> Path:
+    """Where the manifest of an export stands."""
+    return file.with_name(f"{file.name}.manifest")
+
+
+def _signed(client: Client, path: str) -> bytes:
+    """The manifest at that path, as soon as it is signed."""
+    deadline = time.monotonic() + SIGNED_SECONDS_MAX
+    while True:
+        try:
+            return client.read(path)
+        except CommandError as error:
+            if error.exit_code != ExitCode.UNREACHABLE or time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_SECONDS)
