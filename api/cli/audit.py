@@ -112,7 +112,7 @@ def checkpoint(
     from ledger.notes import Checkpoint, open_note
 
     client = Client.found()
-    keys = [_key(key)] if key is not None else None
+    keys = [public_key(key)] if key is not None else None
     seen = None
     if keep is not None and keep.exists():
         keys = keys or _keys_of(client.get("/api/v1/audit/checkpoint"))
@@ -178,7 +178,9 @@ def _verify_here(level: str, quiet: bool) -> dict[str, Any]:
 def _verify_proof(proof: Path, key: str | None, file: Path | None) -> None:
     from ledger import verify_proof
 
-    known = str(_key(key)) if key is not None else Client.found().get("/api/v1/audit/checkpoint")["public_keys"][0]
+    known = (
+        str(public_key(key)) if key is not None else Client.found().get("/api/v1/audit/checkpoint")["public_keys"][0]
+    )
     ended = verify_proof.main([str(proof), known, *([str(file)] if file else [])])
     if ended == verify_proof.UNREADABLE:
         raise typer.Exit(ExitCode.USAGE)
@@ -215,7 +217,12 @@ def _cosigned(note: bytes, witness: Path, name: str) -> bytes:
     return note + signed.rpartition("\n\n")[2].encode()
 
 
-def _key(given: str) -> PublicKey:
+def public_key(given: str) -> PublicKey:
+    """The public key that is given, or that stands in the file that is named.
+
+    Raises:
+        CommandError: the file cannot be read. NoteRefusedError: it is no key.
+    """
     from ledger.notes import PublicKey
 
     if "+" in given:
@@ -229,7 +236,7 @@ def _key(given: str) -> PublicKey:
 
 
 def _keys_of(answer: dict[str, Any]) -> list[PublicKey]:
-    return [_key(text) for text in answer["public_keys"]]
+    return [public_key(text) for text in answer["public_keys"]]
 
 
 def _download(client: Client, path: str, to: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.audit import audit
+from api.cli.audit import audit, public_key
 from api.cli.client import Client, CommandError, ExitCode
 from api.cli.jobs import AsJson, shown
 from api.cli.output import bars, print_json, say, table
@@ -149,15 +149,14 @@ def check(
     key: Annotated[str, typer.Option(help="The ledger's public key (name+id+key), or a file that holds it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check that an export is, to the last byte, what the ledger signed. Needs no ledger.
+    """Check that an export is, to the last byte, what the ledger signed. Needs no ledger; ends with 9 if it is not.
 
     Example: ledger audit check-export fy2025-26.csv --key ledger.pub
     """
     from ledger.manifests import check_export
-    from ledger.notes import PublicKey
 
+    known = public_key(key)
     try:
-        known = PublicKey.parse(Path(key).read_text(encoding="utf-8") if Path(key).is_file() else key)
         values = check_export(file, manifest_file_of(file).read_bytes(), [known])
     except OSError as error:
         raise CommandError(
@@ -165,7 +164,7 @@ def check(
             "The manifest belongs beside the file.",
         ) from error
     except LedgerError as error:
-        raise CommandError(error.message, error.remedy, ExitCode.REFUSED) from error
+        raise CommandError(error.message, error.remedy, ExitCode.NOT_PROVEN) from error
     if as_json:
         print_json(values)
     else:
