@@ -18,12 +18,10 @@ from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset
 from ledger.domain.evolution import misfit
 from ledger.domain.filejob import FileJob
-from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.words import Status
 from ledger.errors import FileRefusedError
 from ledger.failpoints import failpoint
 from projections.data_tables import DataTable, create
-from projections.fields import Reading
 from projections.formats.blocks import Read
 from projections.formats.dialect import Dialect
 from projections.formats.header import column_names
@@ -71,14 +69,6 @@ def plan_file(workshop: Workshop, work: Work) -> None:
         while not _write_down(workshop, work, examined, dataset):
             dataset = workshop.ledger.dataset(job.dataset)
             examined = _examine(workshop, job, dataset)
-
-
-def reading_of(contract: Contract, plan: Plan, calendar: FiscalCalendar) -> Reading:
-    """How the values of a planned text are read into a contract."""
-    by_name = {column.name: column for column in contract.columns}
-    columns = contract.columns if plan.header is None else tuple(map(by_name.get, column_names(plan.header)))
-    transcript = plan.places is not None and not plan.corrects
-    return Reading(contract, columns, calendar, plan.writing, plan.own_null, transcript)
 
 
 def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
