@@ -24,6 +24,7 @@ class Stage(StrEnum):
     PLAN = "plan"
     LOAD = "load"
     REBUILD = "rebuild"
+    REPLAY = "replay"
 
 
 class OperationStatus(StrEnum):
@@ -45,5 +46,5 @@ class OnDuplicate(StrEnum):
 
 UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
 FINISHED = frozenset(Status) - UNFINISHED
-OPERATIONS = frozenset({Stage.REBUILD})
+OPERATIONS = frozenset({Stage.REBUILD, Stage.REPLAY})
 ENDED_WELL = frozenset({Status.COMPLETED, Status.ARCHIVED})
