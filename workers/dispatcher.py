@@ -44,7 +44,7 @@ from workers.leases import hurry
 from workers.mail import Mailer
 from workers.publisher import Publisher
 from workers.queues import LARGE, OPERATOR, SMALL, is_rabbitmq, queue_of, work_queues
-from workers.tasks import load, plan, prepare_all, rebuild
+from workers.tasks import load, plan, prepare_all, rebuild, replay
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ TASK_OF: dict[str, Task[Any, Any]] = {
     Stage.PLAN.value: plan,
     Stage.LOAD.value: load,
     Stage.REBUILD.value: rebuild,
+    Stage.REPLAY.value: replay,
 }
 
 

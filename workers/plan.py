@@ -32,7 +32,7 @@ from projections.plans import read_plan
 from projections.transcribe import Transcription
 from workers.corrections import cut_correction
 from workers.leases import Work, fence, finish
-from workers.texts import cut, text_of
+from workers.texts import Text, cut, text_of
 from workers.trailers import with_trailer
 from workers.workshop import Workshop, discard
 
@@ -71,21 +71,35 @@ def plan_file(workshop: Workshop, work: Work) -> None:
             examined = _examine(workshop, job, dataset)
 
 
+def text_to_load(workshop: Workshop, job: FileJob, contract: Contract | None) -> Text:
+    """The text of a job's file that is loaded: of a correction, what is left without its error columns.
+
+    Args:
+        contract: that of its dataset, None if there is none yet.
+
+    Raises:
+        FileRefusedError: the file cannot be read.
+        PartUnavailableError: the blob store cannot be reached.
+    """
+    settings, blobs = workshop.settings, workshop.blobs
+    found = text_of(blobs, job.sha256, job.size, job.filename, settings, job.reading, contract)
+    if job.corrects is None or found.made.format != TEXT:
+        return found
+    correction = cut_correction(blobs, found.sha256, found.dialect, found.plan)
+    if correction is None:
+        return found
+    text, places, size = correction
+    made = replace(found.made, layers=[*found.made.layers, "correction"], transcript=text, text_size=size)
+    corrected = read_plan(blobs, str(workshop.ledger.job(job.corrects).plan))
+    plan = replace(cut(blobs, text, size, found.dialect, settings), places=places, corrects=True)
+    plan = replace(plan, own_null=corrected.own_null, writing=corrected.writing)
+    return replace(found, made=made, sha256=text, size=size, plan=plan)
+
+
 def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
     settings, blobs = workshop.settings, workshop.blobs
-    contract = None if dataset is None else dataset.contract
-    found = text_of(blobs, job.sha256, job.size, job.filename, settings, job.reading, contract)
+    found = text_to_load(workshop, job, None if dataset is None else dataset.contract)
     made, text, dialect, plan = found.made, found.sha256, found.dialect, found.plan
-    if (
-        job.corrects is not None
-        and made.format == TEXT
-        and (correction := cut_correction(blobs, text, dialect, plan)) is not None
-    ):
-        text, places, size = correction
-        made = replace(made, layers=[*made.layers, "correction"], transcript=text, text_size=size)
-        corrected = read_plan(blobs, str(workshop.ledger.job(job.corrects).plan))
-        plan = replace(cut(blobs, text, size, dialect, settings), places=places, corrects=True)
-        plan = replace(plan, own_null=corrected.own_null, writing=corrected.writing)
     if plan.records == 0:
         raise FileRefusedError(
             "no_records",

@@ -43,6 +43,7 @@ class RetryPolicy:
             Stage.PLAN: settings.plan_attempts_max,
             Stage.LOAD: settings.load_attempts_max,
             Stage.REBUILD: settings.operator_attempts_max,
+            Stage.REPLAY: settings.operator_attempts_max,
         }[stage]
         return cls(attempts_max, settings.retry_seconds_min, settings.retry_seconds_max, settings.retry_jitter_share)
 

@@ -41,6 +41,7 @@ class ExitCode:
     REFUSED = 6
     JOB_FAILED = 7
     TIMEOUT = 8
+    DIFFERS = 9
     UNREACHABLE = 10
     INTERRUPTED = 130
 
