@@ -29,7 +29,7 @@ from ledger.errors import ConflictError, LedgerError, PartUnavailableError
 from ledger.failpoints import failpoint
 from projections.data_tables import LIVE, DataTable, exists, hold_table
 from projections.replaying import is_withdrawal, read_story
-from projections.table_build import BATCH_EVENTS, REBUILDING, TableBuild, drop_build, forget_build
+from projections.table_build import BATCH_EVENTS, REBUILDING, TableBuild, TakenOverError, drop_build, forget_build
 from projections.table_comparison import TableComparison
 from projections.table_exchange import (
     DISCARDED,
@@ -142,7 +142,7 @@ class DataView:
             return self._repeatedly(
                 lambda session, wait: self._end(session, order, build, comparison, wait if switch else None)
             )
-        except (PartUnavailableError, ConflictError):  # another attempt goes on with it, this operation's or another's
+        except (PartUnavailableError, TakenOverError):  # another attempt goes on with it, this operation's or another's
             raise
         except LedgerError:
             with self._ledger.transaction() as session:

@@ -38,14 +38,18 @@ class StatusView:
             PartUnavailableError: MongoDB or PostgreSQL is away.
         """
         with self._alone():
-            old = self._old()
-            new, events, found = self._built(order, old)
-            failpoint("rebuild_compared")
-            before = live(self._database, STATUS)
-            switch(self._database, STATUS, new.generation, previous=old.generation, by=str(order.id))
-            failpoint("rebuild_switched")
-            if before.previous:
-                self._store(before.previous).drop()
+            old, there = self._old(), live(self._database, STATUS)
+            if there.switched_by == str(order.id):  # by an attempt whose worker died behind the switch
+                new, old = old, self._store(there.previous)
+                events, found = self._built(order, old, new)
+            else:
+                new = self._new()
+                events, found = self._built(order, old, new)
+                failpoint("rebuild_compared")
+                switch(self._database, STATUS, new.generation, previous=old.generation, by=str(order.id))
+                failpoint("rebuild_switched")
+                if there.previous:
+                    self._store(there.previous).drop()
             if found.equal is False:
                 log.error("the view %s had drifted from the log", STATUS, extra={"action": "view_drifted"})
             return self._result(new, found, events=events, switched=True)
@@ -53,8 +57,8 @@ class StatusView:
     def check(self, order: Order) -> dict[str, Any]:
         """Build it anew, compare, and drop what was built. Raises as `rebuild` does."""
         with self._alone():
-            old = self._old()
-            new, events, found = self._built(order, old)
+            old, new = self._old(), self._new()
+            events, found = self._built(order, old, new)
             result = self._result(old, found, events=events, switched=False)
             new.drop()
             return result
@@ -100,10 +104,14 @@ class StatusView:
             self._store(abandoned).drop()
         return old
 
-    def _built(self, order: Order, old: ViewStore) -> tuple[ViewStore, int, Comparison]:
-        """A new generation, how many events it was made of, and how the old one compares with it."""
+    def _new(self) -> ViewStore:
+        """An empty generation."""
         new = self._store(new_generation(self._database, STATUS))
         new.prepare()
+        return new
+
+    def _built(self, order: Order, old: ViewStore, new: ViewStore) -> tuple[int, Comparison]:
+        """Let a new generation follow the log to its end: how many events it took, and how the old one compares."""
         events = 0
         for _ in range(COMPARE_ATTEMPTS):
             while count := apply_batch(self._ledger, new):
@@ -113,8 +121,8 @@ class StatusView:
                 pass
             found = _compared(old, new)
             if old.position() == new.position():  # still so after both digests: nothing moved meanwhile
-                return new, events, found
-        return new, events, Comparison(None, found.digest, found.digest_before)
+                return events, found
+        return events, Comparison(None, found.digest, found.digest_before)
 
     def _store(self, generation: int) -> ViewStore:
         return ViewStore(self._database, STATUS, generation)

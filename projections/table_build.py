@@ -56,6 +56,10 @@ STORIES_KEPT = 1_000
 FOREIGN_JOBS_KEPT = 100_000
 
 
+class TakenOverError(ConflictError):
+    """Somebody else moves a build on."""
+
+
 class TableBuild:
     """The build of one dataset's table for one operation. Who has it holds the lock of the view's rebuild.
 
@@ -113,7 +117,7 @@ class TableBuild:
         Raises:
             RebuildStoppedError: an event cannot be replayed.
             UnreadableEventError: an event cannot be read.
-            ConflictError: another has taken the build over.
+            TakenOverError: another has taken the build over.
         """
         read = self.position
         while events := self._ledger.events_after(read, BATCH_EVENTS):
@@ -232,7 +236,7 @@ class TableBuild:
             },
         )
         if moved.rowcount != 1:
-            raise ConflictError(
+            raise TakenOverError(
                 f"The view 'data.{self._dataset}' is being rebuilt by somebody else.", "Wait until that is done."
             )
 
