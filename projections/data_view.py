@@ -134,6 +134,7 @@ class DataView:
             with _snapshot(self._ledger) as session:
                 build.changed.clear()
                 comparison.compare(session, self._table(), build.table)
+                comparison.result(session)  # to look for the records that differ takes long: now, and not with the lock
             failpoint("rebuild_compared")
             build.catch_up()
             if switch:
