@@ -61,6 +61,11 @@ def lock(session: Session, name: str) -> None:
     session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
 
 
+def lock_shared(session: Session, name: str) -> None:
+    """Keep whoever wants the lock of that name for himself alone from it until the transaction ends."""
+    session.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": lock_key(name)})
+
+
 def lock_at_once(session: Session, name: str) -> bool:
     """Hold the lock of that name until the transaction ends, if nobody has it; whether that is so."""
     return bool(session.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": lock_key(name)}).scalar())

@@ -1,4 +1,4 @@
-"""Data tables: one per dataset in schema `data`, range-partitioned by fiscal year.
+"""Data tables: one per dataset in schema `data`, range-partitioned by fiscal year; beside it those being built anew.
 
 Rules:
 1. A row's fiscal year is decided by the contract's fiscal-date column, else by the day its file was received
@@ -8,6 +8,8 @@ Rules:
    `_job` from a setting of the transaction, `_record` from a sequence of the session (see `schema.sql`).
 3. What is copied was checked before (`projections.checking`). Where records were taken out, the others carry their
    numbers before their first field.
+4. Whoever changes rows of a dataset shares its table (`share_table`) before any other lock, until the transaction ends.
+   So whoever holds it alone (`hold_table`) knows that rows and log agree, and stay as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from psycopg2 import errors, sql
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from ledger.database import lock
+from ledger.database import lock, lock_shared
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar, FiscalYear
@@ -32,6 +34,7 @@ from ledger.domain.values import ColumnType
 from projections import keys
 from projections.formats.dialect import Dialect
 
+LIVE = "data"
 RECEIVED = "_received"
 COPY_READ_BYTES = 1 << 20
 PARTITION_KEY = re.compile(r"\) = \((?P<value>.*)\)\.?$")
@@ -46,10 +49,11 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class DataTable:
-    """The table of a dataset under one version of its contract."""
+    """The table of a dataset under one version of its contract, in the schema of those that are read or of others."""
 
     dataset: str
     contract: Contract
+    schema: str = LIVE
 
     @property
     def partition_column(self) -> str:
@@ -57,9 +61,9 @@ class DataTable:
         return self.contract.fiscal_date_column or RECEIVED
 
     @property
-    def name(self) -> sql.Composed:
+    def name(self) -> sql.Identifier:
         """The table's quoted name."""
-        return sql.SQL("data.{}").format(sql.Identifier(self.dataset))
+        return sql.Identifier(self.schema, self.dataset)
 
     def partition_name(self, year: FiscalYear) -> str:
         """`flights__fy2025_26`: the table that holds one fiscal year."""
@@ -86,9 +90,19 @@ class CopiedRows:
     repeated: list[int] = field(default_factory=list)
 
 
+def share_table(session: Session, dataset: str) -> None:
+    """Keep whoever wants to exchange a dataset's table from that, until the transaction ends."""
+    lock_shared(session, f"table {dataset}")
+
+
+def hold_table(session: Session, dataset: str) -> None:
+    """Let nobody else change rows of a dataset, until the transaction ends."""
+    lock(session, f"table {dataset}")
+
+
 def create(session: Session, table: DataTable) -> None:
     """Make the table of a dataset, without partitions, unless it is there; then add the columns that it lacks."""
-    if _exists(session, table.dataset):
+    if exists(session, table.schema, table.dataset):
         _add_columns(session, table)
         return
     columns = [_definition(column) for column in table.contract.columns]
@@ -110,7 +124,7 @@ def create(session: Session, table: DataTable) -> None:
 def _add_columns(session: Session, table: DataTable) -> None:
     there = session.execute(
         text("SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0"),
-        {"name": f'data."{table.dataset}"'},
+        {"name": f'{table.schema}."{table.dataset}"'},
     )
     known = set(there.scalars())
     lacking = [column for column in table.contract.columns if column.name not in known]
@@ -132,10 +146,12 @@ def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, ye
     ATTACH takes a lock that goes with running loads, where CREATE ... PARTITION OF would wait for all of them.
     """
     name = table.partition_name(year)
-    partition = sql.SQL("data.{}").format(sql.Identifier(name))
+    partition = sql.Identifier(table.schema, name)
     with Session(engine) as session, session.begin():
-        lock(session, f"partition {name}")
-        if _exists(session, name):
+        if table.schema == LIVE:
+            share_table(session, table.dataset)
+        lock(session, f"partition {table.schema}.{name}")
+        if exists(session, table.schema, name):
             return
         start, end = _bounds(table, calendar, year)
         with _cursor(session) as cursor:
@@ -221,12 +237,12 @@ def copy_rows(
     return CopiedRows(rows, sorted(_label(table, name) for name in touched), repeated)
 
 
-def withdraw(session: Session, dataset: str, job: int) -> int:
-    """Take a job's rows out of its dataset's table; how many there were."""
-    if not _exists(session, dataset):
+def withdraw(session: Session, dataset: str, job: int, schema: str = LIVE) -> int:
+    """Take a job's rows out of its dataset's table, which the transaction shares; how many there were."""
+    if not exists(session, schema, dataset):
         return 0
     with _cursor(session) as cursor:
-        cursor.execute(sql.SQL("DELETE FROM data.{} WHERE _job = %s").format(sql.Identifier(dataset)), (job,))
+        cursor.execute(sql.SQL("DELETE FROM {} WHERE _job = %s").format(sql.Identifier(schema, dataset)), (job,))
         return int(cursor.rowcount)
 
 
@@ -235,8 +251,9 @@ def is_about_the_file(error: psycopg2.Error) -> bool:
     return (error.pgcode or "")[:2] in ("22", "23", "54")
 
 
-def _exists(session: Session, name: str) -> bool:
-    found = session.execute(text("SELECT to_regclass(:name)"), {"name": f'data."{name}"'}).scalar()
+def exists(session: Session, schema: str, name: str) -> bool:
+    """Whether there is a table of that name."""
+    found = session.execute(text("SELECT to_regclass(:name)"), {"name": f'{schema}."{name}"'}).scalar()
     return found is not None
 
 
@@ -268,7 +285,7 @@ def _rows_by_partition(cursor: Any, table: DataTable) -> Counter[str]:
     cursor.execute(
         "SELECT c.relname, pg_stat_get_xact_tuples_inserted(c.oid) FROM pg_inherits i "
         "JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = %s::regclass",
-        (f'data."{table.dataset}"',),
+        (f'{table.schema}."{table.dataset}"',),
     )
     return Counter({name: int(count or 0) for name, count in cursor.fetchall()})
 

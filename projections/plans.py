@@ -6,6 +6,7 @@ import hashlib
 from functools import partial
 
 from ledger.blobs import BlobStore
+from ledger.errors import LedgerError
 from projections.formats.blocks import read_exactly
 from projections.formats.splitter import Chunk, Plan
 from projections.formats.transcript import PLACE_BYTES, Place, places
@@ -16,11 +17,26 @@ PLAN_BYTES_MAX = 256 << 20
 _plans: dict[str, Plan] = {}
 
 
+class BlobDamagedError(LedgerError):
+    """A blob is not what its name says."""
+
+    code = "blob_damaged"
+
+
 def read_plan(blobs: BlobStore, digest: str) -> Plan:
-    """The plan of that digest; the last few are kept."""
+    """The plan of that digest; the last few are kept.
+
+    Raises:
+        BlobDamagedError: what is kept under the digest is not what was written.
+    """
     if digest not in _plans:
         data = blobs.read(digest, 0, PLAN_BYTES_MAX)
-        assert hashlib.sha256(data).hexdigest() == digest, f"the blob of plan {digest} is not what was written"
+        found = hashlib.sha256(data).hexdigest()
+        if found != digest:
+            raise BlobDamagedError(
+                f"The blob {digest}, a plan, is not what was written: its SHA-256 is {found}.",
+                "Bring it back from a backup, and find out who changed it.",
+            )
         if len(_plans) >= PLANS_KEPT:
             _plans.clear()
         _plans[digest] = Plan.from_json(data)

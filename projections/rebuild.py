@@ -1,98 +1,69 @@
-"""Building a view anew from the log, beside the live one, and switching over when it has caught up.
+"""Views by their names: which there are, and carrying out what an operator orders about one.
 
-Readers never miss the view: until the switch they see the old one. What is compared is the content of both at
-the same position, so an old view that had drifted is found out and said.
+`VIEWS` is the one table from a view to how it is built anew, see `projections.views`. A new view gets its line there.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from pymongo.database import Database
-
 from ledger.application import Ledger
-from ledger.database import lock_at_once
-from ledger.errors import ConflictError, InvalidRequestError
-from ledger.failpoints import failpoint
-from projections.runner import STATUS, apply_batch, live_store
-from projections.status import Document
-from projections.view_store import ViewStore, generations, new_generation, switch
+from ledger.errors import InvalidRequestError
+from projections.data_view import DATA, DataView
+from projections.runner import STATUS
+from projections.status_view import StatusView
+from projections.views import Order, Parts, View
 
-log = logging.getLogger(__name__)
-
-VIEWS = (STATUS,)
-COMPARE_ATTEMPTS = 10
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """What a rebuild came to. `equal` is None when events came in too fast to compare."""
-
-    view: str
-    generation: int
-    position: int
-    events: int
-    digest: str
-    digest_before: str
-    equal: bool | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
+# VIEW -> how it is built anew. A name that ends in a dot stands for one view of each dataset.
+VIEWS: dict[str, Callable[[Parts, str], View]] = {
+    STATUS: lambda parts, rest: StatusView(parts),
+    DATA: DataView,
+}
+# What an operation's arguments say beside the view -> what is done with it. Without any of them it is rebuilt.
+ORDERS: dict[str, Callable[[View, Order], dict[str, Any]]] = {
+    "check": lambda view, order: view.check(order),
+    "roll_back": lambda view, order: view.roll_back(order),
+}
 
 
-def check_view(view: str) -> None:
-    """Raises InvalidRequestError if there is no view of that name."""
-    if view not in VIEWS:
-        raise InvalidRequestError(f"There is no view {view!r}.", f"The views are: {', '.join(VIEWS)}.")
+def view_names(ledger: Ledger) -> list[str]:
+    """The names of all views there are, in the order of `VIEWS`."""
+    datasets = ledger.dataset_names()
+    return [name + rest for name in VIEWS for rest in (datasets if name.endswith(".") else [""])]
 
 
-def rebuild(
-    ledger: Ledger, database: Database[Document], view: str, on_progress: Callable[[int, int], None] | None = None
-) -> Rebuilt:
-    """Build a view anew and switch to it.
+def check_view(ledger: Ledger, view: str) -> None:
+    """Raise InvalidRequestError if there is no view of that name."""
+    name, rest = _name_and_rest(view)
+    if name not in VIEWS or (name.endswith(".") and ledger.dataset(rest) is None):
+        raise InvalidRequestError(
+            f"There is no view {view[:80]!r}.", f"The views are: {', '.join(_shown(VIEWS))}. `ledger views` lists them."
+        )
 
-    Args:
-        on_progress: called with the events folded so far and the position reached.
+
+def view_of(parts: Parts, view: str) -> View:
+    """The view of a name.
 
     Raises:
-        InvalidRequestError: there is no view of that name.
-        ConflictError: it is being rebuilt already.
+        InvalidRequestError: there is none.
     """
-    check_view(view)
-    with ledger.transaction() as session:
-        if not lock_at_once(session, f"rebuild {view}"):
-            raise ConflictError(f"The view {view!r} is being rebuilt already.", "Wait until that is done.")
-        return _rebuild(ledger, database, view, on_progress or (lambda events, position: None))
+    check_view(parts.ledger, view)
+    name, rest = _name_and_rest(view)
+    return VIEWS[name](parts, rest)
 
 
-def _rebuild(
-    ledger: Ledger, database: Database[Document], view: str, on_progress: Callable[[int, int], None]
-) -> Rebuilt:
-    old = live_store(database)
-    for abandoned in generations(database, view) - {old.generation}:
-        ViewStore(database, view, abandoned).drop()
-    new = ViewStore(database, view, new_generation(database, view))
-    new.prepare()
-    events = 0
-    equal: bool | None = None
-    for _ in range(COMPARE_ATTEMPTS):
-        while count := apply_batch(ledger, new):
-            events += count
-            on_progress(events, new.position())
-        while apply_batch(ledger, old, until=new.position()):
-            pass
-        digest, digest_before = new.digest(), old.digest()
-        if old.position() == new.position():  # still so after both digests: nothing moved meanwhile
-            equal = digest == digest_before
-            break
-    failpoint("rebuild_compared")
-    switch(database, view, new.generation)
-    failpoint("rebuild_switched")
-    old.drop()
-    if equal is False:
-        log.error("the view %s had drifted from the log", view, extra={"action": "view_drifted"})
-    return Rebuilt(view, new.generation, new.position(), events, digest, digest_before, equal)
+def carry_out(parts: Parts, order: Order) -> dict[str, Any]:
+    """Do with a view what an operator has ordered; what that came to."""
+    view = view_of(parts, order.arguments["view"])
+    chosen = next((name for name in ORDERS if order.arguments.get(name)), None)
+    return view.rebuild(order) if chosen is None else ORDERS[chosen](view, order)
+
+
+def _name_and_rest(view: str) -> tuple[str, str]:
+    name, dot, rest = view.partition(".")
+    return name + dot, rest
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    return [f"{name}DATASET" if name.endswith(".") else name for name in names]

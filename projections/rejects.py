@@ -11,13 +11,15 @@ Rules:
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+
+from projections.formats.rows import Flaw
 
 RAW_BYTES_MAX = 1 << 20
 COLUMNS = "job_id, record, chunk, line, byte_offset, byte_length, raw, column_name, code, reason"
@@ -71,6 +73,18 @@ def rejects_of(session: Session, job_id: UUID, *, after_record: int = 0, limit: 
         )
         for row in found
     ]
+
+
+def flaws_kept(session: Session, job_id: UUID, records: range, codes: Collection[str]) -> dict[int, Flaw]:
+    """What was found wrong with records of a job, by their numbers, where it has one of these codes."""
+    found = session.execute(
+        text(
+            "SELECT record, column_name, code, reason FROM rejects.records"
+            " WHERE job_id = :job_id AND record >= :first AND record < :end AND code = ANY(:codes)"
+        ),
+        {"job_id": job_id, "first": records.start, "end": records.stop, "codes": sorted(codes)},
+    )
+    return {row.record: Flaw(row.code, row.reason, row.column_name) for row in found}
 
 
 def records_rejected(session: Session, job_id: UUID) -> list[int]:

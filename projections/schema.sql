@@ -88,3 +88,29 @@ DO $$ DECLARE place text; BEGIN
             || '.gin_trgm_ops, filename ' || place || '.gin_trgm_ops)';
     END IF;
 END $$;
+-- Data tables that are being built anew, the partitions that were replaced last, and those that nobody wants any more:
+-- see projections/data_view.py.
+CREATE SCHEMA IF NOT EXISTS rebuilding;
+CREATE SCHEMA IF NOT EXISTS superseded;
+CREATE SCHEMA IF NOT EXISTS discarded;
+
+CREATE SCHEMA IF NOT EXISTS views;
+
+-- How far each data table is that is being built anew, for which operation. Written with each chunk.
+CREATE TABLE IF NOT EXISTS views.builds (
+    dataset      text   PRIMARY KEY,
+    operation_id uuid   NOT NULL,
+    position     bigint NOT NULL,
+    events       bigint NOT NULL,
+    chunks       bigint NOT NULL
+);
+
+-- Which generation of a data table is live, since which position of the log, and what is kept of the one before: the
+-- name, the bounds and the constraint of each of its partitions. A table that was never switched has no row.
+CREATE TABLE IF NOT EXISTS views.data_tables (
+    dataset               text   PRIMARY KEY,
+    generation            bigint NOT NULL,
+    switched_at_position  bigint NOT NULL,
+    superseded_generation bigint,
+    superseded            jsonb
+);

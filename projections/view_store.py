@@ -7,8 +7,8 @@ Rules:
    batch twice, or an old one late, changes nothing.
 3. The position of a view is written after its documents, forgotten before them, and only grows: wherever a crash
    falls, the position never claims documents that are not there.
-4. Generations of a view (`status_1`, `status_2`) live side by side; one document says which is live, so a switch
-   is one write.
+4. Generations of a view (`status_1`, `status_2`) live side by side; one document says which is live and which was
+   before it, so a switch is one write. It also says who switched, so that nobody does it twice.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -59,11 +60,27 @@ def connect(url: str) -> Database[Document]:
     return client.get_default_database("ledger")
 
 
-def live_generation(database: Database[Document], name: str) -> int:
-    """The generation of a view that readers see, 0 if there is none."""
+@dataclass(frozen=True)
+class Live:
+    """The generation of a view that readers see, that before it, and who switched. 0 and None where there is none."""
+
+    generation: int = 0
+    previous: int = 0
+    switched_by: str | None = None
+
+
+def live(database: Database[Document], name: str) -> Live:
+    """What is live of a view."""
     with _unavailable_as_error(database):
         found = database[VIEWS].find_one({"_id": name})
-    return 0 if found is None else int(found["live"])
+    if found is None:
+        return Live()
+    return Live(int(found["live"]), int(found.get("previous", 0)), found.get("switched_by"))
+
+
+def live_generation(database: Database[Document], name: str) -> int:
+    """The generation of a view that readers see, 0 if there is none."""
+    return live(database, name).generation
 
 
 def generations(database: Database[Document], name: str) -> set[int]:
@@ -79,10 +96,13 @@ def new_generation(database: Database[Document], name: str) -> int:
     return max(live_generation(database, name), *generations(database, name), 0) + 1
 
 
-def switch(database: Database[Document], name: str, generation: int) -> None:
+def switch(
+    database: Database[Document], name: str, generation: int, *, previous: int = 0, by: str | None = None
+) -> None:
     """Make a generation the live one."""
+    document = {"_id": name, "live": generation, "previous": previous, "switched_by": by}
     with _unavailable_as_error(database):
-        database[VIEWS].replace_one({"_id": name}, {"_id": name, "live": generation}, upsert=True)
+        database[VIEWS].replace_one({"_id": name}, document, upsert=True)
 
 
 class ViewStore:
@@ -142,20 +162,24 @@ class ViewStore:
             return list(self._collection.find(wanted).sort("received_position", DESCENDING).limit(limit))
 
     def digest(self) -> str:
-        """SHA-256 over all documents in the order in which they were received, each a line of canonical JSON.
+        """SHA-256 over all documents in the order in which they were received, each a line of canonical JSON."""
+        digest = hashlib.sha256()
+        for document in self.in_order():
+            line = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            digest.update(line.encode() + b"\n")
+        return digest.hexdigest()
+
+    def in_order(self) -> Iterator[Document]:
+        """All documents in the order in which they were received.
 
         Reads in pages: no process holds the whole view, and no single answer has to beat the socket's time limit.
         """
-        digest = hashlib.sha256()
         wanted: Document = {}
         order = "received_position"
         with _unavailable_as_error(self._database):
             while page := list(self._collection.find(wanted).sort(order, ASCENDING).limit(DIGEST_PAGE_DOCUMENTS)):
-                for document in page:
-                    line = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-                    digest.update(line.encode() + b"\n")
+                yield from page
                 wanted = {order: {"$gt": page[-1][order]}}
-        return digest.hexdigest()
 
     def drop(self) -> None:
         """Forget the generation."""

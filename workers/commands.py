@@ -8,7 +8,7 @@ from ledger.application import Ledger
 from ledger.database import lock_job
 from ledger.domain.base import Stamp
 from ledger.domain.filejob import FileJob
-from projections.data_tables import withdraw
+from projections.data_tables import share_table, withdraw
 from workers.leases import drop_all
 
 
@@ -19,7 +19,9 @@ def cancel(ledger: Ledger, job_id: UUID, stamp: Stamp, *, reason: str) -> FileJo
         NotFoundError: there is no such job.
         ConflictError: it has ended already.
     """
+    dataset = ledger.job(job_id).dataset
     with ledger.transaction() as session:
+        share_table(session, dataset)
         lock_job(session, job_id)
         job = ledger.job(job_id)
         withdrawn = withdraw(session, job.dataset, ledger.job_position(session, job.id))

@@ -46,7 +46,7 @@ from workers.leases import hurry
 from workers.mail import Mailer
 from workers.publisher import Publisher
 from workers.queues import LARGE, OPERATOR, SMALL, is_rabbitmq, queue_of, work_queues
-from workers.tasks import load, plan, prepare_all, rebuild, verify
+from workers.tasks import load, plan, prepare_all, rebuild, replay, verify
 from workers.verification import request_if_due
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ TASK_OF: dict[str, Task[Any, Any]] = {
     Stage.PLAN.value: plan,
     Stage.LOAD.value: load,
     Stage.REBUILD.value: rebuild,
+    Stage.REPLAY.value: replay,
     Stage.VERIFY.value: verify,
 }
 

@@ -1,7 +1,8 @@
 """What operators ask for, carried through: claimed, done, and its end written down.
 
 Rules:
-1. An operation ends in the log: Completed or Failed is appended in the transaction that forgets its work. What
+1. An operation ends in the log: Completed or Failed is appended in the transaction that forgets its work, which is also
+   that of the work itself where all of it is in PostgreSQL. What
    Celery's result backend says (see `workers.results`) is news for those who watch, and nothing waits for it.
 2. A part that is away is worth another attempt after a pause, up to `operator_attempts_max`. Anything else ends the
    operation: the operator is there to read why, and to ask again.
@@ -15,19 +16,22 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import psycopg2
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from ledger.database import unavailable_as_error
 from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.errors import ConflictError, LedgerError, PartUnavailableError
 from ledger.failpoints import failpoint
-from projections.rebuild import rebuild
+from projections.rebuild import carry_out
 from projections.view_store import connect
+from projections.views import Order, Parts
 from workers.leases import LeaseLostError, Work, fence, finish, release
 from workers.retry import RetryPolicy, error_fields
 from workers.workshop import Workshop, attend, discard, vanished
@@ -36,20 +40,15 @@ log = logging.getLogger(__name__)
 
 # Says how far an operation is, as JSON values.
 Tell = Callable[[dict[str, Any]], None]
-# Does what an operation's arguments say; what it came to, as JSON values.
-Act = Callable[[Workshop, dict[str, Any], Tell], dict[str, Any]]
+# Does what an order says; what it came to, as JSON values.
+Act = Callable[[Workshop, Order], dict[str, Any]]
 
 
-def rebuild_view(workshop: Workshop, arguments: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    """Build a view anew."""
-    ledger = workshop.ledger
-
-    def on_progress(events: int, position: int) -> None:
-        tell({"events": events, "position": position, "log_position": ledger.position()})
-
+def rebuild_view(workshop: Workshop, order: Order) -> dict[str, Any]:
+    """Build a view anew, check it or roll it back."""
     database = connect(workshop.settings.views_url.get_secret_value())
     try:
-        return rebuild(ledger, database, arguments["view"], on_progress).to_dict()
+        return carry_out(Parts(workshop.ledger, workshop.blobs, database, workshop.calendar), order)
     finally:
         database.client.close()
 
@@ -68,6 +67,7 @@ class Attempt:
 
     def __init__(self, workshop: Workshop, act: Act, tell: Tell) -> None:
         self.ended: Operation | None = None
+        self._finished: Operation | None = None  # by the act itself, once its transaction is committed
         self._workshop = workshop
         self._act = act
         self._tell = tell
@@ -96,11 +96,18 @@ class Attempt:
             return self._fail(work, _exhausted(policy.attempts_max, vanished(workshop, work)), "exhausted")
         try:
             with unavailable_as_error():
-                result = self._act(workshop, operation.arguments, self._tell)
+                order = Order(operation.id, operation.arguments, self._tell, partial(self._finish, work))
+                result = self._act(workshop, order)
+        except LeaseLostError:
+            raise
         except Exception as error:  # the edge of a task: whatever went wrong must not stay untold
             log.warning("an operation failed", exc_info=error, extra={"action": "work_failed", **where})
             return self._record(work, policy, error)
-        self._end(work, lambda ending: ending.complete(workshop.stamp(ending), result=result))
+        if self._finished is None:
+            self._end(work, lambda ending: ending.complete(workshop.stamp(ending), result=result))
+        else:
+            failpoint("operation_end_committed")
+            self.ended = self._finished
         return "done"
 
     def _record(self, work: Work, policy: RetryPolicy, error: Exception) -> str:
@@ -118,17 +125,26 @@ class Attempt:
         self._end(work, lambda ending: ending.fail(self._workshop.stamp(ending), error=error))
         return outcome
 
+    def _finish(self, work: Work, session: Session, result: dict[str, Any]) -> None:
+        """Complete the operation in the transaction in which it does its work."""
+        stamp = self._workshop.stamp
+        self._finished = self._append(session, work, lambda ending: ending.complete(stamp(ending), result=result))
+
     def _end(self, work: Work, end: Callable[[Operation], None]) -> None:
-        ledger = self._workshop.ledger
-        with ledger.transaction() as session:
-            fence(session, work)
-            operation = ledger.operation(work.job_id)
-            end(operation)
-            finish(session, work)
-            ledger.save(operation, session=session)
-            failpoint("operation_end_appended")
+        with self._workshop.ledger.transaction() as session:
+            ended = self._append(session, work, end)
         failpoint("operation_end_committed")
-        self.ended = operation
+        self.ended = ended
+
+    def _append(self, session: Session, work: Work, end: Callable[[Operation], None]) -> Operation:
+        ledger = self._workshop.ledger
+        fence(session, work)
+        operation = ledger.operation(work.job_id)
+        end(operation)
+        finish(session, work)
+        ledger.save(operation, session=session)
+        failpoint("operation_end_appended")
+        return operation
 
 
 def _is_worth_retrying(error: Exception, attempt: int) -> bool:

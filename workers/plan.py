@@ -18,12 +18,10 @@ from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset
 from ledger.domain.evolution import misfit
 from ledger.domain.filejob import FileJob
-from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.words import Status
 from ledger.errors import FileRefusedError
 from ledger.failpoints import failpoint
 from projections.data_tables import DataTable, create
-from projections.fields import Reading
 from projections.formats.blocks import Read
 from projections.formats.dialect import Dialect
 from projections.formats.header import column_names
@@ -34,7 +32,7 @@ from projections.plans import read_plan
 from projections.transcribe import Transcription
 from workers.corrections import cut_correction
 from workers.leases import Work, fence, finish
-from workers.texts import cut, text_of
+from workers.texts import Text, cut, text_of
 from workers.trailers import with_trailer
 from workers.workshop import Workshop, discard
 
@@ -73,29 +71,35 @@ def plan_file(workshop: Workshop, work: Work) -> None:
             examined = _examine(workshop, job, dataset)
 
 
-def reading_of(contract: Contract, plan: Plan, calendar: FiscalCalendar) -> Reading:
-    """How the values of a planned text are read into a contract."""
-    by_name = {column.name: column for column in contract.columns}
-    columns = contract.columns if plan.header is None else tuple(map(by_name.get, column_names(plan.header)))
-    transcript = plan.places is not None and not plan.corrects
-    return Reading(contract, columns, calendar, plan.writing, plan.own_null, transcript)
+def text_to_load(workshop: Workshop, job: FileJob, contract: Contract | None) -> Text:
+    """The text of a job's file that is loaded: of a correction, what is left without its error columns.
+
+    Args:
+        contract: that of its dataset, None if there is none yet.
+
+    Raises:
+        FileRefusedError: the file cannot be read.
+        PartUnavailableError: the blob store cannot be reached.
+    """
+    settings, blobs = workshop.settings, workshop.blobs
+    found = text_of(blobs, job.sha256, job.size, job.filename, settings, job.reading, contract)
+    if job.corrects is None or found.made.format != TEXT:
+        return found
+    correction = cut_correction(blobs, found.sha256, found.dialect, found.plan)
+    if correction is None:
+        return found
+    text, places, size = correction
+    made = replace(found.made, layers=[*found.made.layers, "correction"], transcript=text, text_size=size)
+    corrected = read_plan(blobs, str(workshop.ledger.job(job.corrects).plan))
+    plan = replace(cut(blobs, text, size, found.dialect, settings), places=places, corrects=True)
+    plan = replace(plan, own_null=corrected.own_null, writing=corrected.writing)
+    return replace(found, made=made, sha256=text, size=size, plan=plan)
 
 
 def _examine(workshop: Workshop, job: FileJob, dataset: Dataset | None) -> Examined:
     settings, blobs = workshop.settings, workshop.blobs
-    contract = None if dataset is None else dataset.contract
-    found = text_of(blobs, job.sha256, job.size, job.filename, settings, job.reading, contract)
+    found = text_to_load(workshop, job, None if dataset is None else dataset.contract)
     made, text, dialect, plan = found.made, found.sha256, found.dialect, found.plan
-    if (
-        job.corrects is not None
-        and made.format == TEXT
-        and (correction := cut_correction(blobs, text, dialect, plan)) is not None
-    ):
-        text, places, size = correction
-        made = replace(made, layers=[*made.layers, "correction"], transcript=text, text_size=size)
-        corrected = read_plan(blobs, str(workshop.ledger.job(job.corrects).plan))
-        plan = replace(cut(blobs, text, size, dialect, settings), places=places, corrects=True)
-        plan = replace(plan, own_null=corrected.own_null, writing=corrected.writing)
     if plan.records == 0:
         raise FileRefusedError(
             "no_records",

@@ -33,8 +33,8 @@ from projections.formats.recognise import TEXT
 from projections.formats.splitter import Plan
 from projections.formats.transcript import Place
 from projections.inference import infer
+from projections.loading import reading_of
 from projections.plans import places_of
-from workers.plan import reading_of
 from workers.texts import text_of
 from workers.trailers import with_trailer
 

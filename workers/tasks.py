@@ -22,6 +22,7 @@ from workers.app import app
 from workers.load import load_chunk
 from workers.operations import Act, Tell, operate, rebuild_view
 from workers.plan import plan_file
+from workers.replay import replay_job
 from workers.results import News
 from workers.verification import verify_record
 from workers.workshop import Procedure, Workshop, perform
@@ -91,7 +92,7 @@ def load(*arguments: Any, **message: Any) -> None:
 # Acknowledged when it begins: a broker does not wait as long as a rebuild may take, and its lease says that it is due.
 @app.task(name="ledger.rebuild", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,))
 def rebuild(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
-    """Build a view anew, as an operation asks for."""
+    """Build a view anew, check it or roll it back, as an operation asks for."""
     news = News(task)
     return news.end(_operate(rebuild_view, Stage.REBUILD, arguments, message, news.progress))
 
@@ -101,6 +102,13 @@ def verify(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, A
     """Verify the record against what was sealed, as an operation asks for."""
     news = News(task)
     return news.end(_operate(verify_record, Stage.VERIFY, arguments, message, news.progress))
+
+
+@app.task(name="ledger.replay", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,))
+def replay(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Replay a job, as an operation asks for."""
+    news = News(task)
+    return news.end(_operate(replay_job, Stage.REPLAY, arguments, message, news.progress))
 
 
 def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any]) -> None:

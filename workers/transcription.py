@@ -40,6 +40,12 @@ SAID_BYTES_MAX = 1 << 20
 ANOTHER_WAY = "Save it anew with another program, or as CSV in UTF-8, and send it again."
 
 
+def is_read_as_it_is(blobs: BlobStore, sha256: str, options: Mapping[str, str]) -> bool:
+    """Whether no other process has to make text of a file."""
+    as_it_is = "encoding" not in options and not is_separated_text(options)
+    return as_it_is and is_its_own_text(blobs.read(sha256, 0, SAMPLE_BYTES))
+
+
 def transcription_of(
     blobs: BlobStore, sha256: str, size: int, filename: str, settings: Settings, options: Mapping[str, str]
 ) -> Transcription:
@@ -50,8 +56,7 @@ def transcription_of(
         PartUnavailableError: the blob store cannot be reached.
         LedgerError: the process was killed.
     """
-    as_it_is = "encoding" not in options and not is_separated_text(options)
-    if as_it_is and is_its_own_text(blobs.read(sha256, 0, SAMPLE_BYTES)):
+    if is_read_as_it_is(blobs, sha256, options):
         return Transcription(TEXT, [], filename)
     with TemporaryDirectory(prefix="ledger-read-", dir=settings.scratch_folder) as folder:
         request = {

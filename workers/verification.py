@@ -29,6 +29,7 @@ from ledger.notes import Checkpoint, NoteRefusedError, PublicKey, open_note
 from ledger.seal_key import public_keys
 from ledger.settings import Settings
 from ledger.verifier import Finding, Level, verify
+from projections.views import Order
 from workers.workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -38,15 +39,13 @@ ANCHORS_MAX = 1_000
 SCHEDULE = "schedule"
 
 
-def verify_record(
-    workshop: Workshop, arguments: dict[str, Any], tell: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    """Verify the record up to the level that the arguments name; what it came to."""
+def verify_record(workshop: Workshop, order: Order) -> dict[str, Any]:
+    """Verify the record up to the level that the order names; what it came to."""
     return verified(
         workshop.ledger.engine,
         workshop.settings,
-        arguments["level"],
-        lambda position, last: tell({"events": position, "position": position, "log_position": last}),
+        order.arguments["level"],
+        lambda position, last: order.tell({"events": position, "position": position, "log_position": last}),
     )
 
 

@@ -41,7 +41,7 @@ from ledger.domain.words import Stage
 from ledger.errors import LedgerError
 from ledger.failpoints import failpoint
 from ledger.settings import Settings
-from projections.data_tables import withdraw
+from projections.data_tables import share_table, withdraw
 from workers.leases import LeaseKeeper, LeaseLostError, Work, claim, drop_all, fence, finish, hold_back, release
 from workers.retry import RetryPolicy, error_fields, is_worth_retrying
 
@@ -167,14 +167,16 @@ def _open_next_attempt(workshop: Workshop, work: Work) -> None:
 
 
 def fail_for_good(workshop: Workshop, session: Session, job: FileJob, work: Work, error: dict[str, Any]) -> None:
-    """End a job without its rows, in the session's transaction; its news has still to be saved."""
+    """End a job without its rows, in the session's transaction, which shares their table; its news is not saved yet."""
     withdrawn = withdraw(session, job.dataset, workshop.ledger.job_position(session, job.id))
     _fail(workshop, job, work, error, None, withdrawn)
     drop_all(session, work.job_id)
 
 
 def _end(workshop: Workshop, work: Work, error: dict[str, Any]) -> None:
+    dataset = workshop.ledger.job(work.job_id).dataset
     with workshop.ledger.transaction() as session:
+        share_table(session, dataset)
         job = _job_of(workshop, session, work)
         if job.is_open:
             fail_for_good(workshop, session, job, work, error)

@@ -10,7 +10,8 @@ import typer
 
 from api.cli.client import Client, CommandError, ExitCode
 from api.cli.jobs import AsJson
-from api.cli.operations import result_of, verified, watched
+from api.cli.operation_results import verified
+from api.cli.operations import result_of, watched
 from api.cli.output import bars, print_json, say
 from ledger.errors import LedgerError
 
@@ -122,7 +123,7 @@ def checkpoint(
     except CommandError as error:
         if error.exit_code != ExitCode.CONFLICT:
             raise
-        raise CommandError(error.message, error.remedy, ExitCode.NOT_PROVEN) from error
+        raise CommandError(error.message, error.remedy, ExitCode.DIFFERS) from error
     note = _continued(answer, seen, keys or _keys_of(answer))
     if keep is not None:
         keep.write_bytes(note if cosign is None else _cosigned(note, cosign, name))
@@ -159,9 +160,9 @@ def _tell(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        say(verified(result), None if result["holds"] else "red")
+        say(verified({}, result), None if result["holds"] else "red")
     if not result["holds"]:
-        raise typer.Exit(ExitCode.NOT_PROVEN)
+        raise typer.Exit(ExitCode.DIFFERS)
 
 
 def _verify_here(level: str, quiet: bool) -> dict[str, Any]:
@@ -185,7 +186,7 @@ def _verify_proof(proof: Path, key: str | None, file: Path | None) -> None:
     if ended == verify_proof.UNREADABLE:
         raise typer.Exit(ExitCode.USAGE)
     if ended == verify_proof.REFUSED:
-        raise typer.Exit(ExitCode.NOT_PROVEN)
+        raise typer.Exit(ExitCode.DIFFERS)
 
 
 def _continued(answer: dict[str, Any], seen: Checkpoint | None, keys: list[PublicKey]) -> bytes:
@@ -203,7 +204,7 @@ def _continued(answer: dict[str, Any], seen: Checkpoint | None, keys: list[Publi
         raise CommandError(
             f"This checkpoint is not believed: {refused}",
             "Keep the one that you have, and ask who runs the ledger what happened.",
-            ExitCode.NOT_PROVEN,
+            ExitCode.DIFFERS,
         ) from refused
     return note
 

@@ -43,7 +43,7 @@ class ExitCode:
     REFUSED = 6
     JOB_FAILED = 7
     TIMEOUT = 8
-    NOT_PROVEN = 9
+    DIFFERS = 9
     UNREACHABLE = 10
     INTERRUPTED = 130
 

@@ -13,7 +13,7 @@ from api.cli.datasets import datasets
 from api.cli.doctor import config, doctor
 from api.cli.jobs import jobs
 from api.cli.load import load
-from api.cli.operations import operations, rebuild
+from api.cli.operations import list_views, operations, rebuild, replay
 from api.cli.output import say
 from api.cli.up import up
 from ledger.errors import LedgerError
@@ -27,7 +27,9 @@ cli.command()(up)
 cli.command()(load)
 cli.add_typer(jobs, name="jobs")
 cli.add_typer(datasets, name="datasets")
+cli.command("views")(list_views)
 cli.command()(rebuild)
+cli.command()(replay)
 cli.add_typer(operations, name="operations")
 cli.add_typer(audit, name="audit")
 cli.command()(doctor)

@@ -1,41 +1,93 @@
-"""`ledger rebuild` and `ledger operations`: what operators ask for, and what became of it."""
+"""`ledger rebuild`, `ledger replay` and `ledger operations`: what operators ask for, and what became of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson
+from api.cli.jobs import AsJson, shown
 from api.cli.load import watch_until
-from api.cli.output import bars, print_json, say
+from api.cli.operation_results import sentences
+from api.cli.output import bars, print_json, say, table
 
 operations = typer.Typer(no_args_is_help=True, help="What operators asked for, and what became of it.")
 
 ENDS = ("Completed", "Failed")
 
 
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
+
+
+def list_views(as_json: AsJson = False) -> None:
+    """List what is derived from the log, and how far behind the log each of it is.
+
+    Example: ledger views
+    """
+    views = Client.found().get("/api/v1/views")["views"]
+    if as_json:
+        print_json(views)
+        return
+    columns = ["view", "position", "lag", "generation"]
+    table([column.upper() for column in columns], [[shown(view[column]) for column in columns] for view in views])
+
+
 def rebuild(
-    view: Annotated[str, typer.Argument(help="The view: status.")],
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")] = True,
+    view: Annotated[str | None, typer.Argument(help="The view: status, or data.DATASET; see `ledger views`.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All views, one after the other.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only compare: is a view what the log says?")] = False,
+    roll_back: Annotated[
+        bool, typer.Option("--roll-back", help="Switch back to what was live before the last rebuild.")
+    ] = False,
+    wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Build a view anew from the log, compare, and switch to it.
+    """Build a view anew from the log, compare it with the live one, and switch. A check that differs exits with 9.
 
     Example: ledger rebuild status
+
+    Example: ledger rebuild --all --check
     """
     client = Client.found()
-    operation = client.post(f"/api/v1/views/{view}/rebuild")
-    if not wait:
-        _tell(operation, as_json)
-        return
-    result = result_of(watched(client, operation, f"rebuilding {view}", quiet=as_json))
+    if every == (view is not None):
+        raise CommandError("Name one view, or say --all.", "`ledger views` lists them.", ExitCode.USAGE)
+    names = [str(view)] if view else [str(each["view"]) for each in client.get("/api/v1/views")["views"]]
+    chosen = {name: True for name, given in (("check", check), ("roll_back", roll_back)) if given}
+    doing = "checking" if check else "rolling back" if roll_back else "rebuilding"
+    told, exit_code = [], ExitCode.OK
+    for name in names:
+        try:
+            operation = client.post(f"/api/v1/views/{name}/rebuild", **chosen)
+            told.append(_ended(client, operation, f"{doing} {name}", wait=wait, quiet=as_json))
+        except CommandError as error:
+            if not every:
+                raise
+            say(f"{name}: {error}", "red")
+            exit_code = error.exit_code
+    if as_json:
+        print_json(told if every else told[0])
+    if check and wait and any(result["equal"] is not True for result in told):
+        exit_code = exit_code or ExitCode.DIFFERS
+    raise typer.Exit(exit_code)
+
+
+def replay(
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job: its task id.")],
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Read a job's file again as it was read, and compare all that comes of it with the log. What differs exits with 9.
+
+    Example: ledger replay 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
+    """
+    client = Client.found()
+    operation = client.post(f"/api/v1/jobs/{job_id}/replay")
+    result = _ended(client, operation, f"replaying {job_id}", wait=wait, quiet=as_json)
     if as_json:
         print_json(result)
-    else:
-        say(_rebuilt(result))
+    if wait and not result["equal"]:
+        raise typer.Exit(ExitCode.DIFFERS)
 
 
 @operations.command("show")
@@ -45,6 +97,19 @@ def show_operation(operation_id: str, as_json: AsJson = False) -> None:
     Example: ledger operations show 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
     """
     _tell(Client.found().get(f"/api/v1/operations/{operation_id}"), as_json)
+
+
+def _ended(client: Client, operation: dict[str, Any], what: str, *, wait: bool, quiet: bool) -> dict[str, Any]:
+    """What an operation came to, or the operation itself if nobody waits; said unless quiet."""
+    if not wait:
+        if not quiet:
+            _tell(operation, as_json=False)
+        return operation
+    ended = watched(client, operation, what, quiet=quiet)
+    result = result_of(ended)
+    if not quiet:
+        say(sentences(ended))
+    return result
 
 
 def watched(client: Client, operation: dict[str, Any], what: str, *, quiet: bool) -> dict[str, Any]:
@@ -74,6 +139,11 @@ def result_of(operation: dict[str, Any]) -> dict[str, Any]:
     Raises:
         CommandError: it has failed.
     """
+    """What an operation came to.
+
+    Raises:
+        CommandError: it has failed.
+    """
     if operation["error"] is not None:
         raise CommandError(operation["error"]["message"], operation["error"]["remedy"], ExitCode.FAILED)
     result = operation["result"]
@@ -88,37 +158,8 @@ def _tell(operation: dict[str, Any], as_json: bool) -> None:
     kind, operation_id, status = operation["kind"], operation["operation_id"], operation["status"]
     match status:
         case "Completed":
-            say(SENTENCES[kind](operation["result"]))
+            say(sentences(operation))
         case "Failed":
             say(f"{kind} {operation_id}: failed. {operation['error']['message']} {operation['error']['remedy']}")
         case _:
             say(f"{kind} {operation_id}: {status.lower()}. Look again: ledger operations show {operation_id}")
-
-
-def _rebuilt(result: dict[str, Any]) -> str:
-    """What a rebuild came to, in plain sentences."""
-    compared = {
-        True: "Its content equals the old one's.",
-        False: "The old one had drifted from the log; the new one is right.",
-        None: "Events came in too fast to compare it with the old one.",
-    }[result["equal"]]
-    return (
-        f"View {result['view']} rebuilt from {result['events']:,} events, up to position {result['position']:,}. "
-        f"{compared}"
-    )
-
-
-def verified(result: dict[str, Any]) -> str:
-    """What a verification came to, in plain sentences."""
-    read = [f"{result[name]:,} {name}" for name in ("events", "leaves", "checkpoints") if result[name]]
-    elsewhere = f"and {result['anchors']:,} checkpoints that are kept elsewhere"
-    what = f"Verified ({result['level']}): {', '.join(read) or 'nothing'}, {elsewhere}."
-    waiting = f" {result['events_not_sealed']:,} events are not sealed yet." if result["events_not_sealed"] else ""
-    if result["holds"]:
-        return f"{what}{waiting} Nothing was changed."
-    listed = "\n".join(f"  {finding['message']}" for finding in result["findings"])
-    return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}"
-
-
-# KIND of operation -> what it came to, for people.
-SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {"rebuild": _rebuilt, "verify": verified}

@@ -164,7 +164,7 @@ def check(
             "The manifest belongs beside the file.",
         ) from error
     except LedgerError as error:
-        raise CommandError(error.message, error.remedy, ExitCode.NOT_PROVEN) from error
+        raise CommandError(error.message, error.remedy, ExitCode.DIFFERS) from error
     if as_json:
         print_json(values)
     else:

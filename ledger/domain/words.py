@@ -24,6 +24,7 @@ class Stage(StrEnum):
     PLAN = "plan"
     LOAD = "load"
     REBUILD = "rebuild"
+    REPLAY = "replay"
     VERIFY = "verify"
 
 
@@ -46,5 +47,5 @@ class OnDuplicate(StrEnum):
 
 UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
 FINISHED = frozenset(Status) - UNFINISHED
-OPERATIONS = frozenset({Stage.REBUILD, Stage.VERIFY})
+OPERATIONS = frozenset({Stage.REBUILD, Stage.REPLAY, Stage.VERIFY})
 ENDED_WELL = frozenset({Status.COMPLETED, Status.ARCHIVED})

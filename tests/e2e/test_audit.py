@@ -15,7 +15,7 @@ import pytest
 from ledger.seal_key import new_seal_key
 from tests.stack import Stack
 
-NOT_PROVEN = 9
+DIFFERS = 9
 WAIT_SECONDS_MAX = 60.0
 ROWS = "".join(f"{number},{number}.50\n" for number in range(1, 200))
 FILE = f"id,amount\n{ROWS}"
@@ -77,9 +77,9 @@ def test_a_proof_for_another_key_or_cut_short_is_refused_by_the_command(
     (tmp_path / "other.pem").write_text(new_seal_key())
     other = own.run("audit", "key", str(tmp_path / "other.pem")).stdout.strip()
     refused = own.run("audit", "verify", str(proof), "--key", other)
-    assert (refused.returncode, "is not signed by" in refused.stdout) == (NOT_PROVEN, True)
+    assert (refused.returncode, "is not signed by" in refused.stdout) == (DIFFERS, True)
     proof.write_bytes(proof.read_bytes()[:-20])
-    assert own.run("audit", "verify", str(proof)).returncode == NOT_PROVEN
+    assert own.run("audit", "verify", str(proof)).returncode == DIFFERS
     assert own.run("audit", "verify", str(tmp_path / "none.proof")).returncode == 2
 
 
@@ -108,7 +108,7 @@ def test_a_witness_keeps_what_continues_and_refuses_what_does_not(own: Stack, ta
     (tmp_path / "other.pem").write_text(new_seal_key())
     other = own.run("audit", "key", str(tmp_path / "other.pem")).stdout.strip()
     refused = own.run("audit", "checkpoint", "--keep", str(tmp_path / "new.checkpoint"), "--key", other)
-    assert (refused.returncode, "no such key is known" in refused.stderr) == (NOT_PROVEN, True)
+    assert (refused.returncode, "no such key is known" in refused.stderr) == (DIFFERS, True)
     assert not (tmp_path / "new.checkpoint").exists()
     assert kept.read_text() == sound
 
@@ -129,7 +129,7 @@ def test_the_record_is_verified_on_request_and_without_any_server_and_a_change_i
     unguarded = "BEGIN; SET LOCAL session_replication_role = replica"
     own.sql(f"{unguarded}; UPDATE ledger.stored_events SET state = {changed} WHERE id = {position}; COMMIT")
     for found in (own.run("audit", "verify"), run_direct(own)):
-        assert found.returncode == NOT_PROVEN, found.stderr
+        assert found.returncode == DIFFERS, found.stderr
         told = f"The event at position {position} (stream {task_id}, version {version}) has another state"
         assert told in found.stderr, found.stderr
     [(kind, result)] = own.sql(

@@ -27,7 +27,18 @@ from ledger.database import lock_key
 from tests.stack import Stack
 
 WAIT_SECONDS_MAX = 120.0
-RESULT_FIELDS = {"view", "generation", "position", "events", "digest", "digest_before", "equal"}
+RESULT_FIELDS = {
+    "view",
+    "switched",
+    "generation",
+    "position",
+    "events",
+    "digest",
+    "digest_before",
+    "equal",
+    "differences",
+    "differences_total",
+}
 
 
 @pytest.fixture(scope="module")

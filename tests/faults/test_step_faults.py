@@ -24,6 +24,9 @@ ELSEWHERE = {
     "dead_letter_recorded": "test_broker_faults",
     "rebuild_compared": "test_operations",
     "rebuild_switched": "test_operations",
+    "rebuild_chunk_loaded": "test_rebuild_faults",
+    "rebuild_chunk_committed": "test_rebuild_faults",
+    "rebuild_exchanged": "test_rebuild_faults",
     "operation_end_appended": "test_operations",
     "operation_end_committed": "test_operations",
 }

@@ -38,11 +38,11 @@ from projections.formats.rows import Limits, Row, Writing
 from projections.formats.splitter import Plan, split
 from projections.formats.transcript import PLACE_BYTES
 from projections.inference import infer
+from projections.loading import reading_of
 from projections.plans import places_of
 from projections.transcribe import Transcription, is_its_own_text, transcribe
 from tests.fuzz.memory_blobs import MemoryBlobs
 from tests.fuzz.watching import watched
-from workers.plan import reading_of
 
 LIMITS = Limits(
     record_bytes_max=1 << 20, columns_max=200, depth_max=16, cells_max=200_000, text_bytes_max=4 << 20, members_max=20

@@ -22,6 +22,7 @@ from ledger.database import lock_job
 from ledger.domain.words import Stage, Status
 from ledger.event_store import EVENTS_TABLE
 from ledger.settings import Settings
+from projections import loading
 from tests.faults.faults import fault
 from tests.integration.place import ALL_ROWS, WAIT_SECONDS_MAX, Place, new_place, running_ledger, wait_until
 from workers import load as load_module
@@ -135,7 +136,7 @@ def test_a_deadlock_within_copy_is_tried_again(place: Place, monkeypatch: pytest
     """COPY wants to write to the table for which another waits that COPY's session blocks."""
     job_id = place.plan()
     place.perform(job_id, Stage.LOAD, 0)
-    table, real = f"data.{place.dataset}", load_module.copy_rows
+    table, real = f"data.{place.dataset}", loading.copy_rows
     others: list[threading.Thread] = []
 
     def copy_rows(session: Session, *arguments: Any, **named: Any) -> Any:
@@ -154,7 +155,7 @@ def test_a_deadlock_within_copy_is_tried_again(place: Place, monkeypatch: pytest
             wait_for_waiting(place, "advisory")
         return real(session, *arguments, **named)
 
-    monkeypatch.setattr(load_module, "copy_rows", copy_rows)
+    monkeypatch.setattr(loading, "copy_rows", copy_rows)
     place.perform(job_id, Stage.LOAD, CHUNK)
     others[0].join(WAIT_SECONDS_MAX)
     check_that_it_was_tried_again(place, job_id, "40P01")

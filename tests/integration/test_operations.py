@@ -25,6 +25,7 @@ from ledger.domain.operation import Operation
 from ledger.domain.words import OperationStatus, Stage
 from ledger.errors import ConflictError, PartUnavailableError
 from ledger.settings import Settings
+from projections.views import Order
 from workers.dispatcher import Dispatcher
 from workers.leases import Work, claim, is_leased
 from workers.operations import Act, operate, rebuild_view
@@ -47,20 +48,20 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
     return found
 
 
-def does(workshop: Workshop, arguments: dict[str, Any], tell: Any) -> dict[str, Any]:
-    tell({"events": 1})
-    return {"done": arguments["view"]}
+def does(workshop: Workshop, order: Order) -> dict[str, Any]:
+    order.tell({"events": 1})
+    return {"done": order.arguments["view"]}
 
 
-def away(workshop: Workshop, arguments: dict[str, Any], tell: Any) -> dict[str, Any]:
+def away(workshop: Workshop, order: Order) -> dict[str, Any]:
     raise PartUnavailableError("MongoDB is away.", "Bring it back.")
 
 
-def conflicts(workshop: Workshop, arguments: dict[str, Any], tell: Any) -> dict[str, Any]:
+def conflicts(workshop: Workshop, order: Order) -> dict[str, Any]:
     raise ConflictError("The view is being rebuilt already.", "Wait until that is done.")
 
 
-def broken(workshop: Workshop, arguments: dict[str, Any], tell: Any) -> dict[str, Any]:
+def broken(workshop: Workshop, order: Order) -> dict[str, Any]:
     raise ZeroDivisionError("told nowhere")
 
 
@@ -174,7 +175,7 @@ def test_of_eight_messages_at_once_one_is_acted_on(place: Place) -> None:
     together = threading.Barrier(8)
     acted: list[int] = []
 
-    def act(workshop: Workshop, arguments: dict[str, Any], tell: Any) -> dict[str, Any]:
+    def act(workshop: Workshop, order: Order) -> dict[str, Any]:
         acted.append(1)
         return {}
 
@@ -197,9 +198,9 @@ def test_somebody_is_at_it_as_long_as_the_lease_says_so(place: Place) -> None:
 
     seen: list[bool] = [leased()]
 
-    def act(workshop: Workshop, arguments: dict[str, Any], tell: Any) -> dict[str, Any]:
+    def act(workshop: Workshop, order: Order) -> dict[str, Any]:
         seen.append(leased())
-        return away(workshop, arguments, tell)
+        return away(workshop, order)
 
     place.operate(operation_id, act)
     seen.append(leased())
@@ -227,9 +228,9 @@ def test_a_part_that_stays_away_fails_the_operation_with_its_last_reason(place: 
     operation_id = place.request()
     attempts: list[int] = []
 
-    def act(workshop: Workshop, arguments: dict[str, Any], tell: Any) -> dict[str, Any]:
+    def act(workshop: Workshop, order: Order) -> dict[str, Any]:
         attempts.append(1)
-        return away(workshop, arguments, tell)
+        return away(workshop, order)
 
     place.operate_until_forgotten(operation_id, act)
     error = place.ledger.operation(operation_id).error
@@ -308,10 +309,10 @@ def test_an_overtaken_worker_neither_ends_nor_gives_back_an_operation(place: Pla
     operation_id = place.request()
     begun, go_on = threading.Event(), threading.Event()
 
-    def slow(workshop: Workshop, arguments: dict[str, Any], tell: Any) -> dict[str, Any]:
+    def slow(workshop: Workshop, order: Order) -> dict[str, Any]:
         begun.set()
         assert go_on.wait(WAIT_SECONDS_MAX)
-        return late(workshop, arguments, tell)
+        return late(workshop, order)
 
     with ThreadPoolExecutor(1) as threads:
         overtaken = threads.submit(place.operate, operation_id, slow)

@@ -24,12 +24,13 @@ from ledger.domain.words import OnDuplicate, Stage
 from ledger.errors import ConflictError, UnreadableEventError
 from ledger.settings import Settings
 from projections import runner, status
-from projections.rebuild import rebuild
 from projections.runner import STATUS, apply_batch, live_store
 from projections.status import fold_all
+from projections.status_view import StatusView
 from projections.view_store import ViewStore, connect, generations, live_generation
 from tests.faults.faults import fault
 from tests.integration.place import unguard
+from tests.integration.views import new_order, parts_of
 from tests.stack import open_folder
 
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1")
@@ -78,6 +79,14 @@ def fail(ledger: Ledger, job_id: UUID) -> None:
     ledger.save(job)
 
 
+def rebuild(ledger: Ledger, views: Database[dict[str, Any]], tell: Any = lambda progress: None) -> dict[str, Any]:
+    return view_of(ledger, views).rebuild(new_order(tell=tell))
+
+
+def view_of(ledger: Ledger, views: Database[dict[str, Any]]) -> StatusView:
+    return StatusView(parts_of(ledger, database=views))
+
+
 def catch_up(ledger: Ledger, store: ViewStore) -> None:
     while apply_batch(ledger, store):
         pass
@@ -120,7 +129,7 @@ def test_a_crash_before_the_position_is_written_changes_nothing(
     monkeypatch.undo()
     catch_up(ledger, store)
     assert store.digest() != digest
-    assert rebuild(ledger, views, STATUS).equal is True
+    assert rebuild(ledger, views)["equal"] is True
 
 
 def test_an_event_that_cannot_be_folded_stops_the_view_and_is_never_skipped(
@@ -170,10 +179,10 @@ def test_a_rebuild_gives_the_same_content_and_switches(ledger: Ledger, views: Da
     receive(ledger, 20)
     catch_up(ledger, live_store(views))
     before = live_generation(views, STATUS)
-    rebuilt = rebuild(ledger, views, STATUS)
-    assert rebuilt.equal is True
-    assert live_generation(views, STATUS) == rebuilt.generation > before
-    assert live_store(views).digest() == rebuilt.digest
+    rebuilt = rebuild(ledger, views)
+    assert rebuilt["equal"] is True
+    assert live_generation(views, STATUS) == rebuilt["generation"] > before
+    assert live_store(views).digest() == rebuilt["digest"]
 
 
 def test_a_rebuild_finds_out_that_the_old_view_had_drifted(ledger: Ledger, views: Database[dict[str, Any]]) -> None:
@@ -181,8 +190,8 @@ def test_a_rebuild_finds_out_that_the_old_view_had_drifted(ledger: Ledger, views
     store = live_store(views)
     catch_up(ledger, store)
     views[f"{STATUS}_{store.generation}"].update_one({"_id": str(job_id)}, {"$set": {"rows_loaded": 99}})
-    rebuilt = rebuild(ledger, views, STATUS)
-    assert rebuilt.equal is False
+    rebuilt = rebuild(ledger, views)
+    assert rebuilt["equal"] is False
     document = live_store(views).document(str(job_id))
     assert document is not None
     assert document["rows_loaded"] == 0
@@ -226,13 +235,13 @@ def test_readers_see_a_whole_view_while_it_is_rebuilt_and_events_come_in(
         try:
             for _ in range(3):
                 receive(ledger, 5)
-                rebuild(ledger, views, STATUS)
+                rebuild(ledger, views)
         finally:
             stop.set()
         projector.result()
         assert reader.result() > 0
     catch_up(ledger, live_store(views))
-    assert rebuild(ledger, views, STATUS).equal is True
+    assert rebuild(ledger, views)["equal"] is True
 
 
 @fault(
@@ -306,12 +315,12 @@ def test_two_rebuilds_at_once_do_not_disturb_each_other(ledger: Ledger, views: D
     catch_up(ledger, live_store(views))
     refused: list[ConflictError] = []
 
-    def rebuild_meanwhile(events: int, position: int) -> None:
+    def rebuild_meanwhile(progress: dict[str, Any]) -> None:
         with pytest.raises(ConflictError, match="being rebuilt") as found:
-            rebuild(ledger, views, STATUS)
+            rebuild(ledger, views)
         refused.append(found.value)
 
-    assert rebuild(ledger, views, STATUS, rebuild_meanwhile).equal is True
+    assert rebuild(ledger, views, rebuild_meanwhile)["equal"] is True
     assert refused
 
 
@@ -322,6 +331,6 @@ def test_what_a_killed_rebuild_left_behind_is_swept_by_the_next(
     catch_up(ledger, live_store(views))
     abandoned = ViewStore(views, STATUS, 7)
     catch_up(ledger, abandoned)
-    rebuilt = rebuild(ledger, views, STATUS)
-    assert rebuilt.equal is True
-    assert generations(views, STATUS) == {rebuilt.generation}
+    rebuilt = rebuild(ledger, views)
+    assert rebuilt["equal"] is True
+    assert generations(views, STATUS) == {1, rebuilt["generation"]}

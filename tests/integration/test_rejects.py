@@ -18,11 +18,11 @@ from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage, Status
+from projections import loading
 from projections.formats.transcript import MARK
 from projections.lineage import origin_of
 from projections.rejects import RAW_BYTES_MAX, Reject, rejects_of, replace_rejects
 from tests.integration.place import CONTRACT, WAIT_SECONDS_MAX, Place, new_place, wait_until
-from workers import load as load_module
 
 ROOT = Path(__file__).parents[2]
 ANY_NUMBER = replace(CONTRACT, rejects_max="100%")
@@ -92,13 +92,13 @@ def records(place: Place) -> list[tuple[int, int]]:
 
 def count_copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
-    real = load_module.copy_rows
+    real = loading.copy_rows
 
     def copy_rows(*arguments: Any, **options: Any) -> Any:
         counted.append(1)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(load_module, "copy_rows", copy_rows)
+    monkeypatch.setattr(loading, "copy_rows", copy_rows)
     return counted
 
 

@@ -1,0 +1,94 @@
+"""What operations came to, in plain sentences: one table from the kind of an operation to the words for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def sentences(operation: dict[str, Any]) -> str:
+    """What an operation that is completed came to."""
+    return SENTENCES[operation["kind"]](operation["arguments"], operation["result"])
+
+
+def _rebuilt(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    if arguments.get("roll_back"):
+        return f"View {result['view']} is what it was before the last rebuild: generation {result['generation']}."
+    compared = {
+        True: "Its content equals the old one's.",
+        False: "The old one had drifted from the log; the new one is right.",
+        None: "Events came in too fast to compare it with the old one.",
+    }
+    if arguments.get("check"):
+        compared = {
+            True: "The live one equals what the log says.",
+            False: "The live one differs from what the log says. `ledger rebuild` puts it right.",
+            None: "Events came in too fast to compare it with the live one.",
+        }
+    done = "built beside the live one" if arguments.get("check") else "rebuilt"
+    return "\n".join(
+        [
+            f"View {result['view']} {done} from {result['events']:,} events, up to position {result['position']:,}. "
+            f"{compared[result['equal']]}",
+            *_listed(result, _difference),
+        ]
+    )
+
+
+def _replayed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    lines = [
+        f"Job {result['job_id']}: {result['records']:,} records in {result['chunks']:,} chunks were read again. "
+        + ("All is as the log says." if result["equal"] else "Not all is as the log says:"),
+        *_listed(result, _difference_of_replay),
+    ]
+    now = result["parser_version_now"]
+    if now not in (None, result["parser_version"]):
+        lines.append(f"The reader was {result['parser_version']} then, and is {now} now.")
+    return "\n".join(lines)
+
+
+def _listed(result: dict[str, Any], line: Callable[[dict[str, Any]], str]) -> list[str]:
+    found = result.get("differences", [])
+    more = result.get("differences_total", 0) - len(found)
+    return [*(f"  {line(each)}" for each in found), *([f"  and {more:,} more"] if more else [])]
+
+
+def _difference(found: dict[str, Any]) -> str:
+    if "what" in found:
+        return f"job {found['job_id']}: {found['what']}"
+    rows = ", ".join(
+        f"{name}: {rows['rows']:,} rows, by the log {rows['rows_in_log']:,}"
+        for name, rows in found["partitions"].items()
+    )
+    records = "; ".join(
+        f"{what} {', '.join(map(str, found[f'records_{what}']))}"
+        for what in ("missing", "unknown", "changed")
+        if found[f"records_{what}"]
+    )
+    job = found["job_id"] or f"nobody knows (_job {found['job_position']})"
+    return f"job {job}: {rows}" + (f"; records {records}" if records else "")
+
+
+def _difference_of_replay(found: dict[str, Any]) -> str:
+    where = "" if found["chunk"] is None else f"chunk {found['chunk']}: "
+    return f"{where}{found['what']} is {found['got']}, by the log {found['expected']}"
+
+
+def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    """What a verification came to."""
+    read = [f"{result[name]:,} {name}" for name in ("events", "leaves", "checkpoints") if result[name]]
+    elsewhere = f"and {result['anchors']:,} checkpoints that are kept elsewhere"
+    what = f"Verified ({result['level']}): {', '.join(read) or 'nothing'}, {elsewhere}."
+    waiting = f" {result['events_not_sealed']:,} events are not sealed yet." if result["events_not_sealed"] else ""
+    if result["holds"]:
+        return f"{what}{waiting} Nothing was changed."
+    listed = "\n".join(f"  {finding['message']}" for finding in result["findings"])
+    return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}"
+
+
+# KIND of operation -> what it came to.
+SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
+    "rebuild": _rebuilt,
+    "replay": _replayed,
+    "verify": verified,
+}

@@ -1,0 +1,276 @@
+"""Replaying a job: reading its file again as it was read, and comparing all that comes of it with what the log says.
+
+Rules:
+1. Nothing is written but into a folder that is thrown away: neither rows, nor rejects, nor blobs. A damaged blob stays
+   as it is, for it is evidence.
+2. The plan and the contract are those that the job's last Queued pins, and the chunks those that were loaded by it, of
+   a job that was cancelled or has failed since as well. Where a chunk ends is told by the size that chunks had, not by
+   the settings of today.
+3. What differs is told, each with what the log says and what was found, and the rest is compared all the same: as far
+   as there is something to compare.
+4. A reader that is another version now than then is told, and is no difference by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import UUID
+
+from ledger.blobs import BlobFile, BlobStore, BlobWriter, FolderBlobStore
+from ledger.domain.contract import Contract
+from ledger.domain.filejob import FileJob
+from ledger.domain.reconciliation import LoadedChunk, add_digests
+from ledger.errors import ConflictError, LedgerError, NotFoundError, PartUnavailableError
+from projections.data_tables import CopiedRows
+from projections.formats.splitter import Plan
+from projections.loading import checked_content, loaded_chunk
+from projections.plans import PLAN_BYTES_MAX
+from projections.rejects import records_rejected
+from projections.replaying import Story, differences, loaded_file, story_of, take_out_what_the_table_refused
+from projections.views import Order
+from workers.plan import text_to_load
+from workers.texts import Text
+from workers.trailers import with_trailer
+from workers.transcription import is_read_as_it_is
+from workers.workshop import Workshop
+
+READ_BYTES = 1 << 20
+DIFFERENCES_TOLD_MAX = 100
+# Which partitions took the rows, only the table knows.
+BUT = frozenset({"fiscal_years"})
+
+
+@dataclass
+class Findings:
+    """What differs: what it is, of which chunk if of one, what the log says, and what was found."""
+
+    differences: list[dict[str, Any]] = field(default_factory=list)
+    total: int = 0
+
+    def compare(self, what: str, expected: Any, got: Any, chunk: int | None = None) -> bool:
+        """Note it if something differs; whether it is equal."""
+        if expected == got:
+            return True
+        self.total += 1
+        if len(self.differences) < DIFFERENCES_TOLD_MAX:
+            self.differences.append({"what": what, "chunk": chunk, "expected": expected, "got": got})
+        return False
+
+
+class BesideStore:
+    """A blob store whose blobs can be read, and that keeps new ones elsewhere."""
+
+    def __init__(self, store: BlobStore, beside: BlobStore) -> None:
+        self._store = store
+        self._beside = beside
+
+    def writer(self) -> BlobWriter:
+        """Start a blob, elsewhere."""
+        return self._beside.writer()
+
+    def read(self, sha256: str, start: int, size: int) -> bytes:
+        """Read what was kept elsewhere, or else in the store."""
+        try:
+            return self._beside.read(sha256, start, size)
+        except NotFoundError:
+            return self._store.read(sha256, start, size)
+
+    def check(self) -> None:
+        """Raise PartUnavailableError unless blobs can be kept elsewhere."""
+        self._beside.check()
+
+    def sweep(self) -> None:
+        """There is nothing to remove: the whole folder is thrown away."""
+
+
+def replay_job(workshop: Workshop, order: Order) -> dict[str, Any]:
+    """Replay a job; what it came to.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ConflictError: it was never planned, so that there is nothing to replay.
+        PartUnavailableError: the blob store or PostgreSQL cannot be reached.
+    """
+    job = workshop.ledger.job(UUID(order.arguments["job_id"]))
+    return _Replay(workshop, job, order).result()
+
+
+class _Replay:
+    def __init__(self, workshop: Workshop, job: FileJob, order: Order) -> None:
+        events = workshop.ledger.events_of(job.id)
+        self._workshop, self._job, self._order = workshop, job, order
+        self._story: Story = story_of(events)
+        if not self._story.plans:
+            raise ConflictError(f"Job {job.id} was never planned.", "There is nothing to replay before it is.")
+        self._queued = self._story.plans[-1]
+        version = self._queued.originator_version
+        later: list[Any] = [logged.event for logged in events if logged.event.originator_version > version]
+        self._chunks = [event for event in later if isinstance(event, FileJob.ChunkLoaded)]
+        self._completed = next((event for event in later if isinstance(event, FileJob.Completed)), None)
+        self._position = events[-1].position
+        self._found = Findings()
+        with workshop.ledger.transaction() as session:
+            self._rejected = records_rejected(session, job.id)
+
+    def result(self) -> dict[str, Any]:
+        """Compare everything."""
+        queued, blobs = self._queued, self._workshop.blobs
+        contract = self._contract()
+        whole = self._is_whole("file", self._story.received.sha256)
+        for what, sha256 in (("plan", queued.plan), ("transcript", queued.transcript)):
+            if sha256 is not None:
+                self._is_whole(what, sha256)
+        kept = _plan_in(blobs, queued.plan)
+        if kept is not None and kept.places is not None:
+            self._is_whole("places", kept.places)
+        made = self._made_again(contract, kept) if whole else None
+        plan = kept or (None if made is None else made.plan)
+        got = [self._chunk(event, contract, plan) for event in self._chunks] if plan is not None else []
+        if self._completed is not None:
+            self._compare_completed(self._completed, got)
+        return {
+            "job_id": str(self._job.id),
+            "equal": self._found.total == 0,
+            "differences": self._found.differences,
+            "differences_total": self._found.total,
+            "chunks": len(self._chunks),
+            "records": sum(event.records for event in self._chunks),
+            "rows_loaded": sum(event.rows_loaded for event in self._chunks),
+            "parser_version": queued.parser_version,
+            "parser_version_now": None if made is None else made.made.parser_version,
+            "position": self._position,
+        }
+
+    def _contract(self) -> Contract:
+        dataset = self._workshop.ledger.dataset(self._story.received.dataset)
+        assert dataset is not None, "a job with a plan has a dataset"
+        contract = dataset.contracts[self._queued.contract_version - 1]
+        self._found.compare("contract", self._queued.contract_digest, contract.digest())
+        return contract
+
+    def _is_whole(self, what: str, sha256: str) -> bool:
+        return self._found.compare(what, sha256, _sha256_of(self._workshop.blobs, sha256))
+
+    def _made_again(self, contract: Contract, kept: Plan | None) -> Text | None:
+        """The text and the plan, made of the file again; None if that cannot be done."""
+        queued, found = self._queued, self._found
+        with self._beside(kept) as workshop:
+            try:
+                made = text_to_load(workshop, self._job, contract)
+                if self._job.corrects is None:
+                    made = with_trailer(workshop.blobs, made, contract)
+            except PartUnavailableError:
+                raise
+            except LedgerError as error:
+                found.compare("reading", "as it was read", error.message)
+                return None
+        found.compare("transcript made again", queued.transcript, made.made.transcript)
+        found.compare("dialect", queued.dialect, made.dialect.to_dict())
+        found.compare("trailer", queued.trailer, dict(made.trailer))
+        found.compare("plan made again", queued.plan, made.plan.digest())
+        return made
+
+    @contextmanager
+    def _beside(self, kept: Plan | None) -> Iterator[Workshop]:
+        """A workshop that writes into a folder of its own, and cuts chunks as large as they were."""
+        workshop, received = self._workshop, self._story.received
+        with TemporaryDirectory(prefix="ledger-replay-", dir=workshop.settings.scratch_folder) as folder:
+            blobs = Path(folder) / "blobs"
+            beside = FolderBlobStore(blobs)
+            if self._queued.transcript is not None or not is_read_as_it_is(
+                workshop.blobs, received.sha256, received.reading
+            ):
+                _copy(workshop.blobs, received.sha256, received.size, beside)  # a reader finds it only there
+            settings = workshop.settings.model_copy(
+                update={"blobs_url": blobs.as_uri(), "chunk_bytes": self._chunk_bytes(kept)}
+            )
+            yield replace(workshop, blobs=BesideStore(workshop.blobs, beside), settings=settings)
+
+    def _chunk_bytes(self, kept: Plan | None) -> int:
+        """What a chunk aimed to be: all but the last one are that long or longer, by less than a record."""
+        cut = [(event.chunk, event.end - event.start) for event in self._chunks]
+        if kept is not None:
+            cut = [(chunk.number, chunk.size) for chunk in kept.chunks]
+        whole = [size for number, size in cut if number < self._queued.chunks_total - 1]
+        alone = max((size for _, size in cut), default=1)
+        return min(whole) if whole else max(alone, self._workshop.settings.chunk_bytes)
+
+    def _chunk(self, event: FileJob.ChunkLoaded, contract: Contract, plan: Plan) -> LoadedChunk | None:
+        """What a chunk comes to now; None if its bytes are others."""
+        found, chunk = self._found, plan.chunks[event.chunk] if event.chunk < len(plan.chunks) else None
+        file = loaded_file(self._story, self._queued, plan, self._workshop.calendar)
+        data = _range(self._workshop.blobs, file.text, event.start, event.end)
+        equal = found.compare("sha256", event.sha256, hashlib.sha256(data).hexdigest(), event.chunk)
+        place = None if chunk is None else [chunk.start, chunk.end]
+        if not found.compare("range", [event.start, event.end], place, event.chunk) or chunk is None or not equal:
+            return None
+        content = checked_content(file, contract, chunk, data)
+        with self._workshop.ledger.transaction() as session:
+            take_out_what_the_table_refused(session, file, content)
+        got = loaded_chunk(file, content, data, CopiedRows(len(content.good), []))
+        for name, expected, is_now in differences(event, got, but=BUT):
+            found.compare(name, expected, is_now, event.chunk)
+        kept = len([record for record in self._rejected if record in chunk.record_numbers])
+        found.compare("rejects that are kept", event.rows_rejected, kept, event.chunk)
+        self._order.tell({"events": event.chunk + 1, "position": event.end, "log_position": self._job.text_size})
+        return got
+
+    def _compare_completed(self, completed: FileJob.Completed, got: list[LoadedChunk | None]) -> None:
+        """Compare what the chunks add up to with the end of the job."""
+        chunks = [chunk for chunk in got if chunk is not None]
+        if len(chunks) < len(got) or not got:
+            return  # that is told of the chunks already
+        found = self._found
+        for name in ("records", "rows_loaded", "rows_rejected", "rows_skipped"):
+            found.compare(f"{name} of the file", getattr(completed, name), sum(getattr(each, name) for each in chunks))
+        if completed.row_set_digest is not None:
+            digest = add_digests(str(chunk.row_set_digest) for chunk in chunks)
+            found.compare("row_set_digest of the file", completed.row_set_digest, digest)
+
+
+def _sha256_of(blobs: BlobStore, sha256: str) -> str | None:
+    """The SHA-256 of what is kept under that name, None if nothing is."""
+    digest, offset = hashlib.sha256(), 0
+    try:
+        while data := blobs.read(sha256, offset, READ_BYTES):
+            digest.update(data)
+            offset += len(data)
+    except NotFoundError:
+        return None
+    return digest.hexdigest()
+
+
+def _range(blobs: BlobStore, sha256: str, start: int, end: int) -> bytes:
+    """The bytes of a range of a blob, those that there are."""
+    data = b""
+    try:
+        while start + len(data) < end and (more := blobs.read(sha256, start + len(data), end - start - len(data))):
+            data += more
+    except NotFoundError:
+        pass  # which was told of the blob
+    return data
+
+
+def _plan_in(blobs: BlobStore, sha256: str) -> Plan | None:
+    """The plan of that digest, if that is what is kept under it."""
+    try:
+        data = blobs.read(sha256, 0, PLAN_BYTES_MAX)
+    except NotFoundError:
+        return None
+    return Plan.from_json(data) if hashlib.sha256(data).hexdigest() == sha256 else None
+
+
+def _copy(blobs: BlobStore, sha256: str, size: int, target: BlobStore) -> None:
+    source, writer = BlobFile(blobs, sha256, size), target.writer()
+    try:
+        while data := source.read(READ_BYTES):
+            writer.write(data)
+        writer.finish()
+    finally:
+        writer.abort()
