@@ -35,6 +35,7 @@ ENDS = (
     FileJob.Cancelled,
     FileJob.Archived,
     FileJob.Restored,
+    FileJob.NameErased,
     Operation.Completed,
     Operation.Failed,
 )

@@ -18,6 +18,7 @@ def environment(home: Home, ports: Mapping[str, int], base: Mapping[str, str]) -
     ours = {
         "LEDGER_BLOBS_URL": home.blobs.as_uri(),
         "LEDGER_API_KEY_FILE": str(home.secret_path("admin.key")),
+        "LEDGER_SUBJECT_KEY_FILE": str(home.secret_path("subjects.key")),
     }
     if "postgresql" in ports:
         ours["LEDGER_DATABASE_URL"] = PostgreSQL(home, ports["postgresql"]).url
