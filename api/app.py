@@ -11,7 +11,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
-from api import datasets, health, jobs, operations, preview, records, uploading
+from api import datasets, erasures, health, jobs, operations, preview, records, uploading
 from api.auth import KeyRequired
 from api.errors import add_handlers
 from api.state import State
@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     add_handlers(app)
     app.add_middleware(KeyRequired, admin_key=admin_key)
-    for module in (health, uploading, preview, jobs, records, datasets, operations):
+    for module in (health, uploading, preview, jobs, records, datasets, operations, erasures):
         app.include_router(module.router)
     FastAPIInstrumentor.instrument_app(app, excluded_urls="livez,readyz", exclude_spans=["receive", "send"])
     return app

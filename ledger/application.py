@@ -28,7 +28,7 @@ from ledger.domain.base import Aggregate, LedgerEvent, Stamp
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset, dataset_id
 from ledger.domain.dead_letter import DeadLetter
-from ledger.domain.erasure import Erasure, erasure_id
+from ledger.domain.erasure import Erasure
 from ledger.domain.evolution import evolution_refused
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
@@ -275,9 +275,9 @@ class Ledger(Application[UUID]):
             self.save(operation)
         return operation
 
-    def erasure(self, subject: str) -> Erasure | None:
-        """The erasure of a subject, None if there was none."""
-        return self._found(Erasure, erasure_id(subject))
+    def erasure(self, erasure_id: UUID) -> Erasure | None:
+        """The erasure with this id (see `ledger.domain.erasure.erasure_id`), or None."""
+        return self._found(Erasure, erasure_id)
 
     def job_position(self, session: Session, job_id: UUID) -> int:
         """The position of the job's Received event: the `_job` of each of its rows."""

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from ledger.application import Ledger
 from ledger.database import lock, lock_job, rows
 from ledger.domain.base import LedgerEvent, Stamp
-from ledger.domain.erasure import Covered, Erasure
+from ledger.domain.erasure import Covered, Erasure, erasure_id
 from ledger.domain.personal import actor_subject, field_of, job_subject
 from ledger.errors import ConflictError, InvalidRequestError, NotFoundError
 from ledger.event_store import EVENTS_TABLE
@@ -107,7 +107,7 @@ def _check_reason(reason: str) -> None:
 
 def _destroy(ledger: Ledger, session: Session, subject: str, found: Found, stamp: Stamp, reason: str) -> Erasure:
     """Destroy the key; its certificate, with what is news of it."""
-    known = ledger.erasure(subject)
+    known = ledger.erasure(erasure_id(subject))
     destroyed = ledger.subject_keys.destroy(session, subject)
     failpoint("erasure_key_destroyed")
     if known is None:

@@ -10,6 +10,7 @@ from api.cli import records  # noqa: F401 - it adds commands to those of jobs
 from api.cli.client import CommandError, ExitCode
 from api.cli.datasets import datasets
 from api.cli.doctor import config, doctor
+from api.cli.erase import erase
 from api.cli.jobs import jobs
 from api.cli.load import load
 from api.cli.operations import operations, rebuild
@@ -28,6 +29,7 @@ cli.add_typer(jobs, name="jobs")
 cli.add_typer(datasets, name="datasets")
 cli.command()(rebuild)
 cli.add_typer(operations, name="operations")
+cli.command()(erase)
 cli.command()(doctor)
 cli.command()(config)
 

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -54,7 +55,8 @@ class Erasure(Aggregate):
         reason: str
 
         def apply(self, aggregate: Erasure) -> None:
-            """The certificate stays as it is."""
+            """Add the time; the rest of the certificate stays as it is."""
+            aggregate.repeated_at.append(self.timestamp)
 
     def __init__(self, *, subject: str, fields: Covered, streams: int, reason: str, actor: str) -> None:
         self.subject = subject
@@ -62,6 +64,7 @@ class Erasure(Aggregate):
         self.streams = streams
         self.reason = reason
         self.carried_out_by = actor
+        self.repeated_at: list[datetime] = []
 
     @classmethod
     def carry_out(cls, stamp: Stamp, *, subject: str, fields: Covered, streams: int, reason: str) -> Erasure:
