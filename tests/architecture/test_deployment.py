@@ -153,7 +153,12 @@ def test_nothing_is_published_beyond_this_machine() -> None:
 
 def test_every_secret_must_be_chosen() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    assert set(INTERPOLATED.findall(text)) - OPTIONAL == {"LEDGER_API_KEY", "POSTGRES_PASSWORD", "RABBITMQ_PASSWORD"}
+    assert set(INTERPOLATED.findall(text)) - OPTIONAL == {
+        "LEDGER_API_KEY",
+        "LEDGER_SUBJECT_KEY",
+        "POSTGRES_PASSWORD",
+        "RABBITMQ_PASSWORD",
+    }
     for found in INTERPOLATED.finditer(text):
         assert found[0].endswith(":-}") if found[1] in OPTIONAL else ":?" in found[0], found[0]
 
