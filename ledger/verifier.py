@@ -8,11 +8,15 @@ Rules:
 3. An event that is not sealed yet is no finding; one that stands between sealed ones and is no leaf is.
 4. A database that was restored from before an anchor is smaller than the anchor says: a rollback. One whose root at the
    anchor's size differs was written anew: a fork.
+5. A key under which names are sealed is destroyed if, and only if, an event says so (`ledger.erasures`). This is not
+   asked of a copy of the log without its keys.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -114,6 +118,7 @@ def verify(session: Session, keys: Sequence[PublicKey], origin: str, anchors: Se
     for level, index in nodes:
         found.findings.append(Finding("node_unknown", f"There is no node {index} of level {level} in the tree."))
     _check_ends(session, tree, checkpoints, wanted, found)
+    _check_keys(session, found)
     return found
 
 
@@ -174,6 +179,33 @@ def _check_ends(
         f"SELECT count(*) FROM {EVENTS_TABLE} WHERE id > (SELECT coalesce(max(position), 0) FROM ledger.leaves)",
     )
     found.unsealed = int(waiting)
+
+
+def _check_keys(session: Session, found: Verified) -> None:
+    [(table,)] = rows(session, "SELECT to_regclass('subjects.keys')")
+    if table is None:
+        return
+    # In one statement, for an erasure may be committed at any time.
+    told = rows(
+        session,
+        f"SELECT NULL AS destroyed, id, state FROM {EVENTS_TABLE} WHERE topic = 'erasure.carried_out'"
+        " UNION ALL SELECT subject, NULL, NULL FROM subjects.keys WHERE wrapped IS NULL",
+    )
+    erased: dict[str, int] = {}
+    for row in told:
+        if row.destroyed is None:
+            with suppress(ValueError, KeyError, TypeError):  # one that was changed is a finding already
+                erased[str(json.loads(bytes(row.state))["subject"])] = row.id
+    for subject in sorted(row.destroyed for row in told if row.destroyed is not None):
+        if subject not in erased:
+            found.findings.append(Finding("key_destroyed", f"The key of {subject} is destroyed, and no event says so."))
+    for row in rows(
+        session,
+        "SELECT subject FROM subjects.keys WHERE wrapped IS NOT NULL AND subject = ANY(:erased) ORDER BY 1",
+        erased=list(erased),
+    ):
+        message = f"The key of {row.subject} is there again, though it was destroyed. Erase it once more."
+        found.findings.append(Finding("key_restored", message, erased[row.subject]))
 
 
 @dataclass(frozen=True)

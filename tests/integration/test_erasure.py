@@ -312,6 +312,25 @@ def test_the_log_and_its_proofs_hold_after_an_erasure(place: Place, tmp_path: Pa
         assert MARKER not in proof.decode()
 
 
+@pytest.mark.parametrize("code", ["key_restored", "key_destroyed"])
+def test_the_verifier_finds_a_key_that_came_back_and_one_that_nobody_erased(place: Place, code: str) -> None:
+    ledger, job_id = place.ledger, completed(place)
+    if code == "key_restored":
+        erase_job(ledger, job_id, STAMP, reason=WHY)
+    with Session(ledger.engine) as session:
+        assert verify(session, [SIGNER.public], ORIGIN).findings == []
+        wrapped = bytes(60) if code == "key_restored" else None
+        session.execute(
+            text("UPDATE subjects.keys SET wrapped = :wrapped WHERE subject = :s"),
+            {"wrapped": wrapped, "s": job_subject(job_id)},
+        )
+        [finding] = verify(session, [SIGNER.public], ORIGIN).findings
+        assert (finding.code, job_subject(job_id) in finding.message) == (code, True)
+        session.execute(text("DROP SCHEMA subjects CASCADE"))
+        assert verify(session, [SIGNER.public], ORIGIN).findings == []
+        session.rollback()
+
+
 def test_another_master_key_is_told_as_that_and_never_as_an_erasure(place: Place) -> None:
     job_id, erased_id = completed(place), completed(place)
     erase_job(place.ledger, erased_id, STAMP, reason=WHY)
