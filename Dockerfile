@@ -21,4 +21,4 @@ USER ledger
 WORKDIR /var/lib/ledger
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-CMD ["uvicorn", "api.app:app", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["uvicorn", "api.app:app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]

@@ -38,6 +38,7 @@ ENDS = (
     FileJob.Cancelled,
     FileJob.Archived,
     FileJob.Restored,
+    FileJob.NameErased,
     Operation.Completed,
     Operation.Failed,
 )

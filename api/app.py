@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.trace import Span
 
-from api import audit, datasets, health, jobs, operations, preview, records, trail, uploading
+from api import audit, datasets, erasures, health, jobs, operations, preview, records, trail, uploading
 from api.auth import KeyRequired
 from api.errors import add_handlers
 from api.state import State
@@ -24,6 +26,8 @@ from projections.view_store import connect
 from workers.results import Results
 
 UPLOAD_THREADS = 64
+# Where a span has the address of a request, by the old and the new conventions; None for its path alone.
+ADDRESS_ATTRIBUTES = {"http.target": None, "http.url": None, "url.full": None, "url.path": None, "url.query": ""}
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -65,10 +69,22 @@ def create_app(settings: Settings) -> FastAPI:
     )
     add_handlers(app)
     app.add_middleware(KeyRequired, admin_key=admin_key)
-    for module in (health, uploading, preview, jobs, records, datasets, operations, audit, trail):
+    for module in (health, uploading, preview, jobs, records, datasets, operations, audit, trail, erasures):
         app.include_router(module.router)
-    FastAPIInstrumentor.instrument_app(app, excluded_urls="livez,readyz", exclude_spans=["receive", "send"])
+    FastAPIInstrumentor.instrument_app(
+        app, excluded_urls="livez,readyz", exclude_spans=["receive", "send"], server_request_hook=_name_nothing
+    )
     return app
+
+
+def _name_nothing(span: Span, scope: dict[str, Any]) -> None:
+    """Leave out of a span what an address says of a file, which can be erased in the log, and nowhere else."""
+    path = scope["path"]
+    shown = "/api/v1/files/{name}" if path.startswith("/api/v1/files/") else path
+    told = getattr(span, "attributes", None) or {}
+    for attribute, instead in ADDRESS_ATTRIBUTES.items():
+        if attribute in told:
+            span.set_attribute(attribute, shown if instead is None else instead)
 
 
 def __getattr__(name: str) -> FastAPI:

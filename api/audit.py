@@ -14,11 +14,11 @@ from api.state import CurrentState, State, id_of, stamp
 from ledger.database import rows
 from ledger.domain.words import Stage
 from ledger.errors import ConflictError, NotFoundError
+from ledger.findings import Level
 from ledger.merkle import consistency_proof
 from ledger.proofs import Record, prove_event, prove_stream
 from ledger.seal import StoredNodes
 from ledger.seal_key import public_keys
-from ledger.verifier import Level
 from projections.lineage import origin_of
 
 router = APIRouter(prefix="/api/v1", tags=["audit"])

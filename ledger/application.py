@@ -12,14 +12,14 @@ Rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 from eventsourcing.application import AggregateNotFoundError, Application
-from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import EventStore, StoredEvent
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
@@ -29,15 +29,19 @@ from ledger.domain.base import Aggregate, LedgerEvent, Stamp
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset, dataset_id
 from ledger.domain.dead_letter import DeadLetter
+from ledger.domain.erasure import Erasure
 from ledger.domain.evolution import evolution_refused
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
 from ledger.domain.settlement import Settlement, settlement_id
 from ledger.domain.words import ENDED_WELL, OnDuplicate, Stage
+from ledger.envelope import EnvelopeDamagedError, open_event, subjects_sealed
 from ledger.errors import ConflictError, NotFoundError, UnreadableEventError
-from ledger.event_store import EVENTS_TABLE, event_store_environment
+from ledger.event_store import EVENTS_TABLE, LedgerRecorder, event_store_environment
 from ledger.failpoints import failpoint
+from ledger.sealed_events import SealedEventStore
 from ledger.settings import Settings
+from ledger.subject_keys import SubjectKeys
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class LoggedEvent:
 # Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
 # What a sender says by which the same bytes can be several things to load.
 PARTS = ("member", "sheet", "record")
-AGGREGATES = (FileJob, Dataset, DeadLetter, Operation, Settlement, AuditRead, AuditExport)
+AGGREGATES = (FileJob, Dataset, DeadLetter, Erasure, Operation, Settlement, AuditRead, AuditExport)
 
 Kind = TypeVar("Kind", bound=Aggregate)
 
@@ -105,6 +109,12 @@ class Ledger(Application[UUID]):
     name = "stored"
 
     def __init__(self, settings: Settings) -> None:
+        """Make the parts; the database is asked for nothing yet.
+
+        Raises:
+            MasterKeyError: the settings have no master key.
+        """
+        self.subject_keys = SubjectKeys(settings.master_key())
         url = settings.database_url.get_secret_value()
         super().__init__(env=event_store_environment(url, settings.lock_seconds_max))
 
@@ -115,9 +125,20 @@ class Ledger(Application[UUID]):
         assert isinstance(engine, Engine)
         return engine
 
+    def construct_event_store(self) -> EventStore[UUID]:
+        """See `ledger.sealed_events`."""
+        assert isinstance(self.recorder, LedgerRecorder)
+        return SealedEventStore(self.mapper, self.recorder, self.subject_keys)
+
     def prepare(self) -> None:
-        """Make the record's schema, if it is not there."""
+        """Make the record's schema, if it is not there.
+
+        Raises:
+            MasterKeyError: this ledger was used with another master key.
+        """
         prepare(self.engine, "ledger")
+        with self.transaction() as session:
+            self.subject_keys.check(session)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -140,11 +161,14 @@ class Ledger(Application[UUID]):
         with self.transaction() as session:
             for name in sorted({f"{arrival.dataset} {arrival.sha256}" for arrival in arrivals}):
                 lock(session, f"content {name}")
+            parts = self._parts(session, [arrival.content.part for arrival in arrivals])
             answers: list[Received] = []
             fresh: dict[Content, UUID] = {}
             new: list[FileJob] = []
             for arrival in arrivals:
-                known = None if on_duplicate is OnDuplicate.ALLOW else self._known(session, arrival.content, fresh)
+                known = (
+                    None if on_duplicate is OnDuplicate.ALLOW else self._known(session, arrival.content, fresh, parts)
+                )
                 if known is not None and on_duplicate is OnDuplicate.REJECT:
                     raise ConflictError(
                         f"Dataset {arrival.dataset!r} has received the bytes of {arrival.filename!r} before, "
@@ -156,7 +180,7 @@ class Ledger(Application[UUID]):
                     fresh[arrival.content] = arrival.job_id
                 answers.append(Received(known or arrival.job_id, known is not None))
             if new:
-                self._append_arrivals(session, new)
+                self._append_arrivals(session, new, parts)
                 failpoint("received_appended")
         failpoint("received_committed")
         return answers
@@ -173,7 +197,8 @@ class Ledger(Application[UUID]):
             lock(session, f"content {known.dataset} {known.sha256}")
             lock_job(session, job_id)
             job = self.job(job_id)
-            twin = self._latest(session, Content(job.dataset, job.sha256, part_of(job.reading)))
+            part = part_of(job.reading)
+            twin = self._latest(session, Content(job.dataset, job.sha256, part), self._parts(session, [part])[part])
             if twin is not None and twin.id != job.id and not job.waiting:
                 raise ConflictError(
                     f"The bytes of {job.filename!r} were received again, as job {twin.id}.",
@@ -251,6 +276,10 @@ class Ledger(Application[UUID]):
             self.save(operation)
         return operation
 
+    def erasure(self, erasure_id: UUID) -> Erasure | None:
+        """The erasure with this id (see `ledger.domain.erasure.erasure_id`), or None."""
+        return self._found(Erasure, erasure_id)
+
     def job_position(self, session: Session, job_id: UUID) -> int:
         """The position of the job's Received event: the `_job` of each of its rows."""
         found = session.execute(
@@ -267,7 +296,7 @@ class Ledger(Application[UUID]):
                 "WHERE originator_id = :originator_id ORDER BY originator_version",
                 originator_id=originator_id,
             )
-        return [self._logged(row) for row in found]
+            return list(self._logged(session, found))
 
     def events_after(self, position: int, limit: int) -> list[LoggedEvent]:
         """The events that follow a position in the log, at most `limit`, and none from the first unreadable one on.
@@ -283,14 +312,13 @@ class Ledger(Application[UUID]):
                 position=position,
                 limit=limit,
             )
-        events: list[LoggedEvent] = []
-        for row in found:
+            events: list[LoggedEvent] = []
             try:
-                events.append(self._logged(row))
+                for logged in self._logged(session, found):
+                    events.append(logged)
             except UnreadableEventError:
                 if not events:
                     raise
-                break
         return events
 
     def last_event(self, originator_id: UUID) -> LedgerEvent | None:
@@ -302,7 +330,7 @@ class Ledger(Application[UUID]):
                 "WHERE originator_id = :originator_id ORDER BY originator_version DESC LIMIT 1",
                 originator_id=originator_id,
             )
-        return self._logged(found[0]).event if found else None
+            return next((logged.event for logged in self._logged(session, found)), None)
 
     def position(self) -> int:
         """The position of the last event, 0 in an empty log."""
@@ -337,22 +365,32 @@ class Ledger(Application[UUID]):
         lock(session, f"settlement {job_id}")
         return self.settlement(job_id) or Settlement.open(job_id, stamp)
 
-    def _known(self, session: Session, content: Content, fresh: dict[Content, UUID]) -> UUID | None:
+    def _parts(self, session: Session, parts: Iterable[str | None]) -> dict[str | None, str | None]:
+        """By what each part is told apart in `ledger.arrivals`: a part may name a file."""
+        digests: dict[str | None, str | None] = {None: None}
+        digests.update(self.subject_keys.digests(session, filter(None, parts)))
+        return digests
+
+    def _known(
+        self, session: Session, content: Content, fresh: dict[Content, UUID], parts: dict[str | None, str | None]
+    ) -> UUID | None:
         if content in fresh:
             return fresh[content]
-        job = self._latest(session, content)
+        job = self._latest(session, content, parts[content.part])
         return None if job is None else job.id
 
-    def _latest(self, session: Session, content: Content) -> FileJob | None:
+    def _latest(self, session: Session, content: Content, digest: str | None) -> FileJob | None:
         """The job that answers for some content: the last one that did not end badly.
 
-        A job that names no part is about all of its bytes, so also about each part of them.
+        A job that names no part is about all of its bytes, so also about each part of them. What arrived before names
+        were sealed has the part itself, not its digest.
         """
         found = rows(
             session,
             "SELECT job_id FROM ledger.arrivals WHERE dataset = :dataset AND sha256 = :sha256 "
-            "AND (part IS NULL OR CAST(:part AS text) IS NULL OR part = :part) ORDER BY position DESC",
+            "AND (part IS NULL OR CAST(:part AS text) IS NULL OR part IN (:part, :digest)) ORDER BY position DESC",
             **content._asdict(),
+            digest=digest,
         )
         jobs = (self.job(row.job_id) for row in found)
         return next((job for job in jobs if job.is_open or job.status in ENDED_WELL), None)
@@ -372,7 +410,7 @@ class Ledger(Application[UUID]):
             control_totals=arrival.control_totals,
         )
 
-    def _append_arrivals(self, session: Session, jobs: list[FileJob]) -> None:
+    def _append_arrivals(self, session: Session, jobs: list[FileJob], parts: dict[str | None, str | None]) -> None:
         recordings = self.save(*jobs, session=session)
         positions = {recording.domain_event.originator_id: recording.notification.id for recording in recordings}
         session.execute(
@@ -386,21 +424,41 @@ class Ledger(Application[UUID]):
                     "position": positions[job.id],
                     "dataset": job.dataset,
                     "sha256": job.sha256,
-                    "part": part_of(job.reading),
+                    "part": parts[part_of(job.reading)],
                 }
                 for job in jobs
             ],
         )
 
-    def _logged(self, row: Any) -> LoggedEvent:
+    def _logged(self, session: Session, found: Sequence[Any]) -> Iterator[LoggedEvent]:
+        """The events in rows, one after the other, up to the first that cannot be read."""
+        decoded = [self._decoded(row) for row in found]
+        events = [event for event in decoded if isinstance(event, LedgerEvent)]
+        keys = self.subject_keys.for_reading(session, {each for event in events for each in subjects_sealed(event)})
+        for row, event in zip(found, decoded, strict=True):
+            if isinstance(event, Exception):
+                raise _unreadable(row, type(event).__name__) from event
+            try:
+                opened = open_event(event, keys)
+            except EnvelopeDamagedError as damaged:
+                raise _unreadable(row, str(damaged)) from damaged
+            yield LoggedEvent(row.id, opened, row.topic)
+
+    def _decoded(self, row: Any) -> LedgerEvent | Exception:
+        """The event in a row, its personal fields still sealed; or what is wrong with it."""
         stored = StoredEvent(row.originator_id, row.originator_version, row.topic, bytes(row.state))
         try:
             event = self.mapper.to_domain_event(stored)
             assert isinstance(event, LedgerEvent)
             assert all(hasattr(event, known.name) for known in fields(event)), "it lacks fields of its kind"
+            subjects_sealed(event)
         except Exception as error:  # whatever is wrong with it, its place has to be told
-            raise UnreadableEventError(
-                f"The event at position {row.id} of the log, a {row.topic!r}, cannot be read ({type(error).__name__}).",
-                "A newer version may have written it: run that one. Else see who changed the log.",
-            ) from error
-        return LoggedEvent(row.id, event, row.topic)
+            return error
+        return event
+
+
+def _unreadable(row: Any, what: str) -> UnreadableEventError:
+    return UnreadableEventError(
+        f"The event at position {row.id} of the log, a {row.topic!r}, cannot be read ({what}).",
+        "A newer version may have written it: run that one. Else see who changed the log.",
+    )

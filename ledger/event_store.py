@@ -73,6 +73,7 @@ class LedgerDatastore(SQLAlchemyDatastore):
             pool_size=5,
             max_overflow=20,
             pool_timeout=10,
+            hide_parameters=True,  # an error that is logged must quote neither records nor names
             connect_args={"connect_timeout": 5, "application_name": "ledger", "options": options, **GIVE_UP_SILENCE},
         )
         event.listen(self.engine, "connect", _take_role)

@@ -15,8 +15,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS stored_events_originator
     ON ledger.stored_events (originator_id, originator_version);
 
 -- Which job answers for which bytes in which dataset, and the short name that each row of the job carries:
--- the position of its Received event. `part` says which part of the bytes it is about, if not all of them: a file of an
--- archive, a sheet. Written in the transaction of that event.
+-- the position of its Received event. `part` tells which part of the bytes it is about, if not all of them, such as a
+-- file of an archive: a digest under the ledger's own key, for it names that. Written in the transaction of that event.
 CREATE TABLE IF NOT EXISTS ledger.arrivals (
     job_id   uuid   PRIMARY KEY,
     position bigint NOT NULL UNIQUE,
@@ -95,3 +95,11 @@ CREATE TABLE IF NOT EXISTS audit.manifests (
     note      bytea           -- the text, signed
 );
 CREATE INDEX IF NOT EXISTS manifests_unsigned ON audit.manifests (export_id) WHERE note IS NULL;
+-- The keys under which names are sealed, one for each subject, wrapped by the master key `master`; without its key a
+-- subject is erased. A schema of its own, so that its backups can be kept for a shorter time than the record's.
+CREATE SCHEMA IF NOT EXISTS subjects;
+CREATE TABLE IF NOT EXISTS subjects.keys (
+    subject text  PRIMARY KEY,
+    wrapped bytea,
+    master  text  NOT NULL
+);

@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(default=None, description="The admin key; wins over `api_key_file`.")
     api_key_file: Path | None = Field(default=None, description="A file that holds the admin key.")
 
+    subject_key: SecretStr | None = Field(default=None, description="The master key; wins over `subject_key_file`.")
+    subject_key_file: Path | None = Field(
+        default=None, description="A file that holds the master key, under which names are sealed in the log."
+    )
+
     database_url: SecretStr = Field(
         default=SecretStr("postgresql+psycopg2://ledger@127.0.0.1:5432/ledger"), description="PostgreSQL."
     )
@@ -164,11 +169,11 @@ class Settings(BaseSettings):
 
     def admin_key(self) -> str | None:
         """The admin key, from the setting itself or from its file; None when neither is given."""
-        if self.api_key is not None:
-            return self.api_key.get_secret_value()
-        if self.api_key_file is not None:
-            return self.api_key_file.read_text().strip()
-        return None
+        return _secret(self.api_key, self.api_key_file)
+
+    def master_key(self) -> str | None:
+        """The master key of the subjects' keys, likewise."""
+        return _secret(self.subject_key, self.subject_key_file)
 
     def explained(self) -> list[dict[str, Any]]:
         """Each setting with its value (secrets masked) and where it came from, for `ledger config`."""
@@ -204,3 +209,9 @@ class Settings(BaseSettings):
             )
         if (parts.username is None) != (parts.password is None):
             raise ValueError("smtp_url needs both a user and a password, or neither")
+
+
+def _secret(value: SecretStr | None, file: Path | None) -> str | None:
+    if value is not None:
+        return value.get_secret_value()
+    return None if file is None else file.read_text().strip()

@@ -9,21 +9,23 @@ Rules:
 3. An event that is not sealed yet is no finding; one that stands between sealed ones and is no leaf is.
 4. A database that was restored from before an anchor is smaller than the anchor says: a rollback. One whose root at the
    anchor's size differs was written anew: a fork.
+5. A key under which names are sealed is destroyed if, and only if, an event says so (`ledger.erasures`). This is not
+   asked of a copy of the log without its keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from itertools import pairwise
-from uuid import UUID
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from ledger.database import rows
+from ledger.erased_keys import findings_about_keys
 from ledger.event_store import EVENTS_TABLE
+from ledger.findings import Finding, Level, Verified
 from ledger.merkle import (
     CompactRange,
     ProofRefusedError,
@@ -44,38 +46,6 @@ from ledger.seal import (
 )
 
 PAGE = 5_000
-
-
-class Level(StrEnum):
-    """How much is verified: rule 2."""
-
-    SIGNATURES = "signatures"
-    TREE = "tree"
-    EVENTS = "events"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it was sealed. What is not known, or does not apply, is None."""
-
-    code: str
-    message: str
-    position: int | None = None
-    stream: UUID | None = None
-    version: int | None = None
-    field: str | None = None
-
-
-@dataclass
-class Verified:
-    """What a run came to: what it read of each, the last checkpoint, and how many events are not sealed yet."""
-
-    checkpoints: int = 0
-    leaves: int = 0
-    events: int = 0
-    checkpoint: Checkpoint | None = None
-    unsealed: int = 0
-    findings: list[Finding] = field(default_factory=list)
 
 
 def verify(
@@ -112,6 +82,8 @@ def verify_in(
         _check_consistency(session, checkpoints, kept_elsewhere, found)
     else:
         _Walk(session, checkpoints, kept_elsewhere, found).run(level, on_progress or (lambda done, total: None))
+    if level is Level.EVENTS:
+        found.findings += findings_about_keys(session)
     [(waiting,)] = rows(
         session,
         f"SELECT count(*) FROM {EVENTS_TABLE} WHERE id > (SELECT coalesce(max(position), 0) FROM ledger.leaves)",

@@ -15,6 +15,7 @@ from typing import Any
 
 from ledger.application import LoggedEvent
 from ledger.domain.filejob import FileJob
+from ledger.domain.personal import ERASED
 from ledger.domain.words import Status
 
 Document = dict[str, Any]
@@ -155,6 +156,12 @@ def _restored(document: Document, event: FileJob.Restored) -> Document:
     return {}
 
 
+def _name_erased(document: Document, event: FileJob.NameErased) -> Document:
+    error = document["error"]
+    told = None if error is None else {**error, "message": ERASED, "remedy": ERASED}
+    return {"filename": ERASED, "error": told}
+
+
 _WITHDRAWN: Document = {"rows_loaded": 0, "rows_rejected": 0, "chunks_loaded": 0}
 
 RULES: dict[type[FileJob.Event], Callable[[Document, Any], Document]] = {
@@ -166,4 +173,5 @@ RULES: dict[type[FileJob.Event], Callable[[Document, Any], Document]] = {
     FileJob.Cancelled: _cancelled,
     FileJob.Archived: _archived,
     FileJob.Restored: _restored,
+    FileJob.NameErased: _name_erased,
 }

@@ -28,6 +28,7 @@ class JobModel:
     waiting: bool = False
     planned: bool = False
     blamed: bool = False
+    nameless: bool = False
     attempt: int = 1
     chunks_total: int = 0
     loaded: dict[int, ChunkModel] = field(default_factory=dict)
@@ -60,10 +61,11 @@ class JobModel:
             "ChunkLoaded": (self.status in LOADING or self.waiting) and chunk in self.missing,
             "Completed": self.status in LOADING,
             "Failed": self.is_open,
-            "Retried": self.status == "Failed",
+            "Retried": self.status == "Failed" and not self.nameless,
             "Cancelled": self.is_open or self.status == "Failed",
             "Archived": self.status == "Completed",
             "Restored": self.status == "Archived",
+            "NameErased": self.has_finished and not self.nameless,
         }[event]
 
     def counts_close(self) -> bool:
@@ -98,6 +100,10 @@ class JobModel:
     def end(self, status: str) -> None:
         """Completed or Archived."""
         self.status, self.blamed = status, False
+
+    def erase_name(self) -> None:
+        """NameErased: where it stands does not change."""
+        self.nameless = True
 
     def _lose_everything(self) -> None:
         self.planned = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ledger.verifier import Level
+from ledger.findings import Level
 
 BATCHES = (1, 255, 2, 300, 142)  # each sealed by itself
 EVENTS = sum(BATCHES)

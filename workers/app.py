@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from celery.signals import setup_logging, worker_init, worker_process_init, worker_process_shutdown
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 
 from ledger import failpoints, telemetry
 from ledger.settings import Settings
+from ledger.subject_keys import MasterKeyError, SubjectKeys
 from workers.queues import SMALL, exchange, is_rabbitmq, work_queues
 from workers.results import result_settings
 
@@ -72,6 +73,14 @@ app = configured(Settings())
 def _keep_our_logging(**_: Any) -> None:
     """Connecting to this signal keeps Celery from replacing the process's logging."""
     telemetry.configure("worker", Settings())
+
+
+@worker_init.connect
+def _refuse_without_a_master_key(**_: Any) -> None:
+    try:
+        SubjectKeys(Settings().master_key())
+    except MasterKeyError as error:
+        raise SystemExit(str(error)) from None  # Celery would log any other error, and go on
 
 
 @worker_process_init.connect

@@ -25,10 +25,11 @@ from ledger.domain.base import Stamp
 from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.errors import InvalidRequestError
+from ledger.findings import Finding, Level
 from ledger.notes import Checkpoint, NoteRefusedError, PublicKey, open_note
 from ledger.seal_key import public_keys
 from ledger.settings import Settings
-from ledger.verifier import Finding, Level, verify
+from ledger.verifier import verify
 from projections.views import Order
 from workers.workshop import Workshop
 

@@ -11,6 +11,7 @@ from api.cli.audit import audit
 from api.cli.client import CommandError, ExitCode
 from api.cli.datasets import datasets
 from api.cli.doctor import config, doctor
+from api.cli.erase import erase
 from api.cli.jobs import jobs
 from api.cli.load import load
 from api.cli.operations import list_views, operations, rebuild, replay
@@ -32,6 +33,7 @@ cli.command()(rebuild)
 cli.command()(replay)
 cli.add_typer(operations, name="operations")
 cli.add_typer(audit, name="audit")
+cli.command()(erase)
 cli.command()(doctor)
 cli.command()(config)
 

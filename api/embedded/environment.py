@@ -20,6 +20,7 @@ def environment(home: Home, ports: Mapping[str, int], base: Mapping[str, str]) -
         "LEDGER_API_KEY_FILE": str(home.secret_path("admin.key")),
         "LEDGER_SEAL_KEY_FILE": str(home.seal_key_path()),
         "LEDGER_CHECKPOINTS_URL": home.checkpoints.as_uri(),
+        "LEDGER_SUBJECT_KEY_FILE": str(home.secret_path("subjects.key")),
     }
     if "postgresql" in ports:
         ours["LEDGER_DATABASE_URL"] = PostgreSQL(home, ports["postgresql"]).url

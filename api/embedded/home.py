@@ -138,7 +138,7 @@ class Home:
         """The file of the secret `name`, which is made if it does not exist. Mode 0600. Needs the lock."""
         path = self.secrets / name
         if not path.exists():
-            prefix = "lk_" if name.endswith(".key") else ""
+            prefix = "lk_" if name == "admin.key" else ""
             write_whole(path, prefix + secrets.token_urlsafe(_SECRET_BYTES))
         return path
 
@@ -152,7 +152,7 @@ class Home:
         return path
 
     def secret(self, name: str) -> str:
-        """The secret `name` (`postgresql.password`, `valkey.password`, `admin.key`), made on first use."""
+        """The secret `name` (`admin.key`, `subjects.key`, `postgresql.password`, ...), made on first use."""
         return self.secret_path(name).read_text(encoding="utf-8").strip()
 
     def choose_ports(self, preferred: Mapping[str, int]) -> dict[str, int]:

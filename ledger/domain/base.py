@@ -5,16 +5,19 @@ Rules:
 2. Every event says who caused it (actor), what it belongs to (correlation) and the trace it is part of
    (traceparent), through the `Stamp` that each command takes. The clock is the caller's.
 3. Event fields are plain JSON values: text, whole numbers, booleans, lists and dictionaries of these.
+4. An event that says something of somebody declares which fields do, and of whom: see `ledger.domain.personal`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from eventsourcing.domain import BaseAggregate, CanMutateAggregate, MetaDomainEvent
+
+from ledger.domain.personal import Personal
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Stamp:
 @dataclass(frozen=True)
 class LedgerEvent(metaclass=MetaDomainEvent):
     """The fields that every stored event has."""
+
+    PERSONAL: ClassVar[Personal] = {}
 
     originator_id: UUID
     originator_version: int

@@ -9,20 +9,23 @@ Rules:
 4. A failure or cancellation for good withdraws the rows of the job, so that nobody sums half a file; a retry
    then starts again from the plan. A failure that will be retried (`retry_at`) keeps what was loaded, and the
    retry goes on with what is missing.
-5. Events hold counts, digests and references: never a row of the file.
+5. Events hold counts, digests and references: never a row of the file. What names the file, or a part of it, and what
+   may quote that, is personal; it can be erased once the job has ended, and the job is then never read again.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from eventsourcing.domain import CanInitAggregate
 
 from ledger.domain.base import Aggregate, Stamp
+from ledger.domain.personal import ERASED, Personal, of_its_job, plain_before
 from ledger.domain.reconciliation import LoadedChunk, check_chunk, reconcile
-from ledger.domain.words import UNFINISHED, Stage, Status
+from ledger.domain.words import FINISHED, UNFINISHED, Stage, Status
 from ledger.errors import ConflictError
 
 ALLOWED: dict[str, frozenset[Status]] = {
@@ -34,8 +37,11 @@ ALLOWED: dict[str, frozenset[Status]] = {
     "Cancelled": UNFINISHED | {Status.FAILED},
     "Archived": frozenset({Status.COMPLETED}),
     "Restored": frozenset({Status.ARCHIVED}),
+    "NameErased": FINISHED,
 }
 WAITING_ALLOWS = frozenset({"ChunkLoaded", "Failed", "Retried", "Cancelled"})
+# What ChunkLoaded says of a chunk besides its number.
+CHUNK_FIELDS = tuple(field.name for field in fields(LoadedChunk) if field.name != "number")
 
 
 class FileJob(Aggregate):
@@ -50,6 +56,7 @@ class FileJob(Aggregate):
         """The file's bytes are kept, and somebody answers for them."""
 
         TOPIC = "filejob.received"
+        PERSONAL: ClassVar[Personal] = dict.fromkeys(("filename", "reading.member", "reading.sheet"), of_its_job)
         originator_topic: str
         sha256: str
         size: int
@@ -61,12 +68,14 @@ class FileJob(Aggregate):
         corrects: str | None
         control_totals: dict[str, Any]
 
-        class_version = 2
+        class_version = 3
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             """Version 1 knew nothing that a sender says of a file but its name and its dataset."""
             state.update(reading={}, corrects=None, control_totals={})
+
+        upcast_v2_v3 = staticmethod(plain_before)
 
     class Queued(Event):
         """The file was examined: how it is read, into which contract, and in how many chunks."""
@@ -135,20 +144,8 @@ class FileJob(Aggregate):
             """Count the chunk in."""
             if not aggregate.waiting:
                 aggregate.status = Status.PROCESSING
-            aggregate.chunks[self.chunk] = LoadedChunk(
-                self.chunk,
-                self.start,
-                self.end,
-                self.sha256,
-                self.first_record,
-                self.records,
-                self.rows_loaded,
-                self.rows_rejected,
-                self.rows_skipped,
-                self.fiscal_years,
-                self.totals,
-                self.row_set_digest,
-            )
+            told = {name: getattr(self, name) for name in CHUNK_FIELDS}
+            aggregate.chunks[self.chunk] = LoadedChunk(self.chunk, **told)
 
     class Completed(Event):
         """Every byte and every record of the file is accounted for."""
@@ -178,12 +175,16 @@ class FileJob(Aggregate):
         """The job stopped. With `retry_at` it will be tried again; without, it failed for good."""
 
         TOPIC = "filejob.failed"
+        PERSONAL: ClassVar[Personal] = dict.fromkeys(("error.message", "error.remedy"), of_its_job)
         stage: str
         chunk: int | None
         attempt: int
         error: dict[str, Any]
         retry_at: str | None
         rows_withdrawn: int
+
+        class_version = 2
+        upcast_v1_v2 = staticmethod(plain_before)
 
         def apply(self, aggregate: FileJob) -> None:
             """Keep what was loaded only if the job will go on from there."""
@@ -242,6 +243,17 @@ class FileJob(Aggregate):
         def apply(self, aggregate: FileJob) -> None:
             """Nothing changes in the job itself: the archive stays the place of record."""
 
+    class NameErased(Event):
+        """What names the file cannot be read any more, anywhere in the log. `erasure` is the id of the Erasure."""
+
+        TOPIC = "filejob.name_erased"
+        erasure: str
+
+        def apply(self, aggregate: FileJob) -> None:
+            """Forget the name."""
+            aggregate.name_erased = True
+            aggregate.filename = ERASED
+
     def __init__(
         self,
         *,
@@ -265,6 +277,7 @@ class FileJob(Aggregate):
         self.control_totals = control_totals
         self.correlation = correlation
         self.status = Status.RECEIVED
+        self.name_erased = False
         self.retry_at: datetime | None = None
         self.attempt = 1
         self.plan: str | None = None
@@ -378,18 +391,8 @@ class FileJob(Aggregate):
         self.trigger_event(
             self.ChunkLoaded,
             chunk=chunk.number,
-            start=chunk.start,
-            end=chunk.end,
-            sha256=chunk.sha256,
-            first_record=chunk.first_record,
-            records=chunk.records,
-            rows_loaded=chunk.rows_loaded,
-            rows_rejected=chunk.rows_rejected,
-            rows_skipped=chunk.rows_skipped,
-            fiscal_years=chunk.fiscal_years,
             attempt=attempt,
-            totals=chunk.totals,
-            row_set_digest=chunk.row_set_digest,
+            **{name: getattr(chunk, name) for name in CHUNK_FIELDS},
             **stamp.fields(),
         )
 
@@ -456,6 +459,8 @@ class FileJob(Aggregate):
     def retry(self, stamp: Stamp, *, reason: str) -> None:
         """Open the next attempt: from the plan, or from the missing chunks if the others were kept."""
         self._check_allowed("Retried")
+        if self.name_erased:
+            raise ConflictError(f"The name of the file of job {self.id} was erased.", "Send the file again.")
         stage = Stage.PLAN if self.plan is None else Stage.LOAD
         self.trigger_event(self.Retried, attempt=self.attempt + 1, stage=stage.value, reason=reason, **stamp.fields())
 
@@ -473,6 +478,18 @@ class FileJob(Aggregate):
         """Note that archived rows were brought back."""
         self._check_allowed("Restored")
         self.trigger_event(self.Restored, fiscal_years=fiscal_years, manifest=manifest, **stamp.fields())
+
+    def erase_name(self, stamp: Stamp, *, erasure: UUID) -> None:
+        """Note that what names the file was erased: the key, by which it could be read, is destroyed.
+
+        Raises:
+            ConflictError: the job may have to read its file again, or its name was erased before.
+        """
+        self._check_allowed("NameErased")
+        if self.waiting or self.name_erased:
+            what = "waits for its next attempt" if self.waiting else "has no file name left to erase"
+            raise ConflictError(f"Job {self.id} {what}.", "Cancel it, or wait until it has ended." * self.waiting)
+        self.trigger_event(self.NameErased, erasure=str(erasure), **stamp.fields())
 
     def _check_allowed(self, event: str) -> None:
         if self.waiting and event in WAITING_ALLOWS:

@@ -156,6 +156,7 @@ def test_every_secret_must_be_chosen() -> None:
     assert set(INTERPOLATED.findall(text)) - OPTIONAL == {
         "LEDGER_API_KEY",
         "LEDGER_SEAL_PUBLIC_KEYS",
+        "LEDGER_SUBJECT_KEY",
         "POSTGRES_PASSWORD",
         "RABBITMQ_PASSWORD",
     }

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from eventsourcing.persistence import Mapper, StoredEvent
 from eventsourcing.utils import get_topic
+from pydantic import SecretStr
 
 from ledger.application import Ledger
 from ledger.domain.audit import AuditExport, AuditRead, ReadKind, Told
@@ -22,12 +24,15 @@ from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
+from ledger.domain.erasure import Erasure
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
+from ledger.domain.personal import job_subject
 from ledger.domain.reconciliation import LoadedChunk
 from ledger.domain.settlement import Settlement
 from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage
+from ledger.envelope import open_event, seal_event
 from ledger.settings import Settings
 
 FOLDER = Path(__file__).parent
@@ -54,6 +59,8 @@ ERROR = {
     "byte_offset": None,
     "column": "amount",
 }
+MASTER_KEY = "the master key of the tests, which seals nothing of anybody"
+KEYS = {job_subject(JOB_ID): bytes(range(32))}
 DIALECT = {"format": "delimited", "encoding": "utf-8", "delimiter": ";", "quote": '"', "header": True}
 
 
@@ -74,6 +81,7 @@ def examples() -> dict[str, LedgerEvent]:
         _settlement(),
         _audit_read(),
         _audit_export(),
+        _erasure(),
     )
     for aggregate in aggregates:
         for event in aggregate.pending_events:
@@ -84,7 +92,20 @@ def examples() -> dict[str, LedgerEvent]:
 
 def mapper() -> Mapper[UUID]:
     """The mapper of the real application, which reaches for no database before it is asked for something."""
-    return Ledger(Settings()).mapper
+    return Ledger(Settings(subject_key=SecretStr(MASTER_KEY))).mapper
+
+
+def stored(event: LedgerEvent) -> StoredEvent:
+    """An event as it is stored, sealed under a key and nonces that are always the same."""
+    nonces = (number.to_bytes(12, "big") for number in count(1))
+    return mapper().to_stored_event(seal_event(event, KEYS, nonces.__next__))
+
+
+def read(event: StoredEvent) -> LedgerEvent:
+    """A stored event as it is read."""
+    found = open_event(mapper().to_domain_event(event), KEYS)
+    assert isinstance(found, LedgerEvent)
+    return found
 
 
 def to_text(stored: StoredEvent) -> str:
@@ -171,7 +192,17 @@ def _failed_and_cancelled() -> FileJob:
     job.fail(stamp(2), stage=Stage.LOAD, chunk=0, attempt=1, error=ERROR, rows_withdrawn=2)
     job.retry(stamp(3), reason="the sender corrected the contract")
     job.cancel(stamp(4), reason="sent by mistake", rows_withdrawn=0)
+    job.erase_name(stamp(5), erasure=OTHER_ID)
     return job
+
+
+def _erasure() -> Erasure:
+    fields = {"filejob.received": {"filename": 1, "reading.sheet": 1}, "filejob.failed": {"error.message": 2}}
+    erasure = Erasure.carry_out(
+        stamp(5), subject=job_subject(JOB_ID), fields=fields, streams=1, reason="a person asked for it"
+    )
+    erasure.repeat(stamp(6), reason="a backup was restored")
+    return erasure
 
 
 def _dataset() -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.golden.examples import examples, golden_path, mapper, to_text
+from tests.golden.examples import examples, golden_path, stored, to_text
 
 
 def write_missing() -> list[str]:
@@ -11,7 +11,7 @@ def write_missing() -> list[str]:
     for event in examples().values():
         path = golden_path(type(event))
         if not path.exists():
-            path.write_text(to_text(mapper().to_stored_event(event)), encoding="utf-8")
+            path.write_text(to_text(stored(event)), encoding="utf-8")
             written.append(path.name)
     return written
 

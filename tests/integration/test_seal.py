@@ -14,9 +14,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from ledger.application import Ledger
+from ledger.findings import Level, Verified
 from ledger.notes import Checkpoint, Signer, open_note
 from ledger.seal import seal, sealed
-from ledger.verifier import Level, Verified, verify_in
+from ledger.verifier import verify_in
 from tests.integration.place import running_ledger, unguard
 from tests.tampering import BATCHES, EVENT, EVENTS, FOUND_AT, PAGE, Tampering, page
 

@@ -1,6 +1,6 @@
 """What a ledger tells over OTLP while it loads a file: one trace from the door to the last row, metrics, and logs.
 
-The receiver is the test itself. A file's own data must be in none of it.
+The receiver is the test itself. A file's own data must be in none of it, nor its name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.integration.rabbitmq import running_rabbitmq
 from tests.stack import Stack, open_folder
 
 ROWS = 3_000
-MARKER = "tulip4711"  # a value in the file; it must not be told
+MARKER = "tulip4711"  # a value in the file, and in its name; it must not be told
 WAIT_SECONDS_MAX = 60.0
 MESSAGES: dict[str, Any] = {
     "/v1/traces": ExportTraceServiceRequest,
@@ -174,10 +174,10 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def load(stack: Stack, receiver: Receiver, folder: Path) -> Story:
-    path = folder / "payments.csv"
+    path = folder / f"{MARKER}.csv"
     lines = (f"{number},2026-04-{1 + number % 30:02},{MARKER}x{number}\n" for number in range(ROWS))
     path.write_text("number,paid_on,text\n" + "".join(lines))
-    [task] = stack.json("load", str(path), "--wait")
+    [task] = stack.json("load", str(path), "--dataset", "payments", "--wait")
     stack.json("jobs", "show", task["task_id"])
     assert (task["status"], task["rows_loaded"]) == ("Completed", ROWS)
     assert task["chunks_total"] >= 2
@@ -202,7 +202,7 @@ def complete(story: Story) -> bool:
 
 def refuse_a_file(stack: Stack, folder: Path) -> None:
     """A file that fails: what PostgreSQL complains about is data, too."""
-    path = folder / "refused.csv"
+    path = folder / f"{MARKER}-refused.csv"
     path.write_text(f"number,paid_on,text\n{MARKER},2026-04-01,text\n")
     result = stack.run("load", str(path), "--dataset", "payments", "--wait")
     assert result.returncode != 0
@@ -361,7 +361,7 @@ def test_a_log_line_leads_to_its_trace(story: Story) -> None:
     assert all(re.fullmatch("0|[0-9a-f]{32}", line["trace_id"]) for line in lines)
 
 
-def test_no_data_of_a_file_is_told(story: Story) -> None:
+def test_neither_data_nor_the_name_of_a_file_is_told(story: Story) -> None:
     told = [body for body in story.receiver.bodies if MARKER.encode() in body]
     assert told == []
     logs = [*(story.stack.home / "logs").iterdir(), story.stack.home.with_suffix(".up.log")]

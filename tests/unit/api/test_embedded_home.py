@@ -36,7 +36,7 @@ def test_root_keeps_its_ledger_where_the_database_user_can_reach_it() -> None:
     assert Home.default(Path("/srv/ledger")).path == Path("/srv/ledger")
 
 
-@pytest.mark.parametrize("name", ["postgresql.password", "valkey.password", "admin.key"])
+@pytest.mark.parametrize("name", ["postgresql.password", "valkey.password", "admin.key", "subjects.key"])
 def test_a_secret_is_made_once_and_only_its_owner_can_read_it(home: Home, name: str) -> None:
     previous = os.umask(0)
     try:
@@ -52,6 +52,7 @@ def test_a_secret_is_made_once_and_only_its_owner_can_read_it(home: Home, name: 
 def test_the_admin_key_tells_what_it_is(home: Home) -> None:
     assert home.secret("admin.key").startswith("lk_")
     assert not home.secret("valkey.password").startswith("lk_")
+    assert not home.secret("subjects.key").startswith("lk_")
 
 
 def test_a_second_server_of_one_home_is_refused_and_told_who_serves_it(home: Home) -> None:
@@ -165,6 +166,7 @@ def test_the_ledgers_processes_are_given_every_part_of_the_home(home: Home) -> N
     assert urlsplit(found["CELERY_BROKER_URL"]).password == home.secret("valkey.password")
     assert found["LEDGER_HOME"] == str(home.path)
     assert Path(found["LEDGER_API_KEY_FILE"]).read_text() == home.secret("admin.key")
+    assert Path(found["LEDGER_SUBJECT_KEY_FILE"]).read_text() == home.secret("subjects.key")
     assert found["LEDGER_BLOBS_URL"] == f"file://{home.path}/blobs"
     assert found["PATH"] == "/bin"
 

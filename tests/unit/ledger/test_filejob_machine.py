@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,6 +20,7 @@ from hypothesis.stateful import (
 
 from ledger.application import LoggedEvent
 from ledger.domain.filejob import FileJob
+from ledger.domain.personal import ERASED
 from ledger.domain.reconciliation import CountsDoNotCloseError
 from ledger.domain.words import Stage
 from ledger.errors import ConflictError
@@ -31,6 +33,7 @@ DATA_START, SIZE = 10, 110
 # The chunks of the one plan there is: bytes from, bytes to, records.
 PLAN = ((10, 40, 3), (40, 80, 4), (80, 110, 3))
 POSITIONS_BETWEEN = 7
+ERASURE = UUID(int=1)
 YEARS: dict[str, Any] = {"fiscal_years": ["FY2025-26"], "manifest": "99" * 32}
 EVENT_OF = {
     "queue": "Queued",
@@ -40,6 +43,7 @@ EVENT_OF = {
     "cancel": "Cancelled",
     "archive": "Archived",
     "restore": "Restored",
+    "erase_name": "NameErased",
 }
 
 
@@ -93,7 +97,7 @@ class JobMachine(RuleBasedStateMachine):
         if planned:
             self.queue()
 
-    @rule(ask=st.sampled_from(["queue", "complete", "fail", "retry", "cancel", "archive", "restore"]))
+    @rule(ask=st.sampled_from(["queue", "complete", "fail", "retry", "cancel", "archive", "restore", "erase_name"]))
     def ask_for_what_cannot_be(self, ask: str) -> None:
         """What can be is left to the other rules: most of what can be asked for at random ends the job."""
         if not self.model.can(EVENT_OF[ask]):
@@ -204,6 +208,14 @@ class JobMachine(RuleBasedStateMachine):
     def restore(self) -> None:
         self.command("Restored", lambda: self.job.restore(STAMP, **YEARS), allowed=self.model.can("Restored"))
 
+    @precondition(can("NameErased"))
+    @rule()
+    def erase_name(self) -> None:
+        if self.command(
+            "NameErased", lambda: self.job.erase_name(STAMP, erasure=ERASURE), allowed=self.model.can("NameErased")
+        ):
+            self.model.erase_name()
+
     @rule(known=st.integers(0, 99), again_from=st.integers(0, 99))
     def follow_again_from_an_older_position(self, known: int, again_from: int) -> None:
         known %= len(self.logged)
@@ -240,6 +252,8 @@ class JobMachine(RuleBasedStateMachine):
         assert document["attempt"] == model.attempt
         assert (document["finished_at"] is not None) == model.has_finished
         assert (document["error"] is not None) == model.blamed
+        assert (document["filename"] == ERASED) == model.nameless
+        assert document["error"] is None or (document["error"]["message"] == ERASED) == model.nameless
         assert (document["version"], document["position"]) == (len(self.logged), self.logged[-1].position)
 
 
