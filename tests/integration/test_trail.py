@@ -24,7 +24,7 @@ from projections.trail import store
 from projections.trail.entries import Entry
 from projections.trail.questions import Question, newest_first, oldest_first
 from projections.trail.store import Live, TrailStore, generations, live, live_trail, new_generation, switch
-from tests.integration.place import running_ledger, wait_until
+from tests.integration.place import running_ledger, unguard, wait_until
 from tests.integration.trail_model import (
     ACTORS,
     DATASETS,
@@ -342,6 +342,7 @@ def put(ledger: Ledger, topic: str, state: bytes) -> int:
 
 def take_out(ledger: Ledger, position: int) -> None:
     with ledger.transaction() as session:
+        unguard(session)
         session.execute(text("DELETE FROM ledger.stored_events WHERE id = :id"), {"id": position})
 
 
