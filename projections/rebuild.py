@@ -11,13 +11,17 @@ from typing import Any
 from ledger.application import Ledger
 from ledger.errors import InvalidRequestError
 from projections.data_view import DATA, DataView
+from projections.generation_view import GenerationView
 from projections.runner import STATUS
-from projections.status_view import StatusView
+from projections.status_view import StatusGenerations
+from projections.trail.store import TRAIL
+from projections.trail.view import TrailGenerations
 from projections.views import Order, Parts, View
 
 # VIEW -> how it is built anew. A name that ends in a dot stands for one view of each dataset.
 VIEWS: dict[str, Callable[[Parts, str], View]] = {
-    STATUS: lambda parts, rest: StatusView(parts),
+    STATUS: lambda parts, rest: GenerationView(parts.ledger, StatusGenerations(parts.ledger, parts.database)),
+    TRAIL: lambda parts, rest: GenerationView(parts.ledger, TrailGenerations(parts.ledger)),
     DATA: DataView,
 }
 # What an operation's arguments say beside the view -> what is done with it. Without any of them it is rebuilt.

@@ -18,7 +18,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -28,6 +27,7 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout
 
 from ledger.errors import PartUnavailableError
 from ledger.failpoints import failpoint
+from projections.views import Live
 
 Document = dict[str, Any]
 
@@ -58,15 +58,6 @@ def connect(url: str) -> Database[Document]:
     limits: dict[str, Any] = {name: value for name, value in MILLISECONDS_MAX.items() if name.lower() not in given}
     client: MongoClient[Document] = MongoClient(url, **limits)
     return client.get_default_database("ledger")
-
-
-@dataclass(frozen=True)
-class Live:
-    """The generation of a view that readers see, that before it, and who switched. 0 and None where there is none."""
-
-    generation: int = 0
-    previous: int = 0
-    switched_by: str | None = None
 
 
 def live(database: Database[Document], name: str) -> Live:

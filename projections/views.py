@@ -50,6 +50,15 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Live:
+    """The generation of a view that readers see, that before it, and who switched. 0 and None where there is none."""
+
+    generation: int = 0
+    previous: int = 0
+    switched_by: str | None = None
+
+
+@dataclass(frozen=True)
 class Standing:
     """Where a view stands: the position that it reflects and its generation, None while that cannot be said."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +28,7 @@ from ledger.application import Ledger
 from ledger.database import lock, rows
 from ledger.failpoints import failpoint
 from projections.trail.entries import Entry, Subject, asked_for, entries_of
+from projections.views import Live
 
 TRAIL = "trail"
 BATCH_EVENTS = 1_000
@@ -35,15 +36,6 @@ PAGE_ENTRIES = 5_000
 COLUMNS = ", ".join(field.name for field in fields(Entry))
 LIVE = "(SELECT generation FROM trail.live)"
 TOLD_ANEW_AFTER = frozenset({"filejob.name_erased"})
-
-
-@dataclass(frozen=True)
-class Live:
-    """The generation that readers see, that before it, and who switched. 0 and None where there is none."""
-
-    generation: int
-    previous: int = 0
-    switched_by: str | None = None
 
 
 class TrailStore:

@@ -23,11 +23,12 @@ from ledger.domain.filejob import FileJob
 from ledger.domain.words import OnDuplicate, Stage
 from ledger.errors import ConflictError, UnreadableEventError
 from ledger.settings import Settings
+from projections import rebuild as rebuild_module
 from projections import runner, status
 from projections.runner import STATUS, apply_batch, live_store
 from projections.status import fold_all
-from projections.status_view import StatusView
 from projections.view_store import ViewStore, connect, generations, live_generation
+from projections.views import View
 from tests.faults.faults import fault
 from tests.integration.place import unguard
 from tests.integration.views import new_order, parts_of
@@ -83,8 +84,8 @@ def rebuild(ledger: Ledger, views: Database[dict[str, Any]], tell: Any = lambda 
     return view_of(ledger, views).rebuild(new_order(tell=tell))
 
 
-def view_of(ledger: Ledger, views: Database[dict[str, Any]]) -> StatusView:
-    return StatusView(parts_of(ledger, database=views))
+def view_of(ledger: Ledger, views: Database[dict[str, Any]]) -> View:
+    return rebuild_module.view_of(parts_of(ledger, database=views), STATUS)
 
 
 def catch_up(ledger: Ledger, store: ViewStore) -> None:

@@ -20,10 +20,12 @@ from ledger.application import Ledger
 from ledger.database import prepare
 from ledger.errors import UnreadableEventError
 from projections import runner
+from projections.rebuild import view_of
 from projections.trail import store
 from projections.trail.entries import Entry
 from projections.trail.questions import Question, newest_first, oldest_first
-from projections.trail.store import Live, TrailStore, generations, live, live_trail, new_generation, switch
+from projections.trail.store import TRAIL, TrailStore, generations, live, live_trail, new_generation, switch
+from projections.views import Live
 from tests.integration.place import running_ledger, unguard, wait_until
 from tests.integration.trail_model import (
     ACTORS,
@@ -36,6 +38,7 @@ from tests.integration.trail_model import (
     Storyteller,
     answers,
 )
+from tests.integration.views import new_order, parts_of
 from tests.thorough import thorough
 
 EVENTS = 400
@@ -177,6 +180,30 @@ def test_a_rebuild_gives_the_same_content_and_the_switch_shows_it(ledger: Ledger
     old.drop()
     assert generations(ledger) == {live_trail(ledger).generation} == {new.generation}
     assert len(ask(ledger, Question())) == len(told)
+
+
+def test_a_check_tells_what_was_changed_and_a_rebuild_puts_it_right_and_can_be_rolled_back(
+    ledger: Ledger, told: list[Meant]
+) -> None:
+    view = view_of(parts_of(ledger), TRAIL)
+    damaged = live_trail(ledger)
+    changed, deleted = told[5].position, told[7].position
+    with ledger.transaction() as session:
+        session.execute(text("UPDATE trail.entries SET actor = 'nobody' WHERE position = :at"), {"at": changed})
+        session.execute(text("DELETE FROM trail.entries WHERE position = :at"), {"at": deleted})
+    found = view.check(new_order())
+    assert (found["equal"], found["differences_total"], generations(ledger)) == (False, 2, {damaged.generation})
+    assert found["differences"] == [
+        {"position": changed, "what": "changed"},
+        {"position": deleted, "what": "missing"},
+    ]
+    rebuilt = view.rebuild(new_order())
+    assert (rebuilt["equal"], rebuilt["switched"]) == (False, True)
+    assert view.check(new_order())["equal"] is True
+    assert view.roll_back(new_order())["generation"] == damaged.generation
+    assert view.check(new_order())["equal"] is False
+    assert view.rebuild(new_order())["equal"] is False
+    assert view.standing().position == ledger.position()
 
 
 def test_what_a_job_is_called_otherwise_from_now_on_is_told_of_its_earlier_events_as_well(
