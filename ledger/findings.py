@@ -15,6 +15,12 @@ class Level(StrEnum):
     SIGNATURES = "signatures"
     TREE = "tree"
     EVENTS = "events"
+    VIEWS = "views"
+
+    @property
+    def reads_events(self) -> bool:
+        """Whether every event is read again."""
+        return self in (Level.EVENTS, Level.VIEWS)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ Rules:
    (`anchors`). Hashing and reading are all that it shares with whoever seals.
 2. Its levels each include the one before. `signatures`: every checkpoint is signed, names the one before it, and
    continues it. `tree`: every node and every checkpoint's root follow from the leaves. `events`: every leaf follows
-   from its event, read again. It goes on behind what it finds, so that one run tells all of it.
+   from its event, read again. `views`: all that is derived from the log, and every file, is what the log says; that is
+   not found out here but by `workers.view_checks`. A run goes on behind what it finds, so that it tells all of it.
 3. An event that is not sealed yet is no finding; one that stands between sealed ones and is no leaf is.
 4. A database that was restored from before an anchor is smaller than the anchor says: a rollback. One whose root at the
    anchor's size differs was written anew: a fork.
@@ -82,7 +83,7 @@ def verify_in(
         _check_consistency(session, checkpoints, kept_elsewhere, found)
     else:
         _Walk(session, checkpoints, kept_elsewhere, found).run(level, on_progress or (lambda done, total: None))
-    if level is Level.EVENTS:
+    if level.reads_events:
         found.findings += findings_about_keys(session)
     [(waiting,)] = rows(
         session,
@@ -166,7 +167,7 @@ class _Walk:
         """Add what is found to the findings."""
         self._check_root()
         [(last,)] = rows(self._session, "SELECT coalesce(max(position), 0) FROM ledger.leaves")
-        walked = _side_by_side(self._session, last) if level is Level.EVENTS else _leaves(self._session)
+        walked = _side_by_side(self._session, last) if level.reads_events else _leaves(self._session)
         for event, leaf in walked:
             if leaf is None:
                 assert event is not None, "a row of neither"
@@ -176,7 +177,7 @@ class _Walk:
                 self._say(Finding("leaf_missing", message, leaf.position))
                 break  # no root behind it can be computed
             else:
-                self._add(leaf.hash if level is not Level.EVENTS else self._hashed(event, leaf))
+                self._add(self._hashed(event, leaf) if level.reads_events else leaf.hash)
                 if self._tree.size % PAGE == 0:
                     on_progress(leaf.position, last)
         on_progress(last, last)

@@ -11,9 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger import telemetry
 from ledger.application import Ledger
-from ledger.blobs import open_blob_store
 from ledger.database import prepare
-from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.errors import LedgerError, PartUnavailableError
@@ -69,11 +67,10 @@ def _ready() -> Workshop | None:
 
 
 def _set_up(settings: Settings) -> Workshop:
-    ledger = Ledger(settings)
-    telemetry.instrument_engine(ledger.engine)
-    prepare_all(ledger)
-    calendar = FiscalCalendar.parse(settings.fiscal_year_start, settings.time_zone)
-    return Workshop(ledger, open_blob_store(settings.blobs_url), settings, calendar)
+    workshop = Workshop.of(Ledger(settings), settings)
+    telemetry.instrument_engine(workshop.ledger.engine)
+    prepare_all(workshop.ledger)
+    return workshop
 
 
 # Anything may lie in a queue: what is not a message of ours is counted, logged, and done with.

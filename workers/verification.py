@@ -10,13 +10,12 @@ Rules:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from ledger import telemetry
 from ledger.application import Ledger
@@ -30,7 +29,9 @@ from ledger.notes import Checkpoint, NoteRefusedError, PublicKey, open_note
 from ledger.seal_key import public_keys
 from ledger.settings import Settings
 from ledger.verifier import verify
-from projections.views import Order
+from projections.view_store import connect
+from projections.views import Order, Parts
+from workers.view_checks import findings_about_arrivals, findings_about_files, findings_about_views
 from workers.workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -41,29 +42,26 @@ SCHEDULE = "schedule"
 
 
 def verify_record(workshop: Workshop, order: Order) -> dict[str, Any]:
-    """Verify the record up to the level that the order names; what it came to."""
-    return verified(
-        workshop.ledger.engine,
-        workshop.settings,
-        order.arguments["level"],
-        lambda position, last: order.tell({"events": position, "position": position, "log_position": last}),
-    )
-
-
-def verified(
-    engine: Engine, settings: Settings, level_name: str, on_progress: Callable[[int, int], None]
-) -> dict[str, Any]:
-    """What a verification comes to, as JSON values.
+    """Verify the record up to the level that the order names; what it came to, as JSON values.
 
     Raises:
         InvalidRequestError: there is no such level, or no key to verify with.
+        PartUnavailableError: something that is needed for it is away.
     """
-    if level_name not in list(Level):
-        raise InvalidRequestError(f"There is no level {level_name[:80]!r}.", f"The levels are: {', '.join(Level)}.")
-    keys, level = public_keys(settings), Level(level_name)
-    anchors, refused = kept_elsewhere(settings, keys)
-    found = verify(engine, keys, settings.origin, anchors, level, on_progress)
-    findings = [*refused, *found.findings]
+    settings, level = workshop.settings, level_of(order.arguments["level"])
+    keys = public_keys(settings)
+    anchors, findings = kept_elsewhere(settings, keys)
+    found = verify(
+        workshop.ledger.engine,
+        keys,
+        settings.origin,
+        anchors,
+        level,
+        lambda position, last: order.tell({"events": position, "position": position, "log_position": last}),
+    )
+    findings += found.findings
+    if level is Level.VIEWS:
+        findings += _findings_about_views(workshop, order)
     telemetry.VERIFICATION_FINDINGS.set(len(findings), {telemetry.LEVEL: level.value})
     for finding in findings[:FINDINGS_TOLD]:
         log.error("the record differs: %s", finding.message, extra={"action": "record_differs", "code": finding.code})
@@ -79,6 +77,26 @@ def verified(
         "findings_total": len(findings),
         "findings": [_told(finding) for finding in findings[:FINDINGS_TOLD]],
     }
+
+
+def level_of(name: str) -> Level:
+    """The level of that name. Raises InvalidRequestError if there is none."""
+    if name not in list(Level):
+        raise InvalidRequestError(f"There is no level {name[:80]!r}.", f"The levels are: {', '.join(Level)}.")
+    return Level(name)
+
+
+def _findings_about_views(workshop: Workshop, order: Order) -> list[Finding]:
+    database = connect(workshop.settings.views_url.get_secret_value())
+    parts = Parts(workshop.ledger, workshop.blobs, database, workshop.calendar)
+    try:
+        return [
+            *findings_about_views(parts, order),
+            *findings_about_arrivals(parts),
+            *findings_about_files(workshop, order),
+        ]
+    finally:
+        database.client.close()
 
 
 def kept_elsewhere(settings: Settings, keys: list[PublicKey]) -> tuple[list[Checkpoint], list[Finding]]:

@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session
 
 from ledger import telemetry
 from ledger.application import Ledger
-from ledger.blobs import BlobStore
+from ledger.blobs import BlobStore, open_blob_store
 from ledger.database import lock_job, now, unavailable_as_error
 from ledger.domain.base import Stamp
 from ledger.domain.filejob import FileJob
@@ -58,6 +58,12 @@ class Workshop:
     blobs: BlobStore
     settings: Settings
     calendar: FiscalCalendar
+
+    @classmethod
+    def of(cls, ledger: Ledger, settings: Settings) -> Workshop:
+        """The workshop that settings describe."""
+        calendar = FiscalCalendar.parse(settings.fiscal_year_start, settings.time_zone)
+        return cls(ledger, open_blob_store(settings.blobs_url), settings, calendar)
 
     def stamp(self, about: FileJob | Operation) -> Stamp:
         """When and as part of what this process decides something about a job or an operation."""

@@ -61,7 +61,9 @@ def verify(
     proof: Annotated[Path | None, typer.Argument(help="A proof to verify; without one, the whole record.")] = None,
     key: Key = None,
     file: Annotated[Path | None, typer.Option(help="The file that a proof is about, to be checked with it.")] = None,
-    level: Annotated[str, typer.Option(help="signatures, tree or events: each includes the one before.")] = "events",
+    level: Annotated[
+        str, typer.Option(help="signatures, tree, events or views: each includes the one before.")
+    ] = "events",
     direct: Annotated[
         bool, typer.Option("--direct", help="Read the database here and now, without any server (LEDGER_DATABASE_URL).")
     ] = False,
@@ -166,14 +168,24 @@ def _tell(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _verify_here(level: str, quiet: bool) -> dict[str, Any]:
+    from uuid import uuid4
+
     from ledger.application import Ledger
     from ledger.settings import Settings
-    from workers import verification
+    from projections.views import Order
+    from workers.verification import verify_record
+    from workers.workshop import Workshop
 
     settings = Settings()
     with bars(quiet=quiet, unit="events") as progress:
         show = None if progress is None else progress.add_share("verifying")
-        return verification.verified(Ledger(settings).engine, settings, level, show or (lambda position, last: None))
+
+        def tell(news: dict[str, Any]) -> None:
+            if show is not None:
+                show(news["position"], news["log_position"])
+
+        order = Order(uuid4(), {"level": level}, tell, lambda session, result: None)
+        return verify_record(Workshop.of(Ledger(settings), settings), order)
 
 
 def _verify_proof(proof: Path, key: str | None, file: Path | None) -> None:
