@@ -10,16 +10,21 @@ from typing import Any
 import pytest
 from eventsourcing.utils import get_topic
 
+from ledger.domain.api_key import ApiKey
 from ledger.domain.base import LedgerEvent
 from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
+from ledger.domain.denial import Denial
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
 from ledger.domain.settlement import Settlement
+from ledger.domain.user import User
 from tests.golden.examples import FOLDER, examples, from_text, golden_path, mapper, to_text
 
 # Names that stand in the log of every installation. Add to them; never change or remove one.
 TOPICS_FOR_EVER = {
+    "access",
+    "access.denied",
     "dataset",
     "dataset.contract_changed",
     "dataset.registered",
@@ -35,6 +40,9 @@ TOPICS_FOR_EVER = {
     "filejob.received",
     "filejob.restored",
     "filejob.retried",
+    "key",
+    "key.created",
+    "key.revoked",
     "operation",
     "operation.completed",
     "operation.failed",
@@ -43,6 +51,8 @@ TOPICS_FOR_EVER = {
     "settlement.corrected",
     "settlement.opened",
     "settlement.waived",
+    "user",
+    "user.seen",
 }
 GOLDEN_FILES = sorted(FOLDER.glob("*.json"))
 EXAMPLES = examples()
@@ -77,6 +87,7 @@ def named(values: list[Any]) -> dict[str, Any]:
 
 def test_there_is_no_topic_that_is_not_on_the_list_and_none_was_lost() -> None:
     classes: list[type] = [*event_classes(), FileJob, Dataset, DeadLetter, Operation, Settlement]
+    classes += [ApiKey, User, Denial]
     assert {get_topic(found) for found in classes} == TOPICS_FOR_EVER
 
 
