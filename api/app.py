@@ -8,17 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
-from api import datasets, health, jobs, operations, preview, records, uploading
-from api.auth import KeyRequired
+from api import datasets, health, jobs, keys, operations, preview, records, uploading
+from api.access_record import AccessRecord
+from api.auth import Gate, confirm_route
 from api.errors import add_handlers
+from api.identity import Identification
+from api.permissions import Routes
 from api.state import State
 from ledger import failpoints, telemetry
 from ledger.application import Ledger
 from ledger.blobs import open_blob_store
 from ledger.database import prepare
+from ledger.keys import restore_keys
 from ledger.settings import Settings
 from projections.view_store import connect
 from workers.results import Results
@@ -51,8 +55,13 @@ def create_app(settings: Settings) -> FastAPI:
         blobs = open_blob_store(settings.blobs_url)
         blobs.sweep()
         views = connect(settings.views_url.get_secret_value())
-        app.state.ledger = State(settings, ledger, blobs, views, Results(settings))
+        restore_keys(ledger)
+        access = AccessRecord(ledger)
+        identification = Identification(admin_key, settings, ledger, access)
+        app.state.ledger = State(settings, ledger, blobs, views, Results(settings), access, identification)
+        access.start()
         yield
+        access.stop()
         telemetry.flush()
 
     app = FastAPI(
@@ -62,11 +71,12 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
+        dependencies=[Depends(confirm_route)],
     )
     add_handlers(app)
-    app.add_middleware(KeyRequired, admin_key=admin_key)
-    for module in (health, uploading, preview, jobs, records, datasets, operations):
+    for module in (health, uploading, preview, jobs, records, datasets, operations, keys):
         app.include_router(module.router)
+    app.add_middleware(Gate, routes=Routes(app.routes))
     FastAPIInstrumentor.instrument_app(app, excluded_urls="livez,readyz", exclude_spans=["receive", "send"])
     return app
 

@@ -36,7 +36,7 @@ from ledger.domain.operation import Operation
 from ledger.domain.settlement import Settlement, settlement_id
 from ledger.domain.user import User, user_uuid
 from ledger.domain.words import ENDED_WELL, OnDuplicate, Stage
-from ledger.errors import ConflictError, NotFoundError, UnreadableEventError
+from ledger.errors import ConflictError, NotFoundError, UnreadableEventError, no_such_job
 from ledger.event_store import EVENTS_TABLE, event_store_environment
 from ledger.failpoints import failpoint
 from ledger.settings import Settings
@@ -193,7 +193,7 @@ class Ledger(Application[UUID]):
         """
         job = self._found(FileJob, job_id)
         if job is None:
-            raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+            raise no_such_job(job_id)
         return job
 
     def dataset(self, name: str) -> Dataset | None:

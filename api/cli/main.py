@@ -11,6 +11,7 @@ from api.cli.client import CommandError, ExitCode
 from api.cli.datasets import datasets
 from api.cli.doctor import config, doctor
 from api.cli.jobs import jobs
+from api.cli.keys import keys, whoami
 from api.cli.load import load
 from api.cli.operations import operations, rebuild
 from api.cli.output import say
@@ -28,6 +29,8 @@ cli.add_typer(jobs, name="jobs")
 cli.add_typer(datasets, name="datasets")
 cli.command()(rebuild)
 cli.add_typer(operations, name="operations")
+cli.add_typer(keys, name="keys")
+cli.command()(whoami)
 cli.command()(doctor)
 cli.command()(config)
 

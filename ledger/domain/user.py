@@ -4,7 +4,8 @@ Rules:
 1. Every other event names a user by a pseudonym, `user:ID`. The ID is made from the provider and its name for the
    person (`iss` and `sub`), so it stays the same when the person's own name changes.
 2. Who that is stands in `user.seen` alone: written when the ledger first sees the person, and again when the provider
-   gives another name. Permissions are no part of it: they are in each token.
+   gives a name that it never gave before. So programs that show different tokens of one person do not fill the log.
+3. Permissions are no part of it: they are in each token.
 """
 
 from __future__ import annotations
@@ -54,11 +55,16 @@ class User(Aggregate):
 
         def apply(self, aggregate: User) -> None:
             """Know the name."""
-            aggregate.name = self.name
+            aggregate.names.append(self.name)
 
-    def __init__(self, *, user_id: str, name: str) -> None:
+    def __init__(self, *, user_id: str) -> None:
         self.user_id = user_id
-        self.name = name
+        self.names: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """The name that came last."""
+        return self.names[-1]
 
     @classmethod
     def see(cls, stamp: Stamp, *, user_id: str, name: str) -> User:
@@ -66,8 +72,8 @@ class User(Aggregate):
         return cls._create(cls.Seen, id=user_uuid(user_id), user_id=user_id, name=name, **stamp.fields())
 
     def see_again(self, stamp: Stamp, *, name: str) -> None:
-        """Write down the name, if it is another one."""
-        if name != self.name:
+        """Write down the name, if it is a new one."""
+        if name and name not in self.names:
             self.trigger_event(
                 self.Seen, originator_topic=get_topic(type(self)), user_id=self.user_id, name=name, **stamp.fields()
             )

@@ -87,11 +87,10 @@ def test_a_key_is_revoked_once_and_for_a_reason() -> None:
         given.revoke(STAMP, reason="again")
 
 
-def test_a_user_is_written_down_again_only_under_another_name() -> None:
+def test_a_user_is_written_down_again_only_under_a_name_that_is_new() -> None:
     user = User.see(STAMP, user_id="1", name="Anna")
-    user.see_again(STAMP, name="Anna")
-    assert user.version == 1
-    user.see_again(STAMP, name="Anna März")
+    for name in ("Anna", "", "Anna März", "Anna", "Anna März"):
+        user.see_again(STAMP, name=name)
     first, second = user.pending_events
     assert type(first) is type(second) is User.Seen
     rebuilt = second.mutate(first.mutate(None))
