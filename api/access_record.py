@@ -142,8 +142,9 @@ class Gathering:
 class AccessRecord:
     """Writes the access record of one process, from a thread of its own."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self._ledger = ledger
+        self._retry_seconds = retry_seconds
         self._gathering = Gathering()
         self._uses: set[str] = set()
         self._changed = threading.Condition()
@@ -187,7 +188,7 @@ class AccessRecord:
                 return
             if not written:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._stopped, RETRY_SECONDS)
+                    self._changed.wait_for(lambda: self._stopped, self._retry_seconds)
 
     def _is_due(self) -> bool:
         return bool(self._uses) or self._gathering.seconds_until_due(time.monotonic()) == 0
