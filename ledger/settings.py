@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger.domain.fiscal_calendar import FiscalCalendar
@@ -126,20 +126,21 @@ class Settings(BaseSettings):
     oidc_jwks_url: str | None = Field(
         default=None, description="Where the provider's keys are; the provider is asked if it is not given."
     )
-    oidc_role_claim: str = Field(default="roles", description="The claim with the roles, or the path to it.")
+    oidc_role_claim: str = Field(default="roles", description="The claim with the roles, or the path to it (a.b).")
     oidc_datasets_claim: str | None = Field(
         default=None, description="The claim with the datasets that a user sees; all of them without this setting."
     )
 
     @field_validator(
         "smtp_url", "mail_from", "mail_to", "public_url",
-        "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_datasets_claim",
+        "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_role_claim", "oidc_datasets_claim",
         mode="before",
     )  # fmt: skip
     @classmethod
-    def _empty_is_not_set(cls, value: Any) -> Any:
+    def _empty_is_not_set(cls, value: Any, info: ValidationInfo) -> Any:
         # Docker Compose passes on a variable that nobody set as an empty one.
-        return None if isinstance(value, str) and not value.strip() else value
+        assert info.field_name is not None
+        return cls.model_fields[info.field_name].default if isinstance(value, str) and not value.strip() else value
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Settings:

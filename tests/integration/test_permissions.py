@@ -37,6 +37,7 @@ from tests.integration.place import STAMP
 COMMAND = typer.main.get_command(cli)
 OWN, FOREIGN = "payments", "salaries"
 DATASETS = (OWN, FOREIGN)
+DONE_BEFORE_OR_NOT_UNDERSTOOD = (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND = HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND
 
 
@@ -85,7 +86,7 @@ EXAMPLES: dict[str, Callable[[World, str], Request]] = {
     },
     "POST /api/v1/preview": lambda world, dataset: {
         "url": "/api/v1/preview",
-        "params": {"dataset": dataset},
+        "params": {"dataset": dataset, "filename": ""},  # which is refused before a process reads the file
         "content": CONTENT,
     },
     "GET /task/{task_id}": lambda world, dataset: {"url": f"/task/{world.doors.jobs[dataset]}"},
@@ -160,6 +161,8 @@ COMMANDS: dict[str, tuple[str, Callable[[World, str], list[str]]]] = {
 NOT_FOR_A_SERVER = {"up", "config", "doctor"}
 # No dataset is named in it.
 OF_NO_DATASET = {"datasets infer"}
+# It starts a process for each file: of those who may, one does.
+SLOW = {"datasets infer"}
 
 
 def job(world: World, dataset: str, rest: str = "") -> str:
@@ -253,7 +256,7 @@ def test_a_route_answers_each_caller_as_the_tables_say(world: World, callers: li
                 answer = http.request(method, **EXAMPLES[route](world, dataset))
                 told = f"{who.name} to {route} of {dataset}: {answer.status_code} {answer.text[:200]}"
                 if expected is None:
-                    assert answer.status_code < 400 or answer.status_code == HTTPStatus.CONFLICT, told
+                    assert answer.status_code < 400 or answer.status_code in DONE_BEFORE_OR_NOT_UNDERSTOOD, told
                 else:
                     assert answer.status_code == expected, told
                     check_explained(answer)
@@ -282,6 +285,8 @@ def test_a_command_ends_for_each_caller_as_the_tables_say(
         monkeypatch.setenv("LEDGER_API_KEY", who.key or "nothing")
         for dataset in who.asks_about:
             expected = refusal(who, route, OWN if command in OF_NO_DATASET else dataset)
+            if expected is None and command in SLOW and who.key != ADMIN_KEY:
+                continue
             before = world.doors.state() if expected else None
             ended_with = run([*command.split(), *arguments(world, dataset)])
             told = f"{who.name}: ledger {command} of {dataset} ended with {ended_with}"

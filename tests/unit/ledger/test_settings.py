@@ -139,7 +139,8 @@ def test_a_provider_whom_nobody_could_trust_is_refused_at_the_start(values: dict
 
 
 def test_an_empty_variable_of_the_provider_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_JWKS_URL", "OIDC_DATASETS_CLAIM"):
+    for name in ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_JWKS_URL", "OIDC_ROLE_CLAIM", "OIDC_DATASETS_CLAIM"):
         monkeypatch.setenv(f"LEDGER_{name}", "")
     settings = Settings()
     assert (settings.oidc_issuer, settings.oidc_jwks_url, settings.oidc_datasets_claim) == (None, None, None)
+    assert settings.oidc_role_claim == "roles"
