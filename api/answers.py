@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Collection
 from itertools import takewhile
 from typing import Any
 from uuid import UUID
@@ -25,7 +26,7 @@ from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
 from ledger.domain.moments import end_of
 from ledger.domain.operation import Operation
-from ledger.errors import NotFoundError, PartUnavailableError
+from ledger.errors import NotFoundError, PartUnavailableError, no_such_job
 from projections.runner import live_store
 from projections.status import fold_all, rfc3339, task
 
@@ -58,7 +59,7 @@ def task_from_log(ledger: Ledger, job_id: UUID) -> dict[str, Any]:
     """
     document = fold_all(ledger.events_of(job_id))
     if document is None:
-        raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+        raise no_such_job(job_id)
     return task(document)
 
 
@@ -74,7 +75,7 @@ def task_at(state: State, job_id: UUID, at: str) -> dict[str, Any]:
     """
     events = state.ledger.events_of(job_id)
     if not events:
-        raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+        raise no_such_job(job_id)
     if at.isascii() and at.isdigit():
         if not 1 <= int(at) <= len(events):
             raise NotFoundError(
@@ -92,7 +93,7 @@ def task_at(state: State, job_id: UUID, at: str) -> dict[str, Any]:
             )
     document = fold_all(then)
     if document is None:
-        raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+        raise no_such_job(job_id)
     last = then[-1].event
     told = {"at": rfc3339(last.timestamp), "version": last.originator_version, "versions": len(events)}
     return {**task(document), **told, "view": None}
@@ -134,12 +135,18 @@ def _is_end(event: LedgerEvent | None) -> bool:
 
 
 def tasks_answer(
-    state: State, *, dataset: str | None, status: str | None, sha256: str | None, before: int | None, limit: int
+    state: State,
+    *,
+    datasets: Collection[str] | None,
+    status: str | None,
+    sha256: str | None,
+    before: int | None,
+    limit: int,
 ) -> dict[str, Any]:
-    """A page of jobs, newest first, with the cursor of the next page."""
+    """A page of jobs, newest first, with the cursor of the next page; of some datasets, or of all."""
     store = live_store(state.views)
     position = store.position()
-    documents = store.page(dataset=dataset, status=status, sha256=sha256, before=before, limit=limit)
+    documents = store.page(datasets=datasets, status=status, sha256=sha256, before=before, limit=limit)
     following = documents[-1]["received_position"] if len(documents) == limit else None
     return {
         "tasks": [task(document) for document in documents],

@@ -9,18 +9,22 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.trace import Span
 
-from api import audit, datasets, erasures, health, jobs, operations, preview, records, trail, uploading
-from api.auth import KeyRequired
+from api import audit, datasets, erasures, health, jobs, keys, operations, preview, records, trail, uploading
+from api.access_record import AccessRecord
+from api.auth import Gate, confirm_route
 from api.errors import add_handlers
+from api.identity import Identification
+from api.permissions import Routes
 from api.state import State
 from ledger import failpoints, telemetry
 from ledger.application import Ledger
 from ledger.blobs import open_blob_store
 from ledger.database import prepare
+from ledger.keys import restore_keys
 from ledger.settings import Settings
 from projections.view_store import connect
 from workers.results import Results
@@ -55,8 +59,13 @@ def create_app(settings: Settings) -> FastAPI:
         blobs = open_blob_store(settings.blobs_url)
         blobs.sweep()
         views = connect(settings.views_url.get_secret_value())
-        app.state.ledger = State(settings, ledger, blobs, views, Results(settings))
+        restore_keys(ledger)
+        access = AccessRecord(ledger)
+        identification = Identification(admin_key, settings, ledger, access)
+        app.state.ledger = State(settings, ledger, blobs, views, Results(settings), access, identification)
+        access.start()
         yield
+        access.stop()
         telemetry.flush()
 
     app = FastAPI(
@@ -66,11 +75,12 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
+        dependencies=[Depends(confirm_route)],
     )
     add_handlers(app)
-    app.add_middleware(KeyRequired, admin_key=admin_key)
-    for module in (health, uploading, preview, jobs, records, datasets, operations, audit, trail, erasures):
+    for module in (health, uploading, preview, jobs, records, datasets, operations, audit, trail, erasures, keys):
         app.include_router(module.router)
+    app.add_middleware(Gate, routes=Routes(app.routes))
     FastAPIInstrumentor.instrument_app(
         app, excluded_urls="livez,readyz", exclude_spans=["receive", "send"], server_request_hook=_name_nothing
     )

@@ -12,12 +12,12 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from api.contract_text import JSON_TYPE, YAML_TYPE, YAML_TYPES, read_contract_text
 from api.errors import PayloadTooLargeError
-from api.state import CurrentState, stamp
+from api.state import CurrentState, caller, stamp
 from ledger.domain.contract import Contract, check_dataset_name
 from ledger.domain.dataset import Dataset
 from ledger.domain.odcs import to_odcs
 from ledger.domain.odcs_import import from_odcs, is_odcs
-from ledger.errors import InvalidRequestError, NotFoundError
+from ledger.errors import InvalidRequestError, no_such_dataset
 
 router = APIRouter(tags=["datasets"])
 
@@ -64,9 +64,9 @@ async def contract_text(request: Request) -> tuple[bytes, str]:
 
 
 @router.get("/api/v1/datasets")
-def list_datasets(state: CurrentState) -> dict[str, Any]:
-    """The names of all datasets."""
-    return {"datasets": state.ledger.dataset_names()}
+def list_datasets(request: Request, state: CurrentState) -> dict[str, Any]:
+    """The names of all datasets that the caller sees."""
+    return {"datasets": state.ledger.dataset_names(caller(request).datasets)}
 
 
 @router.get("/api/v1/datasets/{name}")
@@ -82,9 +82,7 @@ def show_dataset(
     check_dataset_name(name)
     known = state.ledger.dataset(name)
     if known is None:
-        raise NotFoundError(
-            f"There is no dataset {name!r}.", "It comes into being with its first file, or by registering it."
-        )
+        raise no_such_dataset(name)
     if contract_format is ContractFormat.ODCS:
         return to_odcs(name, known.contract, known.contract_version)
     return _answer(known)

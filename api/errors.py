@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from opentelemetry import trace
 from starlette.exceptions import HTTPException
 
+from ledger.domain.access import ANONYMOUS
 from ledger.errors import (
     ConflictError,
     FileRefusedError,
@@ -28,9 +29,20 @@ SEE_DESCRIPTION = "/api/v1/openapi.json describes what can be asked."
 
 
 class UnauthorizedError(LedgerError):
-    """The caller did not show a valid key."""
+    """Who asks did not show who that is. `reason` is a word for the record, `actor` who it is if that is known."""
 
     code = "unauthorized"
+
+    def __init__(self, message: str, remedy: str, *, reason: str, actor: str = ANONYMOUS) -> None:
+        super().__init__(message, remedy)
+        self.reason = reason
+        self.actor = actor
+
+
+class ForbiddenError(LedgerError):
+    """It is known who asks, and that is not allowed to."""
+
+    code = "forbidden"
 
 
 class PayloadTooLargeError(LedgerError):
@@ -43,6 +55,7 @@ STATUS_OF: dict[type[LedgerError], HTTPStatus] = {
     InvalidRequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     FileRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnauthorizedError: HTTPStatus.UNAUTHORIZED,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
     PayloadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 
 from api.answers import event_answer, task_answer, task_at, task_from_log, tasks_answer, wait_for_end
-from api.state import CurrentState, WaitSeconds, id_of, stamp
+from api.state import CurrentState, WaitSeconds, caller, id_of, stamp
+from ledger.domain.filejob import FileJob
 from ledger.domain.words import Status
-from ledger.errors import NotFoundError
+from ledger.errors import no_such_job
 from workers.commands import cancel
 
 router = APIRouter(tags=["jobs"])
@@ -36,6 +37,7 @@ def show_task(
 
 @router.get("/api/v1/jobs")
 def list_jobs(
+    request: Request,
     state: CurrentState,
     dataset: str | None = None,
     status: Status | None = None,
@@ -43,9 +45,12 @@ def list_jobs(
     before: Annotated[int | None, Query(description="The `next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_JOBS_MAX)] = PAGE_JOBS,
 ) -> dict[str, Any]:
-    """Jobs, newest first."""
+    """Jobs of the datasets that the caller sees, newest first."""
+    seen = caller(request).datasets
+    named = None if dataset is None else {dataset}
+    datasets = seen if named is None else named if seen is None else seen & named
     wanted = None if status is None else status.value
-    return tasks_answer(state, dataset=dataset, status=wanted, sha256=sha256, before=before, limit=limit)
+    return tasks_answer(state, datasets=datasets, status=wanted, sha256=sha256, before=before, limit=limit)
 
 
 @router.get("/api/v1/jobs/{job_id}")
@@ -61,9 +66,10 @@ def show_job(
 @router.get("/api/v1/jobs/{job_id}/events")
 def show_events(job_id: str, state: CurrentState) -> dict[str, Any]:
     """The whole story of a job, event by event."""
-    events = state.ledger.events_of(id_of(job_id))
-    if not events:
-        raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+    found = id_of(job_id)
+    events = state.ledger.events_of(found)
+    if not events or not isinstance(events[0].event, FileJob.Received):
+        raise no_such_job(found)
     return {"events": [event_answer(logged) for logged in events]}
 
 

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from api.state import CurrentState, State, id_of, stamp
 from ledger.domain.filejob import FileJob
 from ledger.domain.settlement import settled_as, settlement_id
-from ledger.errors import ConflictError, InvalidRequestError, NotFoundError
+from ledger.errors import ConflictError, InvalidRequestError, NotFoundError, no_such_dataset
 from projections.formats.correction import ERROR_COLUMNS
 from projections.formats.dialect import Dialect
 from projections.lineage import Origin, origin_of, rows_where
@@ -81,15 +81,13 @@ def download_rejects(job_id: str, state: CurrentState) -> StreamingResponse:
 @router.get("/api/v1/jobs/{job_id}/reconciliation")
 def show_reconciliation(job_id: str, state: CurrentState) -> dict[str, Any]:
     """What a completed file came to: bytes, records, control totals and row-set digest, as a whole and by chunk."""
-    events = state.ledger.events_of(id_of(job_id))
-    if not events:
-        raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+    job = state.ledger.job(id_of(job_id))
+    events = state.ledger.events_of(job.id)
     completed = next((e.event for e in reversed(events) if isinstance(e.event, FileJob.Completed)), None)
     if completed is None:
         raise ConflictError(
             f"Job {job_id} has not completed, so nothing is reconciled.", f"See where it stands: /task/{job_id}."
         )
-    job = state.ledger.job(id_of(job_id))
     whole = {name: getattr(completed, name) for name in _RECONCILED}
     chunks = [
         {
@@ -139,7 +137,7 @@ def find_rows(
     """Rows of a dataset by the values of their columns (`?carrier=UA&flight=1545`), each with where it comes from."""
     known = state.ledger.dataset(dataset)
     if known is None:
-        raise NotFoundError(f"There is no dataset {dataset[:80]!r}.", "`ledger jobs list` shows which there are.")
+        raise no_such_dataset(dataset)
     where = {name: value for name, value in request.query_params.items() if name not in NOT_WHERE}
     if not where:
         raise InvalidRequestError("Nothing says which rows.", "Name columns and values, such as ?flight=1545.")

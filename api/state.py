@@ -10,9 +10,12 @@ from uuid import UUID, uuid4
 from fastapi import Depends, Query, Request
 from pymongo.database import Database
 
+from api.access_record import AccessRecord
+from api.identity import Identification
 from ledger import telemetry
 from ledger.application import Ledger
 from ledger.blobs import BlobStore
+from ledger.domain.access import Caller
 from ledger.domain.base import Stamp
 from ledger.errors import NotFoundError
 from ledger.settings import Settings
@@ -32,20 +35,30 @@ class State:
     blobs: BlobStore
     views: Database[dict[str, Any]]
     results: Results
+    access: AccessRecord
+    identification: Identification
 
 
-def _state(request: Request) -> State:
+def state_of(request: Request) -> State:
+    """The parts of the process that a request came to."""
     state = request.app.state.ledger
     assert isinstance(state, State)
     return state
 
 
-CurrentState = Annotated[State, Depends(_state)]
+CurrentState = Annotated[State, Depends(state_of)]
+
+
+def caller(request: Request) -> Caller:
+    """Who asks: the gate (`api.auth`) has found out."""
+    found = request.state.caller
+    assert isinstance(found, Caller)
+    return found
 
 
 def stamp(request: Request) -> Stamp:
     """Who asks for something, now, as one act: every event of a request carries the same correlation."""
-    return Stamp(datetime.now(UTC), request.state.actor, str(uuid4()), telemetry.current_traceparent())
+    return Stamp(datetime.now(UTC), caller(request).actor, str(uuid4()), telemetry.current_traceparent())
 
 
 def id_of(text: str, what: str = "job") -> UUID:

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Request, Response
 
 from api.answers import task_from_log
 from api.arrivals import arrivals_of
+from api.auth import check_job, check_reaches
 from api.choices import Choices, checked_choices
 from api.errors import PayloadTooLargeError
-from api.state import CurrentState, State, stamp
+from api.state import CurrentState, State, caller, stamp
 from api.uploads import StoredFile, checked_filename, store_body, store_form
 from ledger import telemetry
 from ledger.application import Received
@@ -39,6 +40,7 @@ async def upload_files(request: Request, state: CurrentState) -> dict[str, Any]:
         raise InvalidRequestError("The form holds no file.", "Send at least one part named 'files' with a file name.")
     said = form.fields
     choices = checked_choices(said.get("dataset") or None, said.get("on_duplicate", "return"), said)
+    await _check_corrects(request, state, choices)
     return await _receive(request, state, form.files, choices)
 
 
@@ -63,10 +65,16 @@ async def put_file(
             "Split the file, or ask for a higher LEDGER_UPLOAD_BYTES_MAX.",
         )
     choices = checked_choices(dataset, on_duplicate, request.query_params)
+    await _check_corrects(request, state, choices)
     file = await store_body(request, state.blobs, filename, state.settings.upload_bytes_max)
     answer = await _receive(request, state, [file], choices)
     response.headers["Location"] = f"/api/v1/jobs/{answer['tasks'][0]['task_id']}"
     return answer
+
+
+async def _check_corrects(request: Request, state: State, choices: Choices) -> None:
+    if choices.corrects is not None and caller(request).is_limited:
+        await check_job(request, state, str(choices.corrects))
 
 
 async def _receive(request: Request, state: State, files: list[StoredFile], choices: Choices) -> dict[str, Any]:
@@ -75,6 +83,8 @@ async def _receive(request: Request, state: State, files: list[StoredFile], choi
 
 def _write_down(request: Request, state: State, files: list[StoredFile], choices: Choices) -> dict[str, Any]:
     arrivals = arrivals_of(files, choices, state.blobs, files_max=state.settings.upload_files_max)
+    for dataset in sorted({arrival.dataset for arrival in arrivals}):
+        check_reaches(request, dataset)
     with telemetry.span(telemetry.SPAN_RECEIVE, {telemetry.EVENT_COUNT: len(arrivals)}):
         answers = state.ledger.receive(arrivals, stamp(request), door=HTTP_DOOR, on_duplicate=choices.on_duplicate)
     new = [arrival for arrival, answer in zip(arrivals, answers, strict=True) if not answer.duplicate]

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
@@ -24,19 +24,22 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from ledger.database import lock, lock_job, prepare, rows, unavailable_as_error
+from ledger.domain.api_key import ApiKey, key_uuid
 from ledger.domain.audit import AuditExport, AuditRead
 from ledger.domain.base import Aggregate, LedgerEvent, Stamp
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset, dataset_id
 from ledger.domain.dead_letter import DeadLetter
+from ledger.domain.denial import Denial
 from ledger.domain.erasure import Erasure
 from ledger.domain.evolution import evolution_refused
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
 from ledger.domain.settlement import Settlement, settlement_id
+from ledger.domain.user import User, user_uuid
 from ledger.domain.words import ENDED_WELL, OnDuplicate, Stage
 from ledger.envelope import EnvelopeDamagedError, open_event, subjects_sealed
-from ledger.errors import ConflictError, NotFoundError, UnreadableEventError
+from ledger.errors import ConflictError, NotFoundError, UnreadableEventError, no_such_job
 from ledger.event_store import EVENTS_TABLE, LedgerRecorder, event_store_environment
 from ledger.failpoints import failpoint
 from ledger.sealed_events import SealedEventStore
@@ -98,7 +101,19 @@ class LoggedEvent:
 # Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
 # What a sender says by which the same bytes can be several things to load.
 PARTS = ("member", "sheet", "record")
-AGGREGATES = (FileJob, Dataset, DeadLetter, Erasure, Operation, Settlement, AuditRead, AuditExport)
+AGGREGATES = (
+    FileJob,
+    Dataset,
+    DeadLetter,
+    Erasure,
+    Operation,
+    Settlement,
+    AuditRead,
+    AuditExport,
+    ApiKey,
+    User,
+    Denial,
+)
 
 Kind = TypeVar("Kind", bound=Aggregate)
 
@@ -216,7 +231,7 @@ class Ledger(Application[UUID]):
         """
         job = self._found(FileJob, job_id)
         if job is None:
-            raise NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+            raise no_such_job(job_id)
         return job
 
     def dataset(self, name: str) -> Dataset | None:
@@ -246,15 +261,24 @@ class Ledger(Application[UUID]):
                 self.save(known, session=session)
         return known
 
-    def dataset_names(self) -> list[str]:
-        """The names of all datasets, sorted."""
+    def dataset_names(self, among: Collection[str] | None = None) -> list[str]:
+        """The names of all datasets, or of those that are among some, sorted."""
+        chosen = "" if among is None else " AND originator_id = ANY(:ids)"
+        ids = {} if among is None else {"ids": [dataset_id(name) for name in among]}
         with self.transaction() as session:
             found = rows(
                 session,
                 f"SELECT convert_from(state, 'UTF8')::jsonb ->> 'name' AS name FROM {EVENTS_TABLE}"
-                " WHERE topic = 'dataset.registered' ORDER BY 1",
+                f" WHERE topic = 'dataset.registered'{chosen} ORDER BY 1",
+                **ids,
             )
         return [str(row.name) for row in found]
+
+    def dataset_of_job(self, job_id: UUID) -> str | None:
+        """The dataset that a job's file goes into, None if there is no such job."""
+        with self.transaction() as session:
+            found = rows(session, "SELECT dataset FROM ledger.arrivals WHERE job_id = :job_id", job_id=job_id)
+        return str(found[0].dataset) if found else None
 
     def operation(self, operation_id: UUID) -> Operation:
         """The operation as the log tells it.
@@ -268,6 +292,14 @@ class Ledger(Application[UUID]):
                 f"There is no operation {operation_id}.", "Use the id that its request was answered with."
             )
         return operation
+
+    def api_key(self, key_id: str) -> ApiKey | None:
+        """The API key of that id, or None."""
+        return self._found(ApiKey, key_uuid(key_id))
+
+    def user(self, user_id: str) -> User | None:
+        """The user behind that pseudonym, or None."""
+        return self._found(User, user_uuid(user_id))
 
     def request(self, kind: Stage, arguments: dict[str, Any], stamp: Stamp) -> Operation:
         """Write down that somebody asked for an operation: all that a door does about it."""

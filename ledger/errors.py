@@ -36,6 +36,18 @@ class NotFoundError(LedgerError):
     code = "not_found"
 
 
+def no_such_job(job_id: object) -> NotFoundError:
+    """The job is not there, or not for who asks: nobody can tell which."""
+    return NotFoundError(f"There is no job {job_id}.", "`ledger jobs list` shows those there are.")
+
+
+def no_such_dataset(name: str) -> NotFoundError:
+    """The dataset is not there, or not for who asks: nobody can tell which."""
+    return NotFoundError(
+        f"There is no dataset {name[:80]!r}.", "It comes into being with its first file, or by registering it."
+    )
+
+
 class ConflictError(LedgerError):
     """The thing exists, in a state that forbids what was asked."""
 

@@ -103,3 +103,15 @@ CREATE TABLE IF NOT EXISTS subjects.keys (
     wrapped bytea,
     master  text  NOT NULL
 );
+-- What a request is let in by: written in the transaction of key.created and of key.revoked, and again from the log
+-- whenever an API starts (`ledger.keys`). Whose a key is stands in the log alone. Only the last use is nowhere else.
+CREATE TABLE IF NOT EXISTS ledger.api_keys (
+    key_id        text        PRIMARY KEY,
+    role          text        NOT NULL,
+    datasets      text[],     -- null: all of them
+    expires_at    timestamptz,
+    secret_sha256 bytea       NOT NULL CHECK (length(secret_sha256) = 32),
+    revoked_at    timestamptz,
+    last_used_at  timestamptz
+);
+CREATE INDEX IF NOT EXISTS stored_events_keys ON ledger.stored_events (id) WHERE topic = 'key.created';

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger.domain.fiscal_calendar import FiscalCalendar
@@ -21,6 +21,14 @@ from ledger.domain.fiscal_calendar import FiscalCalendar
 MEBIBYTE = 1 << 20
 ORIGIN = re.compile(r"[^\s+]{1,100}")
 MAIL_ADDRESS = re.compile(r"[^\s@,;:<>()\"\\]+@[^\s@,;:<>()\"\\]+")
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether nobody on the way can change what an address answers: https, or this very machine."""
+    parts = urlsplit(url)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"))
+    )
 
 
 class Settings(BaseSettings):
@@ -137,13 +145,29 @@ class Settings(BaseSettings):
     public_url: str | None = Field(default=None, description="Where links in mails lead: the API's address for people.")
     smtp_seconds_max: float = Field(default=10.0, gt=0, description="Longest wait for an answer of the mail server.")
 
-    @field_validator(
-        "smtp_url", "mail_from", "mail_to", "public_url", "seal_public_keys", "checkpoints_url", mode="before"
+    oidc_issuer: str | None = Field(
+        default=None, description="The identity provider (OpenID Connect) whose tokens count; only keys do without it."
     )
+    oidc_audience: str | None = Field(default=None, description="Whom tokens must be for: what the provider calls us.")
+    oidc_jwks_url: str | None = Field(
+        default=None, description="Where the provider's keys are; the provider is asked if it is not given."
+    )
+    oidc_role_claim: str = Field(default="roles", description="The claim with the roles, or the path to it (a.b).")
+    oidc_datasets_claim: str | None = Field(
+        default=None, description="The claim with the datasets that a user sees; all of them without this setting."
+    )
+
+    @field_validator(
+        "smtp_url", "mail_from", "mail_to", "public_url",
+        "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_role_claim", "oidc_datasets_claim",
+        "seal_public_keys", "checkpoints_url",
+        mode="before",
+    )  # fmt: skip
     @classmethod
-    def _empty_is_not_set(cls, value: Any) -> Any:
+    def _empty_is_not_set(cls, value: Any, info: ValidationInfo) -> Any:
         # Docker Compose passes on a variable that nobody set as an empty one.
-        return None if isinstance(value, str) and not value.strip() else value
+        assert info.field_name is not None
+        return cls.model_fields[info.field_name].default if isinstance(value, str) and not value.strip() else value
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Settings:
@@ -159,6 +183,8 @@ class Settings(BaseSettings):
             raise ValueError("origin must be one word without + in it: it is the name of a key")
         if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
             raise ValueError("public_url must begin with http:// or https://")
+        if self.oidc_issuer is not None:
+            self._check_oidc(self.oidc_issuer)
         if self.smtp_url is not None:
             self._check_mail(self.smtp_url.get_secret_value())
         return self
@@ -189,6 +215,13 @@ class Settings(BaseSettings):
                 }
             )
         return rows
+
+    def _check_oidc(self, issuer: str) -> None:
+        if self.oidc_audience is None:
+            raise ValueError("oidc_issuer needs oidc_audience: tokens for somebody else must not count here")
+        for name, url in (("oidc_issuer", issuer), ("oidc_jwks_url", self.oidc_jwks_url)):
+            if url is not None and not is_safe_url(url):
+                raise ValueError(f"{name} must begin with https://")
 
     def _check_mail(self, smtp_url: str) -> None:
         # No message quotes the URL or a part of it: it may hold a password.

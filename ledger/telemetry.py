@@ -54,6 +54,7 @@ CHUNK_REJECTS = "filejob.chunk.rejects"
 ATTEMPT = "filejob.attempt"
 EVENT_COUNT = "events.count"
 OUTCOME = "outcome"
+REASON = "reason"
 STAGE = "stage"
 VIEW = "view"
 LEVEL = "level"
@@ -70,6 +71,7 @@ WORK_DURATION = _meter.create_histogram("work.duration_seconds", "s", "Time of o
 QUEUE_WAIT = _meter.create_histogram("queue.wait_seconds", "s", "Time from a message's publication to its start")
 MESSAGES_REFUSED = _meter.create_counter("messages.refused", "{message}", "Messages that were not ours, by stage")
 DEAD_LETTERS = _meter.create_counter("messages.dead", "{message}", "Messages that the broker gave up on")
+ACCESS_DENIED = _meter.create_counter("access.denied", "{attempt}", "Attempts that were refused, by reason")
 MAILS = _meter.create_counter(
     "mail.recipients", "{mail}", "Mails about failed files, by recipient and outcome (sent, refused)"
 )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -141,12 +141,24 @@ class ViewStore:
         return 0 if found is None else int(found["position"])
 
     def page(
-        self, *, dataset: str | None, status: str | None, before: int | None, limit: int, sha256: str | None = None
+        self,
+        *,
+        datasets: Collection[str] | None,
+        status: str | None,
+        before: int | None,
+        limit: int,
+        sha256: str | None = None,
     ) -> list[Document]:
-        """At most `limit` documents, the last received first, from before a `received_position`."""
+        """At most `limit` documents, the last received first, from before a `received_position`.
+
+        Those of some datasets, of none if there are none of these, and of all if that is None.
+        """
         assert limit > 0, "to MongoDB, 0 means all"
-        asked = {"dataset": dataset, "status": status, "sha256": sha256}
+        asked = {"status": status, "sha256": sha256}
         wanted: Document = {name: value for name, value in asked.items() if value is not None}
+        if datasets is not None:
+            # By its value for one alone: so the pages come in the order of an index.
+            wanted["dataset"] = next(iter(datasets)) if len(datasets) == 1 else {"$in": sorted(datasets)}
         if before is not None:
             wanted["received_position"] = {"$lt": before}
         with _unavailable_as_error(self._database):

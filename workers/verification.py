@@ -31,7 +31,12 @@ from ledger.settings import Settings
 from ledger.verifier import verify
 from projections.view_store import connect
 from projections.views import Order, Parts
-from workers.view_checks import findings_about_arrivals, findings_about_files, findings_about_views
+from workers.view_checks import (
+    findings_about_access,
+    findings_about_arrivals,
+    findings_about_files,
+    findings_about_views,
+)
 from workers.workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -93,6 +98,7 @@ def _findings_about_views(workshop: Workshop, order: Order) -> list[Finding]:
         return [
             *findings_about_views(parts, order),
             *findings_about_arrivals(parts),
+            *findings_about_access(parts),
             *findings_about_files(workshop, order),
         ]
     finally:

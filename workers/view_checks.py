@@ -18,6 +18,7 @@ from uuid import UUID
 from ledger.database import rows
 from ledger.errors import ConflictError, LedgerError, PartUnavailableError
 from ledger.findings import Finding
+from ledger.keys import keys_that_differ
 from projections.rebuild import view_names, view_of
 from projections.views import Order, Parts
 from workers.replay import replay_job
@@ -61,6 +62,13 @@ def findings_about_arrivals(parts: Parts) -> Iterator[Finding]:
     for row in found:
         message = f"The index of arrivals says of job {row.job_id} something else than its Received event."
         yield Finding("arrival_differs", message, row.position, row.job_id)
+
+
+def findings_about_access(parts: Parts) -> Iterator[Finding]:
+    """What of the keys that requests are let in by is not what the log says."""
+    for key_id in keys_that_differ(parts.ledger):
+        message = f"Requests are let in by the key {key_id} otherwise than the log says. Restart an API: it mends that."
+        yield Finding("access_differs", message)
 
 
 def findings_about_files(workshop: Workshop, order: Order) -> Iterator[Finding]:

@@ -120,7 +120,7 @@ def _server(settings: Settings) -> list[Finding]:
     try:
         client = Client.found()
         answer = client.health()
-        client.get("/api/v1/jobs", limit=1)
+        client.get("/api/v1/whoami")
     except CommandError as error:
         return [{"check": "server", "ok": False, "what": str(error)}]
     return [

@@ -13,6 +13,7 @@ from api.cli.datasets import datasets
 from api.cli.doctor import config, doctor
 from api.cli.erase import erase
 from api.cli.jobs import jobs
+from api.cli.keys import keys, whoami
 from api.cli.load import load
 from api.cli.operations import list_views, operations, rebuild, replay
 from api.cli.output import say
@@ -34,6 +35,8 @@ cli.command()(replay)
 cli.add_typer(operations, name="operations")
 cli.add_typer(audit, name="audit")
 cli.command()(erase)
+cli.add_typer(keys, name="keys")
+cli.command()(whoami)
 cli.command()(doctor)
 cli.command()(config)
 

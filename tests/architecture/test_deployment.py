@@ -34,7 +34,17 @@ BACKING = sorted(set(SERVICES) - set(OURS))
 PORTS = {"postgresql": 5432, "mongodb": 27017, "rabbitmq": 5672, "jaeger": 4318}
 INTERPOLATED = re.compile(r"\$\{(\w+)[^}]*\}")
 # What may be left out: it is then an empty variable, which means that it is not set.
-OPTIONAL = {"LEDGER_SMTP_URL", "LEDGER_MAIL_FROM", "LEDGER_MAIL_TO", "LEDGER_PUBLIC_URL"}
+OPTIONAL_OF = {
+    "dispatcher": {"LEDGER_SMTP_URL", "LEDGER_MAIL_FROM", "LEDGER_MAIL_TO", "LEDGER_PUBLIC_URL"},
+    "api": {
+        "LEDGER_OIDC_ISSUER",
+        "LEDGER_OIDC_AUDIENCE",
+        "LEDGER_OIDC_JWKS_URL",
+        "LEDGER_OIDC_ROLE_CLAIM",
+        "LEDGER_OIDC_DATASETS_CLAIM",
+    },
+}
+OPTIONAL = set().union(*OPTIONAL_OF.values())
 PINNED = re.compile(r"\d+(\.\d+)*(-[a-z]+)?")
 
 
@@ -171,10 +181,14 @@ def test_the_key_that_seals_is_given_to_the_sealer_alone() -> None:
     assert COMPOSE["secrets"] == {"seal_key": {"environment": "LEDGER_SEAL_KEY"}}
 
 
-def test_mail_is_set_up_where_it_is_sent_and_nowhere_else() -> None:
-    assert {service for service in OURS if OPTIONAL & set(environment_of(service))} == {"dispatcher"}
-    assert set(environment_of("dispatcher")) >= OPTIONAL
-    result = run_as("dispatcher", "-c", "from ledger.settings import Settings; assert Settings().smtp_url is None")
+def test_what_may_be_left_out_is_set_up_where_it_is_used_and_nowhere_else() -> None:
+    for service in OURS:
+        assert OPTIONAL & set(environment_of(service)) == OPTIONAL_OF.get(service, set())
+
+
+@pytest.mark.parametrize(("service", "setting"), [("dispatcher", "smtp_url"), ("api", "oidc_issuer")])
+def test_what_is_left_out_is_not_set(service: str, setting: str) -> None:
+    result = run_as(service, "-c", f"from ledger.settings import Settings; assert Settings().{setting} is None")
     assert result.returncode == 0, result.stderr
 
 

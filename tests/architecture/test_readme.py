@@ -10,13 +10,17 @@ from typing import get_args
 import pytest
 
 from api.cli.datasets import datasets
+from api.cli.keys import keys
 from api.cli.records import jobs
 from api.cli.trail import audit
 from api.contract_text import YAML_TYPE, read_contract_text
+from api.tokens import ALGORITHMS
+from ledger.domain.access import PERMISSIONS_OF
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.odcs import to_odcs
 from ledger.domain.odcs_import import from_odcs
+from ledger.settings import Settings
 from projections.formats.containers import ContainerKind
 from projections.formats.dialect import DELIMITED_NAMES
 from projections.formats.recognise import FORMATS
@@ -26,6 +30,7 @@ from tests.fuzz.samples import SOUND
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README.split("\n## What it reads\n")[1].split("\n## ")[0]
+ACCESS = README.split("\n## Who may do what\n")[1].split("\n## ")[0]
 CONTRACTS = README.split("\n## Contracts\n")[1].split("\n## ")[0]
 TRAIL = README.split("\n## The audit trail\n")[1].split("\n## ")[0]
 CELLS = [[cell.strip() for cell in row.strip("|").split("|")] for row in SECTION.splitlines() if row.startswith("|")]
@@ -97,3 +102,17 @@ def test_the_section_on_the_trail_names_commands_that_exist(command: str) -> Non
 def test_the_section_on_the_trail_asks_for_what_can_be_asked_for() -> None:
     asked = {name.replace("-", "_") for line in TRAIL.splitlines() for name in re.findall(r" --([a-z0-9-]+)", line)}
     assert asked - {"at", "format", "key"} == {each.name for each in fields(Question)}
+
+
+def test_the_table_of_roles_is_the_one_that_holds() -> None:
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in ACCESS.splitlines() if row.startswith("|")]
+    assert {role: set(re.findall(r"`(\w+)`", may)) for role, may in rows[2:]} == {
+        role.value: {permission.value for permission in allowed} for role, allowed in PERMISSIONS_OF.items()
+    }
+
+
+def test_the_section_on_access_names_commands_and_settings_that_exist() -> None:
+    assert {known.name for known in keys.registered_commands} == set(re.findall(r"ledger keys (\w+)", ACCESS))
+    named = set(re.findall(r"LEDGER_(OIDC_\w+)", ACCESS))
+    assert {name.lower() for name in named} == {name for name in Settings.model_fields if name.startswith("oidc_")}
+    assert all(algorithm in ACCESS for algorithm in ALGORITHMS)

@@ -25,7 +25,7 @@ LONG = "Größe € 漢字 \U0001f4be \u0000 \u2028 " * 20_000
 
 
 def everything(store: ViewStore, limit: int = 10_000) -> list[Document]:
-    return store.page(dataset=None, status=None, before=None, limit=limit)
+    return store.page(datasets=None, status=None, before=None, limit=limit)
 
 
 def test_what_is_written_is_read_back(store: ViewStore, view_document: MakeDocument) -> None:
@@ -171,16 +171,18 @@ def test_pages_show_every_document_once_and_the_newest_first(store: ViewStore, v
         store.write([view_document(number) for number in numbers[start : start + 500]], start + 500)
     seen: list[int] = []
     before = None
-    while page := store.page(dataset=None, status=None, before=before, limit=137):
+    while page := store.page(datasets=None, status=None, before=before, limit=137):
         seen += [document["received_position"] for document in page]
         before = seen[-1]
     assert seen == list(range(5_000, 0, -1))
 
 
-@pytest.mark.parametrize("dataset", [None, "flights", "nothing"])
+@pytest.mark.parametrize(
+    "datasets", [None, {"flights"}, {"nothing"}, {"flights", "invoices"}, {"nothing", "invoices"}, set()]
+)
 @pytest.mark.parametrize("status", [None, "Failed"])
-def test_pages_can_be_of_one_dataset_and_one_status(
-    store: ViewStore, view_document: MakeDocument, dataset: str | None, status: str | None
+def test_pages_can_be_of_some_datasets_and_one_status(
+    store: ViewStore, view_document: MakeDocument, datasets: set[str] | None, status: str | None
 ) -> None:
     documents = [view_document(number) for number in range(1, 301)]
     store.write(documents, 300)
@@ -188,16 +190,16 @@ def test_pages_can_be_of_one_dataset_and_one_status(
         document
         for document in reversed(documents)
         if document["received_position"] < 250
-        and dataset in (None, document["dataset"])
+        and (datasets is None or document["dataset"] in datasets)
         and status in (None, document["status"])
     ]
-    assert store.page(dataset=dataset, status=status, before=250, limit=20) == wanted[:20]
-    assert store.page(dataset=dataset, status=status, before=250, limit=1_000) == wanted
+    assert store.page(datasets=datasets, status=status, before=250, limit=20) == wanted[:20]
+    assert store.page(datasets=datasets, status=status, before=250, limit=1_000) == wanted
 
 
 def test_pages_can_be_of_the_same_bytes(store: ViewStore, view_document: MakeDocument) -> None:
     store.write([view_document(number, sha256="ab" * 32 if number % 2 else "cd" * 32) for number in range(1, 11)], 10)
-    found = store.page(dataset=None, status=None, sha256="cd" * 32, before=9, limit=3)
+    found = store.page(datasets=None, status=None, sha256="cd" * 32, before=9, limit=3)
     assert [document["received_position"] for document in found] == [8, 6, 4]
 
 
@@ -319,7 +321,7 @@ def test_the_url_s_own_time_limits_win() -> None:
         lambda database: ViewStore(database, "status", 1).document("a"),
         lambda database: ViewStore(database, "status", 1).write([{"_id": "a", "version": 1}], 1),
         lambda database: ViewStore(database, "status", 1).position(),
-        lambda database: ViewStore(database, "status", 1).page(dataset=None, status=None, before=None, limit=1),
+        lambda database: ViewStore(database, "status", 1).page(datasets=None, status=None, before=None, limit=1),
         lambda database: ViewStore(database, "status", 1).digest(),
         lambda database: ViewStore(database, "status", 1).drop(),
     ],

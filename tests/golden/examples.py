@@ -18,18 +18,22 @@ from eventsourcing.utils import get_topic
 from pydantic import SecretStr
 
 from ledger.application import Ledger
+from ledger.domain.access import Role
+from ledger.domain.api_key import ApiKey
 from ledger.domain.audit import AuditExport, AuditRead, ReadKind, Told
 from ledger.domain.base import LedgerEvent, Stamp
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
+from ledger.domain.denial import Denial
 from ledger.domain.erasure import Erasure
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
 from ledger.domain.personal import job_subject
 from ledger.domain.reconciliation import LoadedChunk
 from ledger.domain.settlement import Settlement
+from ledger.domain.user import User
 from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage
 from ledger.envelope import open_event, seal_event
@@ -82,6 +86,9 @@ def examples() -> dict[str, LedgerEvent]:
         _audit_read(),
         _audit_export(),
         _erasure(),
+        _api_key(),
+        User.see(stamp(0), user_id="3f1c9a7be2d04856", name="Anna März <anna@example.com>"),
+        _denial(),
     )
     for aggregate in aggregates:
         for event in aggregate.pending_events:
@@ -278,3 +285,31 @@ def _operations() -> list[Operation]:
         },
     )
     return [completed, failed]
+
+
+def _api_key() -> ApiKey:
+    key = ApiKey.create(
+        "9f3c1a7be2d0",
+        stamp(0),
+        name="the payroll system, März AG",
+        role=Role.UPLOADER,
+        datasets=["payments", "refunds"],
+        expires_at=START + timedelta(days=90),
+        secret_sha256="9a" * 32,
+    )
+    key.revoke(stamp(1), reason="the payroll system was replaced")
+    return key
+
+
+def _denial() -> Denial:
+    return Denial.deny(
+        JOB_ID,
+        stamp(60),
+        method="POST",
+        route="/api/v1/jobs/{job_id}/cancel",
+        permission="operate_jobs",
+        dataset="payments",
+        reason="dataset_not_granted",
+        count=7,
+        first_at=START,
+    )

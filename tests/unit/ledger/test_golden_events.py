@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from eventsourcing.utils import get_topic
 
+from ledger.domain.api_key import ApiKey
 from ledger.domain.audit import AuditExport, AuditRead
 from ledger.domain.base import LedgerEvent
 from ledger.domain.dataset import Dataset
 from ledger.domain.dead_letter import DeadLetter
+from ledger.domain.denial import Denial
 from ledger.domain.erasure import Erasure
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
 from ledger.domain.settlement import Settlement
+from ledger.domain.user import User
 from tests.golden.examples import FOLDER, examples, from_text, golden_path, read, stored, to_text
 
 # Names that stand in the log of every installation. Add to them; never change or remove one.
@@ -26,6 +29,8 @@ TOPICS_FOR_EVER = {
     "audit.read",
     "auditexport",
     "auditread",
+    "access",
+    "access.denied",
     "dataset",
     "dataset.contract_changed",
     "dataset.registered",
@@ -45,6 +50,9 @@ TOPICS_FOR_EVER = {
     "filejob.received",
     "filejob.restored",
     "filejob.retried",
+    "key",
+    "key.created",
+    "key.revoked",
     "operation",
     "operation.completed",
     "operation.failed",
@@ -53,6 +61,8 @@ TOPICS_FOR_EVER = {
     "settlement.corrected",
     "settlement.opened",
     "settlement.waived",
+    "user",
+    "user.seen",
 }
 GOLDEN_FILES = sorted(FOLDER.glob("*.json"))
 EXAMPLES = examples()
@@ -97,6 +107,7 @@ def test_there_is_no_topic_that_is_not_on_the_list_and_none_was_lost() -> None:
         AuditRead,
         AuditExport,
     ]
+    classes += [ApiKey, User, Denial]
     assert {get_topic(found) for found in classes} == TOPICS_FOR_EVER
 
 

@@ -117,3 +117,30 @@ def test_an_error_of_the_settings_tells_no_secret(values: dict[str, str | None])
     with pytest.raises(ValidationError) as found:
         Settings(**{**MAIL, **values})
     assert "tulip" not in str(found.value) + repr(found.value)
+
+
+OIDC = {"oidc_issuer": "https://login.example.com", "oidc_audience": "ledger"}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"oidc_audience": None}, "oidc_audience"),
+        ({"oidc_audience": " "}, "oidc_audience"),
+        ({"oidc_issuer": "http://login.example.com"}, "https://"),
+        ({"oidc_issuer": "login.example.com"}, "https://"),
+        ({"oidc_jwks_url": "http://login.example.com/keys"}, "https://"),
+        ({"oidc_jwks_url": "file:///etc/passwd"}, "https://"),
+    ],
+)
+def test_a_provider_whom_nobody_could_trust_is_refused_at_the_start(values: dict[str, str | None], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Settings(**{**OIDC, **values})
+
+
+def test_an_empty_variable_of_the_provider_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_JWKS_URL", "OIDC_ROLE_CLAIM", "OIDC_DATASETS_CLAIM"):
+        monkeypatch.setenv(f"LEDGER_{name}", "")
+    settings = Settings()
+    assert (settings.oidc_issuer, settings.oidc_jwks_url, settings.oidc_datasets_claim) == (None, None, None)
+    assert settings.oidc_role_claim == "roles"
