@@ -85,7 +85,7 @@ ROUTES: dict[str, Door] = {
     "GET /api/v1/audit/{position:int}": Door(Permission.READ_AUDIT, Reach.WHOLE),
     "GET /api/v1/audit/export": Door(Permission.READ_AUDIT, Reach.WHOLE),
     "GET /api/v1/audit/exports/{export_id}/manifest": Door(Permission.READ_AUDIT, Reach.WHOLE),
-    "GET /api/v1/audit/checkpoint": Door(Permission.READ_AUDIT, Reach.WHOLE),
+    "GET /api/v1/audit/checkpoint": Door(Permission.READ_AUDIT, Reach.NONE),
     "GET /api/v1/audit/verify_proof.py": KNOWN,
     "GET /api/v1/jobs/{job_id}/proof": Door(Permission.READ_AUDIT, Reach.JOB, "job_id"),
     "GET /api/v1/events/{position}/proof": Door(Permission.READ_AUDIT, Reach.WHOLE),

@@ -31,7 +31,7 @@ def erase(
     if (job is None) == (actor is None):
         raise CommandError("It has to be either a job or --actor.", "See ledger erase --help.", ExitCode.USAGE)
     client = Client.found()
-    asked = {"actor_id": actor} if job is None else {"job_id": client.get(f"/api/v1/jobs/{job}")["task_id"]}
+    asked = {"actor_id": actor} if job is None else {"job_id": job}
     _confirm(f"the file's name of job {job}" if job else f"the name of {actor}", confirm)
     certificate = client.post("/api/v1/erasures", reason=reason, **asked)
     if as_json:

@@ -30,7 +30,7 @@ from ledger.domain.denial import Denial
 from ledger.domain.erasure import Erasure
 from ledger.domain.filejob import FileJob
 from ledger.domain.operation import Operation
-from ledger.domain.personal import job_subject
+from ledger.domain.personal import actor_subject, job_subject
 from ledger.domain.reconciliation import LoadedChunk
 from ledger.domain.settlement import Settlement
 from ledger.domain.user import User
@@ -64,7 +64,9 @@ ERROR = {
     "column": "amount",
 }
 MASTER_KEY = "the master key of the tests, which seals nothing of anybody"
-KEYS = {job_subject(JOB_ID): bytes(range(32))}
+KEYS = dict.fromkeys(
+    (job_subject(JOB_ID), actor_subject("key:9f3c1a7be2d0"), actor_subject("user:3f1c9a7be2d04856")), bytes(range(32))
+)
 DIALECT = {"format": "delimited", "encoding": "utf-8", "delimiter": ";", "quote": '"', "header": True}
 
 

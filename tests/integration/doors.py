@@ -148,6 +148,7 @@ def _programs(variables: dict[str, str], port: int) -> list[Program]:
     uvicorn = ["-m", "uvicorn", "api.app:app", "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
     return [
         Program("projector", [sys.executable, "-m", "projections"], variables),
+        Program("sealer", [sys.executable, "-m", "ledger.sealer"], variables),
         Program("api", [sys.executable, *uvicorn], variables, lambda: _is_alive(port)),
     ]
 
