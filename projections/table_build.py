@@ -162,7 +162,6 @@ class TableBuild:
     def _load(self, logged: LoggedEvent, story: Story) -> bool:
         event: Any = logged.event
         if story.is_withdrawn(event):
-            self.changed.add(story.position)
             return False
         queued = story.plan_of(event)
         table = DataTable(self._dataset, self._contract(queued.contract_version), REBUILDING)
@@ -204,7 +203,7 @@ class TableBuild:
     def _withdraw(self, logged: LoggedEvent, story: Story) -> bool:
         if not is_withdrawal(logged.event):
             return False
-        self.changed.add(story.position)
+        self.changed.add(story.position)  # also if nothing was loaded here: in the live table it was
         if self._loaded is not None and story.position not in self._loaded:
             return False
         with self._ledger.transaction() as session:

@@ -23,8 +23,8 @@ from ledger.domain.filejob import FileJob
 from ledger.domain.words import OnDuplicate, Stage
 from ledger.errors import ConflictError, UnreadableEventError
 from ledger.settings import Settings
+from projections import generation_view, runner, status
 from projections import rebuild as rebuild_module
-from projections import runner, status
 from projections.runner import STATUS, apply_batch, live_store
 from projections.status import fold_all
 from projections.view_store import ViewStore, connect, generations, live_generation
@@ -335,3 +335,72 @@ def test_what_a_killed_rebuild_left_behind_is_swept_by_the_next(
     rebuilt = rebuild(ledger, views)
     assert rebuilt["equal"] is True
     assert generations(views, STATUS) == {1, rebuilt["generation"]}
+
+
+def test_a_roll_back_brings_the_old_view_up_to_date_and_a_worker_that_died_behind_it_does_not_undo_it(
+    ledger: Ledger, views: Database[dict[str, Any]]
+) -> None:
+    receive(ledger, 3)
+    catch_up(ledger, live_store(views))
+    first, second = live_generation(views, STATUS), rebuild(ledger, views)["generation"]
+    assert generations(views, STATUS) == {first, second}
+    job_id = receive(ledger, 1)[0]
+    order = new_order()
+    for _ in range(2):  # an attempt, and that of another worker who does not know that it was done
+        rolled_back = view_of(ledger, views).roll_back(order)
+        assert rolled_back["generation"] == live_generation(views, STATUS) == first
+        assert live_store(views).document(str(job_id)) is not None
+    assert rebuild(ledger, views)["equal"] is True
+    third = live_generation(views, STATUS)
+    assert generations(views, STATUS) == {first, third}
+
+
+def test_a_view_that_was_never_rebuilt_cannot_be_rolled_back(ledger: Ledger, views: Database[dict[str, Any]]) -> None:
+    with pytest.raises(ConflictError, match="Nothing is kept"):
+        view_of(ledger, views).roll_back(new_order())
+
+
+def test_a_rebuild_whose_worker_died_behind_the_switch_keeps_what_was_live_before(
+    ledger: Ledger, views: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = receive(ledger, 3)[0]
+    store = live_store(views)
+    catch_up(ledger, store)
+    views[f"{STATUS}_{store.generation}"].update_one({"_id": str(job_id)}, {"$set": {"rows_loaded": 99}})
+
+    class DiedError(Exception):
+        pass
+
+    def die(name: str) -> None:
+        if name == "rebuild_switched":
+            raise DiedError
+
+    monkeypatch.setattr(generation_view, "failpoint", die)
+    order = new_order()
+    with pytest.raises(DiedError):
+        view_of(ledger, views).rebuild(order)
+    again = view_of(ledger, views).rebuild(order)
+    assert (again["equal"], again["generation"]) == (False, live_generation(views, STATUS))
+    assert [found["job_id"] for found in again["differences"]] == [str(job_id)]
+    assert store.generation in generations(views, STATUS)
+
+
+def test_a_check_of_the_view_tells_what_differs_and_changes_nothing(
+    ledger: Ledger, views: Database[dict[str, Any]]
+) -> None:
+    jobs = receive(ledger, 4)
+    store = live_store(views)
+    catch_up(ledger, store)
+    collection = views[f"{STATUS}_{store.generation}"]
+    assert view_of(ledger, views).check(new_order())["equal"] is True
+    collection.update_one({"_id": str(jobs[0])}, {"$set": {"rows_loaded": 99}})
+    collection.delete_one({"_id": str(jobs[1])})
+    collection.insert_one({"_id": "made up", "version": 1, "received_position": ledger.position() + 1})
+    checked = view_of(ledger, views).check(new_order())
+    assert (checked["equal"], checked["switched"], checked["differences_total"]) == (False, False, 3)
+    assert [(found["job_id"], found["what"]) for found in checked["differences"]] == [
+        (str(jobs[0]), "changed"),
+        (str(jobs[1]), "missing"),
+        ("made up", "unknown"),
+    ]
+    assert generations(views, STATUS) == {store.generation}

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -22,9 +23,10 @@ from projections import data_view, table_build
 from projections.data_tables import hold_table, share_table
 from projections.data_view import DataView
 from projections.table_exchange import TableInUseError
-from tests.integration.place import new_place, wait_until
+from tests.integration.place import STAMP, new_place, wait_until
 from tests.integration.test_table_rebuild import Yard, payments
 from tests.integration.views import new_order, parts_of
+from workers.commands import cancel
 
 
 @pytest.fixture
@@ -107,6 +109,26 @@ def test_a_job_that_is_withdrawn_while_the_table_is_built_is_in_neither(
     monkeypatch.setattr(data_view, "failpoint", arrive)
     rebuilt = yard.rebuild()
     assert (rebuilt["equal"], rebuilt["rows"], len(yard.content())) == (True, 50, 50)
+
+
+def test_rows_that_came_after_the_build_and_were_gone_before_the_switch_are_no_difference(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.load(payments(50))
+    job_id = yard.place.send(payments(60, 500).encode())
+    yard.place.perform(job_id, Stage.PLAN)
+    yard.place.follow()
+    monkeypatch.setattr(table_build.TableBuild, "settle", lambda build: yard.place.perform(job_id, Stage.LOAD, 0))
+    monkeypatch.setattr(
+        data_view, "failpoint", lambda name: name == "rebuild_compared" and withdraw_at_last(yard, job_id)
+    )
+    rebuilt = yard.rebuild()
+    assert (rebuilt["equal"], rebuilt["rows"], len(yard.content())) == (True, 50, 50)
+
+
+def withdraw_at_last(yard: Yard, job_id: UUID) -> None:
+    assert len(yard.content()) > 50
+    cancel(yard.place.ledger, job_id, STAMP, reason="the wrong month")
 
 
 @contextmanager

@@ -293,7 +293,7 @@ def test_a_file_that_is_lost_or_changed_stops_the_rebuild_at_its_event(yard: Yar
     if damage == "lost":
         blob.unlink()
     else:
-        blob.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
+        blob.write_bytes(data[:50] + bytes([data[50] ^ 0x80]) + data[51:])
     forget_plans()
     content = yard.content()
     [position] = [
