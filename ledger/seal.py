@@ -49,9 +49,9 @@ class StoredEvent:
     def fields(self) -> list[bytes]:
         """The fields as bytes, in the order of `FIELDS`."""
         return [
-            self.id.to_bytes(8, "big"),
+            self.id.to_bytes(8, "big", signed=True),
             self.originator_id.bytes,
-            self.originator_version.to_bytes(8, "big"),
+            self.originator_version.to_bytes(8, "big", signed=True),
             self.topic.encode(),
             self.state,
         ]

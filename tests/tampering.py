@@ -49,6 +49,11 @@ OF_EVENTS = [
         ("event_changed", "checkpoint_differs"),
     ),
     Tampering(
+        "an event's version, to one before the first",
+        f"UPDATE ledger.stored_events SET originator_version = -1 WHERE id = {EVENT}",
+        ("event_changed", "checkpoint_differs"),
+    ),
+    Tampering(
         "an event's topic",
         f"UPDATE ledger.stored_events SET topic = topic || '2' WHERE id = {EVENT}",
         ("event_changed", "checkpoint_differs"),
@@ -78,6 +83,11 @@ OF_EVENTS = [
     Tampering(
         "an event is put between others",
         f"INSERT INTO ledger.stored_events SELECT min(id) + 1, gen_random_uuid(), 1, 'some.topic', 'x' FROM {GAP}",
+        ("event_not_sealed",),
+    ),
+    Tampering(
+        "an event is put before all others",
+        "INSERT INTO ledger.stored_events VALUES (-1, gen_random_uuid(), 1, 'some.topic', 'x')",
         ("event_not_sealed",),
     ),
     Tampering(

@@ -28,12 +28,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from sqlalchemy import create_engine
 
-from ledger.application import LoggedEvent
+from ledger.application import Ledger
 from ledger.notes import PublicKey
+from ledger.settings import Settings
 from ledger.verifier import verify
 from projections.status import TASK_FIELDS, fold_all
 from tests.faults.record import Record, StoredRow, blob_folder, has_ended, read_record
-from tests.faults.rules import event_of, wrong_in_blobs, wrong_in_log, wrong_in_rows, wrong_in_work
+from tests.faults.rules import wrong_in_blobs, wrong_in_log, wrong_in_rows, wrong_in_work
 from tests.stack import Stack
 
 ORIGIN = "ingestion-ledger"
@@ -118,6 +119,7 @@ def _waits(due_in_seconds: float | None) -> bool:
 
 
 def _wrong_in_answers(stack: Stack, record: Record) -> Iterator[str]:
+    ledger = _ledger_of(stack)
     with stack.http() as http:
         _wait_for_view(http, record)
         for job, rows in record.jobs.items():
@@ -126,7 +128,7 @@ def _wrong_in_answers(stack: Stack, record: Record) -> Iterator[str]:
                 yield f"I7: /task/{job} answers {answer.status_code}: {answer.text}"
                 continue
             try:
-                document = fold_all(LoggedEvent(row.position, event_of(row), row.topic) for row in rows)
+                document = fold_all(ledger.events_of(job))
             except Exception as error:  # whatever the fold refuses is a finding
                 yield f"I7: the story of job {job} cannot be folded: {error!r}"
                 continue
@@ -138,6 +140,17 @@ def _wrong_in_answers(stack: Stack, record: Record) -> Iterator[str]:
             if different:
                 yield f"I7: /task/{job} differs from its events (told, folded): {different}"
             yield from _wrong_in_told(told, rows)
+
+
+def _ledger_of(stack: Stack) -> Ledger:
+    """The log with the names that are sealed in it, which only its reader can open."""
+    return Ledger(
+        Settings(
+            database_url=stack.database_url().replace("postgresql://", "postgresql+psycopg2://"),
+            subject_key_file=stack.home / "secrets" / "subjects.key",
+            subject_key=None,
+        )
+    )
 
 
 def _wrong_in_told(told: dict[str, object], rows: list[StoredRow]) -> Iterator[str]:

@@ -27,6 +27,9 @@ ELSEWHERE = {
     "rebuild_chunk_loaded": "test_rebuild_faults",
     "rebuild_chunk_committed": "test_rebuild_faults",
     "rebuild_exchanged": "test_rebuild_faults",
+    "erasure_key_destroyed": "test_erasure",
+    "erasure_appended": "test_erasure",
+    "erasure_committed": "test_erasure",
     "operation_end_appended": "test_operations",
     "operation_end_committed": "test_operations",
 }
