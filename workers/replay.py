@@ -27,11 +27,12 @@ from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
 from ledger.domain.reconciliation import LoadedChunk, add_digests
 from ledger.errors import ConflictError, LedgerError, NotFoundError, PartUnavailableError
+from projections.chunk import ChunkContent
 from projections.data_tables import CopiedRows
-from projections.formats.splitter import Plan
+from projections.formats.splitter import Chunk, Plan
 from projections.loading import checked_content, loaded_chunk
-from projections.plans import PLAN_BYTES_MAX
-from projections.rejects import records_rejected
+from projections.plans import PLAN_BYTES_MAX, places_of
+from projections.rejects import RAW_BYTES_MAX, Reject, records_rejected, rejects_of
 from projections.replaying import Story, differences, loaded_file, story_of, take_out_what_the_table_refused
 from projections.views import Order
 from workers.plan import text_to_load
@@ -218,8 +219,22 @@ class _Replay:
             found.compare(name, expected, is_now, event.chunk)
         kept = len([record for record in self._rejected if record in chunk.record_numbers])
         found.compare("rejects that are kept", event.rows_rejected, kept, event.chunk)
+        self._compare_rejects(content, plan, chunk)
         self._order.tell({"events": event.chunk + 1, "position": event.end, "log_position": self._job.text_size})
         return got
+
+    def _compare_rejects(self, content: ChunkContent, plan: Plan, chunk: Chunk) -> None:
+        """Compare each reject that is kept with the record as the file has it; never say what stands there."""
+        told_apart = content.flaws and not plan.corrects
+        made = content.rejects(places_of(self._workshop.blobs, plan, chunk) if told_apart else None)
+        with self._workshop.ledger.transaction() as session:
+            kept = rejects_of(session, self._job.id, after_record=chunk.first_record - 1, limit=chunk.records)
+        by_record = {reject.record: reject for reject in kept}
+        for reject in made:
+            there = by_record.get(reject.record)
+            equal = there is not None and _as_sent(there) == _as_sent(reject)
+            says = "as it was sent" if equal else "otherwise"
+            self._found.compare(f"the reject of record {reject.record}", "as it was sent", says, chunk.number)
 
     def _compare_completed(self, completed: FileJob.Completed, got: list[LoadedChunk | None]) -> None:
         """Compare what the chunks add up to with the end of the job."""
@@ -232,6 +247,11 @@ class _Replay:
         if completed.row_set_digest is not None:
             digest = add_digests(str(chunk.row_set_digest) for chunk in chunks)
             found.compare("row_set_digest of the file", completed.row_set_digest, digest)
+
+
+def _as_sent(reject: Reject) -> tuple[Any, ...]:
+    """What of a reject follows from the file alone; why it was refused is told in the words of then."""
+    return reject.line, reject.byte_offset, reject.byte_length, reject.raw[:RAW_BYTES_MAX], reject.code
 
 
 def _sha256_of(blobs: BlobStore, sha256: str) -> str | None:
