@@ -93,6 +93,10 @@ class PartUnavailableError(LedgerError):
     code = "part_unavailable"
 
 
+class BlobCutError(PartUnavailableError):
+    """A blob ends before its size. Where its copy is whole nothing is lost, so whoever needs it waits for that."""
+
+
 class UnreadableEventError(LedgerError):
     """An event in the log is of an unknown kind, or its content cannot be read. Whoever follows the log stops at it."""
 

@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from ledger.database import rows
-from ledger.errors import ConflictError, LedgerError, PartUnavailableError
+from ledger.errors import BlobCutError, ConflictError, LedgerError, PartUnavailableError
 from ledger.findings import Finding
 from ledger.keys import keys_that_differ
 from projections.rebuild import view_names, view_of
@@ -42,9 +42,8 @@ def findings_about_views(parts: Parts, order: Order) -> Iterator[Finding]:
     for name in view_names(parts.ledger):
         try:
             found = view_of(parts, name).check(replace(order, arguments={"view": name}))
-        except PartUnavailableError:
-            raise
         except LedgerError as error:
+            _raise_unless_about_content(error)
             yield Finding("view_not_built", f"The view {name} cannot be built from the log: {error}")
             continue
         if found["equal"] is None:
@@ -80,14 +79,19 @@ def findings_about_files(workshop: Workshop, order: Order) -> Iterator[Finding]:
         order.tell({"events": number, "position": number, "log_position": len(jobs)})
 
 
+def _raise_unless_about_content(error: LedgerError) -> None:
+    """Raise what only says that a part is away; a blob that was cut is there, and is a finding."""
+    if isinstance(error, PartUnavailableError) and not isinstance(error, BlobCutError):
+        raise error
+
+
 def _about_file(workshop: Workshop, order: Order, job_id: UUID) -> Iterator[Finding]:
     try:
         result = replay_job(workshop, order)
-    except PartUnavailableError:
-        raise
     except ConflictError:
         return  # it was never planned, so nothing was made of its file
     except LedgerError as error:
+        _raise_unless_about_content(error)
         yield Finding("file_not_read", f"Job {job_id} cannot be replayed: {error}", stream=job_id)
         return
     for each in result["differences"]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy
 from numpy.typing import NDArray
 
-from ledger.errors import PartUnavailableError
+from ledger.errors import BlobCutError
 
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 BLOCK_BYTES = 4 << 20
@@ -32,7 +32,7 @@ def blocks(read: Read, start: int, size: int, block_bytes: int) -> Iterator[tupl
     """The bytes [start, size) in blocks of at most `block_bytes`, each with its offset.
 
     Raises:
-        PartUnavailableError: there are fewer bytes than `size`.
+        BlobCutError: there are fewer bytes than `size`.
     """
     assert block_bytes >= BLOCK_BYTES_MIN
     while start < size:
@@ -49,7 +49,7 @@ def read_exactly(read: Read, start: int, length: int) -> bytes:
     while len(block) < length:
         more = read(start + len(block), length - len(block))
         if not more:
-            raise PartUnavailableError(
+            raise BlobCutError(
                 f"The stored file ends at byte {start + len(block):,}, before its size.",
                 "Check the blob store; nothing of the file is lost if its copy is whole.",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -14,7 +14,7 @@ from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage, Status
-from ledger.errors import ConflictError
+from ledger.errors import ConflictError, UnreadableEventError
 from projections import plans
 from projections.data_view import DataView
 from projections.views import RebuildStoppedError
@@ -323,3 +323,24 @@ def test_rejects_that_were_changed_stop_the_rebuild(yard: Yard) -> None:
     )
     with pytest.raises(RebuildStoppedError, match="rows_loaded"):
         yard.rebuild()
+
+
+def test_an_event_that_cannot_be_read_or_has_no_rule_stops_the_rebuild_and_is_never_skipped(yard: Yard) -> None:
+    job = yard.place.ledger.job(yard.load(payments(10)))
+    [(unknown,)] = yard.place.query(
+        "INSERT INTO ledger.stored_events (originator_id, originator_version, topic, state)"
+        " VALUES (:stream, 1, 'filejob.teleported', '{}') RETURNING id",
+        stream=uuid4(),
+    )
+    try:
+        with pytest.raises(UnreadableEventError, match=f"position {unknown} of the log"):
+            yard.rebuild()
+    finally:
+        yard.place.query("DELETE FROM ledger.stored_events WHERE id = :id RETURNING 1", id=unknown)
+    assert yard.rebuild()["generation"] == 2
+    job.archive(STAMP, fiscal_years=["FY2024-25"], manifest="34" * 32)
+    yard.place.ledger.save(job)
+    archived = yard.place.ledger.position()
+    with pytest.raises(RebuildStoppedError, match=f"position {archived} of the log \\(filejob.archived.*no rule"):
+        yard.rebuild()
+    assert yard.view.standing().generation == 2
