@@ -1,7 +1,7 @@
 """`python -m tests.tampering` writes docs/tampering.md: what is done to the record, and the least level that finds it.
 
 Each is done to a sealed log of `EVENTS` events by somebody who owns the database and has taken its guards away, and the
-tests find it at its level and at every deeper one (`tests/integration/test_seal.py`).
+tests find it at its level and at every deeper one (`tests/integration/test_seal.py`, `test_view_checks.py`).
 """
 
 from __future__ import annotations
@@ -160,6 +160,31 @@ FOUND_AT: dict[Level, list[Tampering]] = {
     Level.EVENTS: OF_EVENTS,
 }
 
+ROWS, TRAIL, REJECTS, ARRIVALS, KEYS = (
+    "data.payments", "trail.entries", "rejects.records", "ledger.arrivals", "ledger.api_keys"
+)  # fmt: skip
+SWAPPED = "a SET number = b.number FROM data.payments b WHERE (a._record, b._record) IN ((7, 8), (8, 7))"
+# What is done, to which table, by which SQL -> what it is told as (`tests/integration/test_view_checks.py`).
+OF_VIEWS: dict[str, tuple[str, str, str]] = {
+    "a value of a row": (ROWS, "UPDATE {} SET number = number + 1 WHERE _record = 7", "view_differs"),
+    "a row's lineage": (ROWS, "UPDATE {} SET _record = 99 WHERE _record = 7", "view_differs"),
+    "a row is deleted": (ROWS, "DELETE FROM {} WHERE _record = 7", "view_differs"),
+    "a row is inserted": (ROWS, "INSERT INTO {} VALUES (7, '2026-04-01', 1, 77)", "view_differs"),
+    "two rows are swapped": (ROWS, "UPDATE {} " + SWAPPED, "view_differs"),
+    "all rows are deleted": (ROWS, "TRUNCATE {}", "view_differs"),
+    "an entry of the trail": (TRAIL, "UPDATE {} SET actor = 'x' WHERE position = 1", "view_differs"),
+    "an entry of the trail is deleted": (TRAIL, "DELETE FROM {} WHERE position = 2", "view_differs"),
+    "what a reject was sent as": (REJECTS, "UPDATE {} SET raw = 'x'", "file_differs"),
+    "a reject is deleted": (REJECTS, "DELETE FROM {}", "file_differs"),
+    "an arrival's digest": (ARRIVALS, "UPDATE {} SET sha256 = repeat('0', 64)", "arrival_differs"),
+    "an arrival's dataset": (ARRIVALS, "UPDATE {} SET dataset = 'x'", "arrival_differs"),
+    "an arrival is deleted": (ARRIVALS, "DELETE FROM {}", "arrival_differs"),
+    "a key's role": (KEYS, "UPDATE {} SET role = 'admin'", "access_differs"),
+    "a key is deleted": (KEYS, "DELETE FROM {}", "access_differs"),
+}
+OF_DOCUMENTS = ("a document of the status view", "a document is inserted", "all documents are deleted")
+OF_BLOBS = ("changed", "cut", "deleted", "replaced by another")
+
 INTRODUCTION = """\
 # What is done to the record, and what finds it
 
@@ -185,7 +210,14 @@ def page() -> str:
         for level, found in FOUND_AT.items()
         for each in found
     ]
+    lines += [_line(what, code) for what, (_, _, code) in OF_VIEWS.items()]
+    lines += [_line(what, "view_differs") for what in OF_DOCUMENTS]
+    lines += [_line(f"the blob of a file or a plan is {how}", "file_differs`, `view_not_built") for how in OF_BLOBS]
     return INTRODUCTION + "".join(lines) + ELSEWHERE
+
+
+def _line(what: str, code: str) -> str:
+    return f"| {what} | {Level.VIEWS} | `{code}` |\n"
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from projections.view_store import connect
 from tests.integration.place import CONTRACT, STAMP, Place, unguard
 from tests.integration.views import new_order
 from tests.stack import open_folder
+from tests.tampering import OF_BLOBS, OF_DOCUMENTS, OF_VIEWS
 from workers.tasks import prepare_all
 from workers.verification import verify_record
 from workers.workshop import Workshop
@@ -92,37 +93,13 @@ def found(place: Place, level: Level = Level.VIEWS) -> set[str]:
     return {finding["code"] for finding in result["findings"]}
 
 
-ROWS, TRAIL, REJECTS, ARRIVALS, KEYS = (
-    "data.payments", "trail.entries", "rejects.records", "ledger.arrivals", "ledger.api_keys"
-)  # fmt: skip
-SWAPPED = "a SET number = b.number FROM data.payments b WHERE (a._record, b._record) IN ((7, 8), (8, 7))"
-# What is done, to which table, by which SQL -> how it is told.
-BY_SQL: dict[str, tuple[str, str, str]] = {
-    "a value of a row": (ROWS, "UPDATE {} SET number = number + 1 WHERE _record = 7", "view_differs"),
-    "a row's lineage": (ROWS, "UPDATE {} SET _record = 99 WHERE _record = 7", "view_differs"),
-    "a row is deleted": (ROWS, "DELETE FROM {} WHERE _record = 7", "view_differs"),
-    "a row is inserted": (ROWS, "INSERT INTO {} VALUES (7, '2026-04-01', 1, 77)", "view_differs"),
-    "two rows are swapped": (ROWS, "UPDATE {} " + SWAPPED, "view_differs"),
-    "all rows are deleted": (ROWS, "TRUNCATE {}", "view_differs"),
-    "an entry of the trail": (TRAIL, "UPDATE {} SET actor = 'x' WHERE position = 1", "view_differs"),
-    "an entry of the trail is deleted": (TRAIL, "DELETE FROM {} WHERE position = 2", "view_differs"),
-    "what a reject was sent as": (REJECTS, "UPDATE {} SET raw = 'x'", "file_differs"),
-    "a reject is deleted": (REJECTS, "DELETE FROM {}", "file_differs"),
-    "an arrival's digest": (ARRIVALS, "UPDATE {} SET sha256 = repeat('0', 64)", "arrival_differs"),
-    "an arrival's dataset": (ARRIVALS, "UPDATE {} SET dataset = 'x'", "arrival_differs"),
-    "an arrival is deleted": (ARRIVALS, "DELETE FROM {}", "arrival_differs"),
-    "a key's role": (KEYS, "UPDATE {} SET role = 'admin'", "access_differs"),
-    "a key is deleted": (KEYS, "DELETE FROM {}", "access_differs"),
-}
-
-
 def test_nothing_is_found_where_nothing_was_done(place: Place) -> None:
     assert found(place) == set()
 
 
-@pytest.mark.parametrize("what", BY_SQL)
+@pytest.mark.parametrize("what", OF_VIEWS)
 def test_what_is_done_by_sql_is_found_and_only_at_that_level(place: Place, what: str) -> None:
-    table, change, code = BY_SQL[what]
+    table, change, code = OF_VIEWS[what]
     with place.ledger.transaction() as session:
         unguard(session)
         session.execute(text(f"CREATE TABLE public.kept_aside AS SELECT * FROM {table}"))
@@ -152,11 +129,16 @@ def delete_documents(documents: Any) -> None:
     documents.delete_many({})
 
 
-@pytest.mark.parametrize("change", [change_document, insert_document, delete_documents])
-def test_what_is_done_to_documents_is_found(place: Place, change: Callable[[Any], None]) -> None:
+CHANGES: dict[str, Callable[[Any], None]] = dict(
+    zip(OF_DOCUMENTS, (change_document, insert_document, delete_documents), strict=True)
+)
+
+
+@pytest.mark.parametrize("what", OF_DOCUMENTS)
+def test_what_is_done_to_documents_is_found(place: Place, what: str) -> None:
     documents = documents_of(place)[f"status_{live_store(documents_of(place)).generation}"]
     kept = list(documents.find())
-    change(documents)
+    CHANGES[what](documents)
     try:
         assert "view_differs" in found(place)
     finally:
@@ -176,7 +158,7 @@ def blobs_of(place: Place) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("what", ["file", "plan"])
-@pytest.mark.parametrize("how", ["changed", "cut", "deleted", "another"])
+@pytest.mark.parametrize("how", OF_BLOBS)
 def test_what_is_done_to_a_blob_is_found(place: Place, what: str, how: str) -> None:
     blobs = blobs_of(place)
     path, data = blobs[what], blobs[what].read_bytes()
@@ -184,7 +166,7 @@ def test_what_is_done_to_a_blob_is_found(place: Place, what: str, how: str) -> N
     changed = {
         "changed": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
         "cut": data[:-5],
-        "another": b"number,paid_on\n1,2026-04-01\n",
+        "replaced by another": b"number,paid_on\n1,2026-04-01\n",
     }
     path.chmod(0o600)
     path.unlink()
