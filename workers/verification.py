@@ -10,12 +10,14 @@ Rules:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from ledger import telemetry
 from ledger.application import Ledger
@@ -47,26 +49,40 @@ SCHEDULE = "schedule"
 
 
 def verify_record(workshop: Workshop, order: Order) -> dict[str, Any]:
-    """Verify the record up to the level that the order names; what it came to, as JSON values.
-
-    Raises:
-        InvalidRequestError: there is no such level, or no key to verify with.
-        PartUnavailableError: something that is needed for it is away.
-    """
-    settings, level = workshop.settings, level_of(order.arguments["level"])
-    keys = public_keys(settings)
-    anchors, findings = kept_elsewhere(settings, keys)
-    found = verify(
+    """Verify the record up to the level that the order names; what it came to, as JSON values. Raises as `verified`."""
+    level = level_of(order.arguments["level"])
+    more = partial(_findings_about_views, workshop, order) if level is Level.VIEWS else None
+    return verified(
         workshop.ledger.engine,
-        keys,
-        settings.origin,
-        anchors,
+        workshop.settings,
         level,
         lambda position, last: order.tell({"events": position, "position": position, "log_position": last}),
+        more,
     )
+
+
+def verified(
+    engine: Engine,
+    settings: Settings,
+    level: Level,
+    on_progress: Callable[[int, int], None],
+    more: Callable[[], list[Finding]] | None = None,
+) -> dict[str, Any]:
+    """What a verification comes to. But for views it needs nothing that a ledger has besides its database.
+
+    Args:
+        more: finds what the level asks for besides.
+
+    Raises:
+        InvalidRequestError: there is no key to verify with.
+        PartUnavailableError: something that is needed for it is away.
+    """
+    keys = public_keys(settings)
+    anchors, findings = kept_elsewhere(settings, keys)
+    found = verify(engine, keys, settings.origin, anchors, level, on_progress)
     findings += found.findings
-    if level is Level.VIEWS:
-        findings += _findings_about_views(workshop, order)
+    if more is not None:
+        findings += more()
     telemetry.VERIFICATION_FINDINGS.set(len(findings), {telemetry.LEVEL: level.value})
     for finding in findings[:FINDINGS_TOLD]:
         log.error("the record differs: %s", finding.message, extra={"action": "record_differs", "code": finding.code})

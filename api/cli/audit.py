@@ -47,7 +47,7 @@ def prove(
     client = Client.found()
     proof = to or Path(f"{job_id or event}.proof")
     about = f"/api/v1/events/{event}/proof" if job_id is None else f"/api/v1/jobs/{job_id}/proof"
-    _download(client, about + (f"?record={record}" if record else ""), proof)
+    _download(client, about, proof, record=record)
     program = proof.with_name("verify_proof.py")
     _download(client, "/api/v1/audit/verify_proof.py", program)
     key = client.get("/api/v1/audit/checkpoint")["public_keys"][0]
@@ -167,25 +167,24 @@ def _tell(result: dict[str, Any], as_json: bool) -> None:
         raise typer.Exit(ExitCode.DIFFERS)
 
 
-def _verify_here(level: str, quiet: bool) -> dict[str, Any]:
-    from uuid import uuid4
+def _verify_here(level_name: str, quiet: bool) -> dict[str, Any]:
+    from sqlalchemy import create_engine
 
-    from ledger.application import Ledger
+    from ledger.findings import Level
     from ledger.settings import Settings
-    from projections.views import Order
-    from workers.verification import verify_record
-    from workers.workshop import Workshop
+    from workers.verification import level_of, verified
 
-    settings = Settings()
+    settings, level = Settings(), level_of(level_name)
+    if level is Level.VIEWS:
+        raise CommandError(
+            "Views are verified by the ledger itself.",
+            "Leave --direct away, or verify events, which needs no ledger.",
+            ExitCode.USAGE,
+        )
+    engine = create_engine(settings.database_url.get_secret_value())
     with bars(quiet=quiet, unit="events") as progress:
         show = None if progress is None else progress.add_share("verifying")
-
-        def tell(news: dict[str, Any]) -> None:
-            if show is not None:
-                show(news["position"], news["log_position"])
-
-        order = Order(uuid4(), {"level": level}, tell, lambda session, result: None)
-        return verify_record(Workshop.of(Ledger(settings), settings), order)
+        return verified(engine, settings, level, show or (lambda position, last: None))
 
 
 def _verify_proof(proof: Path, key: str | None, file: Path | None) -> None:
@@ -252,10 +251,10 @@ def _keys_of(answer: dict[str, Any]) -> list[PublicKey]:
     return [public_key(text) for text in answer["public_keys"]]
 
 
-def _download(client: Client, path: str, to: Path) -> None:
+def _download(client: Client, path: str, to: Path, **parameters: Any) -> None:
     with to.open("wb") as file:
         try:
-            client.download(path, file)
+            client.download(path, file, **parameters)
         except LedgerError:
             to.unlink()
             raise

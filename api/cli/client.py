@@ -95,7 +95,7 @@ class Client:
 
     def get(self, path: str, **parameters: Any) -> dict[str, Any]:
         """Ask for a resource."""
-        return self._call("GET", path, params={key: value for key, value in parameters.items() if value is not None})
+        return self._call("GET", path, params=_given(parameters))
 
     def post(self, path: str, **body: Any) -> dict[str, Any]:
         """Ask for something to be done."""
@@ -112,14 +112,13 @@ class Client:
         """Put something in its place, as the text that it stands in."""
         return self._call("PUT", path, content=text, headers={"Content-Type": media_type}, params=parameters)
 
-    def download(self, path: str, to: BinaryIO) -> None:
+    def download(self, path: str, to: BinaryIO, **parameters: Any) -> None:
         """Write a resource somewhere, piece by piece."""
-        self._save(path, to, lambda size: None, {})
+        self._save(path, to, lambda size: None, _given(parameters))
 
     def save(self, path: str, to: BinaryIO, on_progress: Callable[[int], None] | None, **parameters: str | None) -> str:
         """Write a resource somewhere, piece by piece; the path of what describes it."""
-        given = {name: value for name, value in parameters.items() if value is not None}
-        link = self._save(path, to, on_progress or (lambda size: None), given).get("link", "")
+        link = self._save(path, to, on_progress or (lambda size: None), _given(parameters)).get("link", "")
         described_by = re.match(r'<(?P<path>[^>]+)>; rel="describedby"', link)
         assert described_by is not None, link
         return described_by["path"]
@@ -209,6 +208,10 @@ class Client:
         except (ValueError, KeyError):
             message, remedy = f"{self.url} answered {response.status_code}.", "Is that a ledger?"
         return CommandError(message, remedy, EXIT_CODE_OF_STATUS.get(response.status_code, ExitCode.FAILED))
+
+
+def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def file_size(path: Path) -> int:

@@ -31,7 +31,7 @@ def own(running: Callable[[dict[str, str]], AbstractContextManager[Stack]]) -> I
 @pytest.fixture(scope="module")
 def task_id(own: Stack) -> str:
     """A job that is completed and sealed."""
-    [task] = own.json("load", "-", "--dataset", "payments", "--wait", input=FILE)
+    [task] = own.json("load", "-", "--dataset", "payments", "--wait", text=FILE)
     deadline = time.monotonic() + WAIT_SECONDS_MAX
     waiting = "SELECT 1 FROM ledger.stored_events WHERE id > (SELECT coalesce(max(position), 0) FROM ledger.leaves)"
     while own.sql(waiting) or not (own.home / "checkpoints").exists():

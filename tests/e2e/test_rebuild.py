@@ -21,11 +21,11 @@ def own(running: Callable[[dict[str, str]], AbstractContextManager[Stack]], flig
     """A ledger of its own with some of the flights, and a small dataset with a job that failed."""
     lines = flights.read_text().splitlines(keepends=True)[: RECORDS + 1]
     with running({"LEDGER_CHUNK_BYTES": "400000"}) as stack:
-        tasks = stack.json("load", "-", "--dataset", "flights", "--wait", input="".join(lines))
+        tasks = stack.json("load", "-", "--dataset", "flights", "--wait", text="".join(lines))
         assert [task["status"] for task in tasks] == ["Completed"]
         for number in range(2):
-            stack.json("load", "-", "--dataset", "some", "--wait", input=f"id,amount\n{number},2.50\n")
-        stack.run("load", "-", "--dataset", "some", "--wait", input="id,amount\nx,2.50\n")
+            stack.json("load", "-", "--dataset", "some", "--wait", text=f"id,amount\n{number},2.50\n")
+        stack.run("load", "-", "--dataset", "some", "--wait", text="id,amount\nx,2.50\n")
         yield stack
 
 
@@ -47,7 +47,7 @@ def run(stack: Stack, *arguments: str) -> tuple[int, Any]:
 
 def test_every_view_is_listed_with_its_position_lag_and_generation(own: Stack) -> None:
     views = {view["view"]: view for view in own.json("views")}
-    assert set(views) == {"status", "data.flights", "data.some"}
+    assert set(views) == {"status", "trail", "data.flights", "data.some"}
     assert set(views["status"]) == {"view", "position", "generation", "lag"}
     [(position,)] = own.sql("SELECT max(id) FROM ledger.stored_events")
     assert (views["data.flights"]["position"], views["data.flights"]["lag"]) == (position, 0)
@@ -70,13 +70,13 @@ def test_a_check_of_all_views_finds_what_was_changed_by_hand_and_a_rebuild_heals
     code, checked = run(own, "rebuild", "--all", "--check")
     assert (code, [(each["view"], each["equal"]) for each in checked]) == (
         0,
-        [("status", True), ("data.flights", True), ("data.some", True)],
+        [("status", True), ("trail", True), ("data.flights", True), ("data.some", True)],
     )
     before = fingerprint(own)
     own.sql("UPDATE data.flights SET dest = 'XXX' WHERE _record = 4711")
     code, checked = run(own, "rebuild", "--all", "--check")
-    assert (code, [each["equal"] for each in checked]) == (DIFFERS, [True, False, True])
-    assert (checked[1]["differences"][0]["job_id"], checked[1]["differences"][0]["records_changed"]) == (job_id, [4711])
+    assert (code, [each["equal"] for each in checked]) == (DIFFERS, [True, True, False, True])
+    assert (checked[2]["differences"][0]["job_id"], checked[2]["differences"][0]["records_changed"]) == (job_id, [4711])
     plain = own.run("rebuild", "data.flights", "--check")
     assert plain.returncode == DIFFERS
     assert f"job {job_id}" in plain.stderr
@@ -89,7 +89,7 @@ def test_a_check_of_all_views_finds_what_was_changed_by_hand_and_a_rebuild_heals
 
 def test_a_roll_back_is_refused_when_rows_came_in_since(own: Stack) -> None:
     own.json("rebuild", "data.some")
-    own.json("load", "-", "--dataset", "some", "--wait", input="id,amount\n77,2.50\n")
+    own.json("load", "-", "--dataset", "some", "--wait", text="id,amount\n77,2.50\n")
     result = own.run("rebuild", "data.some", "--roll-back")
     assert result.returncode == 1
     assert "have changed since the switch" in result.stderr
