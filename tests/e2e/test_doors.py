@@ -118,7 +118,8 @@ def test_events_hold_no_row_of_the_file(stack: Stack, loaded: dict[str, Any]) ->
         " WHERE position(%s IN (convert_from(state, 'UTF8')::jsonb - 'totals')::text) > 0"
     )
     assert stack.sql(held, AMOUNT_TOLD_NOWHERE) == [(0,)]
-    assert stack.sql(held, "doors.csv") == [(1,)]
+    assert stack.sql(held, "doors.csv") == [(0,)], "names of files are sealed"
+    assert stack.sql(held, '"dataset": "doors"') == [(1,)], "what is not sealed is found"
 
 
 def test_doctor_finds_nothing_wrong(stack: Stack) -> None:
