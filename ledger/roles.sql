@@ -6,6 +6,9 @@ DO $$
 DECLARE
     found record;
     guarded CONSTANT text[] := ARRAY['stored_events', 'leaves', 'nodes', 'checkpoints'];
+    derived CONSTANT text[] := ARRAY[
+        'audit', 'data', 'discarded', 'lineage', 'rebuilding', 'rejects', 'subjects', 'superseded', 'trail', 'views', 'work'
+    ];
 BEGIN
     IF current_setting('server_version_num')::int < 170000 THEN
         RETURN;
@@ -34,21 +37,19 @@ BEGIN
     END LOOP;
 
     FOR found IN
-        SELECT nspname FROM pg_namespace
-        WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public', 'ledger')
-            AND nspowner <> 'ledger_app'::regrole
+        SELECT nspname FROM pg_namespace WHERE nspname = ANY (derived) AND nspowner <> 'ledger_app'::regrole
     LOOP
         EXECUTE format('ALTER SCHEMA %I OWNER TO ledger_app', found.nspname);
     END LOOP;
     FOR found IN
         SELECT c.oid::regclass AS name FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-        WHERE nspowner = 'ledger_app'::regrole AND relkind IN ('r', 'p', 'v') AND relowner <> 'ledger_app'::regrole
+        WHERE nspname = ANY (derived) AND relkind IN ('r', 'p', 'v') AND relowner <> 'ledger_app'::regrole
     LOOP
         EXECUTE format('ALTER TABLE %s OWNER TO ledger_app', found.name);
     END LOOP;
     FOR found IN
         SELECT c.oid::regclass AS name FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-        WHERE nspowner = 'ledger_app'::regrole AND relkind = 'S' AND relowner <> 'ledger_app'::regrole
+        WHERE nspname = ANY (derived) AND relkind = 'S' AND relowner <> 'ledger_app'::regrole
     LOOP
         EXECUTE format('ALTER SEQUENCE %s OWNER TO ledger_app', found.name);
     END LOOP;

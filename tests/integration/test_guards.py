@@ -41,6 +41,23 @@ def test_who_owns_the_database_does_not_change_the_record_by_accident(ledger: Le
         session.execute(text(change.format(table, COLUMN[table])))
 
 
+def test_what_is_derived_belongs_to_the_ledgers_own_role_and_what_is_somebody_elses_does_not(ledger: Ledger) -> None:
+    with Session(ledger.engine) as session, session.begin():
+        session.execute(text("SET LOCAL ROLE NONE"))
+        session.execute(text("CREATE SCHEMA theirs CREATE TABLE books ()"))
+    prepare_all(ledger)
+    theirs = "nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')"
+    owners = (
+        f"SELECT nspname, pg_get_userbyid(nspowner) = 'ledger_app' FROM pg_namespace WHERE {theirs} UNION"
+        " SELECT nspname, pg_get_userbyid(relowner) = 'ledger_app' FROM pg_class"
+        f" JOIN pg_namespace n ON n.oid = relnamespace WHERE {theirs} AND relkind IN ('r', 'p', 'S', 'v')"
+    )
+    with Session(ledger.engine) as session:
+        found = session.execute(text(owners)).all()
+    assert {row[0] for row in found if not row[1]} == {"ledger", "theirs"}
+    assert {row[0] for row in found if row[1]} >= {"data", "work", "trail", "subjects", "rejects", "views"}
+
+
 def test_a_database_of_before_the_guards_is_handed_over_and_files_are_loaded_into_it(
     ledger: Ledger, tmp_path: Path
 ) -> None:
