@@ -95,7 +95,7 @@ def test_an_erased_job_is_not_retried(http: httpx2.Client, task: dict[str, Any])
 def test_a_script_confirms_by_an_option_and_nothing_is_erased_without(stack: Stack, task: dict[str, Any]) -> None:
     command = ["erase", task["task_id"], "--reason", "she asked for it"]
     for refused in (command, [*command, "--confirm", "yes"]):
-        result = stack.run(*refused, stdin=subprocess.DEVNULL)
+        result = stack.run(*refused)
         assert (result.returncode, "Nothing was erased" in result.stderr) == (2, True)
     assert stack.json("jobs", "show", task["task_id"])["filename"] == NAME
     certificate = stack.json(*command, "--confirm", "erase")
