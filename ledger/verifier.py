@@ -250,8 +250,7 @@ def _leaves(session: Session) -> Iterator[tuple[None, _Leaf]]:
 def _side_by_side(session: Session, last: int) -> Iterator[tuple[StoredEvent | None, _Leaf | None]]:
     """Each event up to the last that is sealed, and its leaf; either can be None."""
     after = BEFORE_ALL  # an event that somebody puts before the first one is read with its stream, too
-    while after < last:
-        found = rows(session, _PAGE, after=after, page=PAGE)
+    while after < last and (found := rows(session, _PAGE, after=after, page=PAGE)):
         for row in found:
             if row.place > last:
                 return

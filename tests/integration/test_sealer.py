@@ -21,6 +21,7 @@ from ledger.application import Arrival, Ledger
 from ledger.checkpoints import CheckpointStore, FolderCheckpointStore
 from ledger.domain.words import OnDuplicate, OperationStatus, Stage
 from ledger.errors import InvalidRequestError, PartUnavailableError
+from ledger.findings import Level
 from ledger.merkle import check_consistency, consistency_proof
 from ledger.notes import Checkpoint, Signer, open_note
 from ledger.seal import StoredNodes
@@ -87,6 +88,12 @@ def restore_from_before(ledger: Ledger, events: int) -> None:
         session.execute(text("DELETE FROM ledger.stored_events WHERE id > :last"), {"last": last})
         session.execute(text("DELETE FROM ledger.leaves WHERE index >= :size"), {"size": events})
         session.execute(text("DELETE FROM ledger.checkpoints WHERE size > :size"), {"size": events})
+
+
+@pytest.mark.parametrize("level", Level)
+def test_a_log_in_which_nothing_has_happened_holds(ledger: Ledger, level: Level) -> None:
+    found = verify(ledger.engine, [SIGNER.public], ORIGIN, (), level)
+    assert (found.findings, found.leaves, found.checkpoint) == ([], 0, None)
 
 
 def test_what_is_appended_is_sealed_and_kept_elsewhere(ledger: Ledger, store: FolderCheckpointStore) -> None:
