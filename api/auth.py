@@ -58,7 +58,7 @@ class Gate:
         await self._app(scope, receive, send)
 
 
-def confirm_route(request: Request) -> None:
+async def confirm_route(request: Request) -> None:  # or health would wait for a thread to be free
     """Refuse a route that is another one than the gate has decided about (rule 4): a dependency of every route."""
     found: Found | None = request.state.found
     if found is None or found.door is None or found.endpoint is not request.scope["endpoint"]:

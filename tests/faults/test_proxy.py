@@ -203,8 +203,8 @@ def test_an_upstream_that_is_not_there_is_a_reset(upstream: _Upstream) -> None:
         nobody.bind((LOOPBACK, 0))
         with (
             FaultProxy(nobody.getsockname()[1]) as proxy,
+            pytest.raises(ConnectionResetError),  # at the first word, or before
             connected(proxy) as client,
-            pytest.raises(ConnectionResetError),
         ):
             client.recv(1)
 
