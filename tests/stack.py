@@ -53,6 +53,7 @@ class Stack:
         self._workers = workers
         self._up: subprocess.Popen[bytes] | None = None
         self._idle: list[Any] = []  # connections to PostgreSQL
+        self.taken_out: set[int] = set()  # positions of sealed events that a test has deleted
 
     def start(self) -> None:
         """Start, and wait until it serves."""
