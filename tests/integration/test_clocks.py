@@ -30,6 +30,7 @@ from ledger.domain.values import ColumnType
 from ledger.domain.words import OnDuplicate, Stage, Status
 from projections.status import fold_all
 from tests.faults.faults import fault
+from tests.golden.examples import MASTER_KEY
 from tests.integration.place import ALL_ROWS, STAMP, Place, new_place
 from workers.workshop import Workshop
 
@@ -81,6 +82,7 @@ def run_worker(ledger: Ledger, tmp_path: Path) -> RunWorker:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
             "LEDGER_DATABASE_URL": ledger.engine.url.render_as_string(hide_password=False),
+            "LEDGER_SUBJECT_KEY": MASTER_KEY,
             "LEDGER_BLOBS_URL": (tmp_path / "blobs").as_uri(),
             "LEDGER_CHUNK_BYTES": str(CHUNK_BYTES),
             "LEDGER_LEASE_SECONDS": str(LEASE_SECONDS),
