@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from ledger.database import rows
-from ledger.errors import ConflictError, NotFoundError
+from ledger.errors import ConflictError, NotFoundError, no_such_job
 from ledger.event_store import EVENTS_TABLE
 from ledger.merkle import inclusion_proof
 from ledger.seal import FIELDS, StoredNodes
@@ -46,7 +46,7 @@ def prove_stream(session: Session, stream: UUID, record: Record | None = None) -
     """
     found = _rows(session, "e.originator_id = :stream", stream=stream)
     if not found:
-        raise NotFoundError(f"There are no events of {stream}.", "`ledger jobs list` shows the jobs that there are.")
+        raise no_such_job(stream)
     if record is None:
         return _proof(session, "stream", found)
     stands = {"record": record.number, "byte_offset": record.byte_offset, "bytes": _text(record.data)}
