@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from ledger.application import Ledger
 from ledger.domain.column import Column
@@ -18,7 +19,7 @@ from ledger.errors import ConflictError, UnreadableEventError
 from projections import plans
 from projections.data_view import DataView
 from projections.views import RebuildStoppedError
-from tests.integration.place import CONTRACT, STAMP, Place, new_place
+from tests.integration.place import CONTRACT, STAMP, Place, new_place, unguard
 from tests.integration.views import new_order, parts_of
 from workers.commands import cancel
 
@@ -221,9 +222,11 @@ def test_views_and_grants_that_others_made_go_on_to_hold(yard: Yard) -> None:
     yard.load(payments(100))
     dataset = yard.place.dataset
     with yard.place.ledger.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL ROLE NONE")
         connection.exec_driver_sql(f"CREATE ROLE reader_{dataset}")
         connection.exec_driver_sql(f"GRANT SELECT ON data.{dataset} TO reader_{dataset}")
         connection.exec_driver_sql(f"CREATE VIEW public.totals_{dataset} AS SELECT sum(number) FROM data.{dataset}")
+        connection.exec_driver_sql(f"GRANT SELECT ON public.totals_{dataset} TO PUBLIC")
     yard.rebuild()
     yard.load(payments(1, 1_000))
     assert yard.place.query(f"SELECT * FROM public.totals_{dataset}") == [(sum(range(1, 101)) + 1_000,)]
@@ -336,7 +339,9 @@ def test_an_event_that_cannot_be_read_or_has_no_rule_stops_the_rebuild_and_is_ne
         with pytest.raises(UnreadableEventError, match=f"position {unknown} of the log"):
             yard.rebuild()
     finally:
-        yard.place.query("DELETE FROM ledger.stored_events WHERE id = :id RETURNING 1", id=unknown)
+        with yard.place.ledger.transaction() as session:
+            unguard(session)
+            session.execute(text("DELETE FROM ledger.stored_events WHERE id = :id"), {"id": unknown})
     assert yard.rebuild()["generation"] == 2
     job.archive(STAMP, fiscal_years=["FY2024-25"], manifest="34" * 32)
     yard.place.ledger.save(job)

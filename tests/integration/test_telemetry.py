@@ -274,11 +274,11 @@ def test_the_trace_leads_from_the_door_to_every_chunk(story: Story) -> None:
 def test_the_services_tell_of_their_databases(story: Story) -> None:
     systems = {(told.service, attributes(told.item).get("db.system")) for told in story.receiver.spans()}
     sql = {service for service, system in systems if system == "postgresql"}
-    assert sql == {"ledger-api", "ledger-worker", "ledger-dispatcher", "ledger-projector"}
+    assert sql == {"ledger-api", "ledger-worker", "ledger-dispatcher", "ledger-projector", "ledger-sealer"}
     assert {service for service, system in systems if system == "mongodb"} == {"ledger-api", "ledger-projector"}
     batches = [told.item for told in story.receiver.spans() if told.item.name == telemetry.SPAN_PROJECT]
     assert batches
-    assert all(attributes(span)[telemetry.VIEW] == "status" for span in batches)
+    assert {attributes(span)[telemetry.VIEW] for span in batches} == {"status", "trail"}
 
 
 def test_the_spans_of_the_work_say_what_they_did(story: Story) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -21,6 +22,7 @@ from tests.integration.trail_model import Storyteller
 from workers.results import Results
 
 MICROSECOND = timedelta(microseconds=1)
+NOBODY = cast(Any, None)  # nobody is let in here
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,9 @@ def stories(ledger: Ledger) -> dict[UUID, list[LoggedEvent]]:
 def state(ledger: Ledger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
     settings = Settings(time_zone="Europe/Berlin")
     views = connect("mongodb://127.0.0.1:1/none")  # time travel asks the log alone
-    yield State(settings, ledger, FolderBlobStore(tmp_path_factory.mktemp("blobs")), views, Results(settings))
+    yield State(
+        settings, ledger, FolderBlobStore(tmp_path_factory.mktemp("blobs")), views, Results(settings), NOBODY, NOBODY
+    )
     views.client.close()
 
 

@@ -127,10 +127,11 @@ def test_a_token_of_the_provider_lets_in_with_its_roles(doors: Doors, provider: 
 
 
 NOW = int(time.time())
+DAY_SECONDS = 86_400  # more than passes between this and the last test of a long run
 BAD: dict[str, dict[str, Any]] = {
     "expired": {"exp": NOW - 60},
-    "not yet": {"nbf": NOW + 600},
-    "issued in the future": {"iat": NOW + 600},
+    "not yet": {"nbf": NOW + DAY_SECONDS},
+    "issued in the future": {"iat": NOW + DAY_SECONDS},
     "another audience": {"aud": "payroll"},
     "another issuer": {"iss": "http://127.0.0.1:1"},
     "no expiry": {"exp": None},
