@@ -41,7 +41,7 @@ def findings_about_views(parts: Parts, order: Order) -> Iterator[Finding]:
     """What of each view is not what the log says."""
     for name in view_names(parts.ledger):
         try:
-            found = view_of(parts, name).check(replace(order, arguments={"view": name}))
+            found = view_of(parts, name).check(_part_of(order, view=name))
         except LedgerError as error:
             _raise_unless_about_content(error)
             yield Finding("view_not_built", f"The view {name} cannot be built from the log: {error}")
@@ -75,8 +75,13 @@ def findings_about_files(workshop: Workshop, order: Order) -> Iterator[Finding]:
     with workshop.ledger.transaction() as session:
         jobs = [row.originator_id for row in rows(session, JOBS, until=workshop.ledger.position())]
     for number, job_id in enumerate(jobs, 1):
-        yield from _about_file(workshop, replace(order, arguments={"job_id": str(job_id)}), job_id)
+        yield from _about_file(workshop, _part_of(order, job_id=str(job_id)), job_id)
         order.tell({"events": number, "position": number, "log_position": len(jobs)})
+
+
+def _part_of(order: Order, **arguments: Any) -> Order:
+    """An order that is carried out as a part of another: its end is not that of the operation."""
+    return replace(order, arguments=arguments, finish=lambda session, result: None)
 
 
 def _raise_unless_about_content(error: LedgerError) -> None:

@@ -116,7 +116,7 @@ def test_a_witness_keeps_what_continues_and_refuses_what_does_not(own: Stack, ta
 def test_the_record_is_verified_on_request_and_without_any_server_and_a_change_is_told(
     own: Stack, task_id: str
 ) -> None:
-    for level in ("signatures", "tree", "events"):
+    for level in ("signatures", "tree", "events", "views"):
         found = own.json("audit", "verify", "--level", level)
         assert (found["holds"], found["findings"]) == (True, [])
     assert own.run("audit", "verify", "--level", "deep").returncode != 0
