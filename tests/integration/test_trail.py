@@ -141,6 +141,11 @@ def test_a_question_is_answered_with_what_was_told_and_nothing_else(
     assert downwards == expected[::-1]
 
 
+@pytest.mark.parametrize("topic", ["filejob.re", "filejo", "oper", "filejob_", "%", "filejob.received.again"])
+def test_a_topic_begins_with_whole_words(ledger: Ledger, told: list[Meant], topic: str) -> None:
+    assert ask(ledger, Question(topic=topic)) == []
+
+
 def test_a_moment_is_in_the_period_that_begins_with_it_and_not_in_the_one_that_ends_with_it(
     ledger: Ledger, told: list[Meant]
 ) -> None:
