@@ -113,7 +113,9 @@ def test_a_question_that_cannot_be_meant_is_refused_with_the_reason(
 
 def test_an_event_is_told_with_all_that_it_says(stack: Stack, http: httpx2.Client, loaded: dict[str, Any]) -> None:
     [entry] = ask(http, job=loaded["task_id"], topic="filejob.received")["entries"]
-    event = http.get(f"/api/v1/audit/{entry['position']}").json()
+    event: dict[str, Any] = {"leaf_index": None}
+    while event["leaf_index"] is None:  # until it is sealed
+        event = http.get(f"/api/v1/audit/{entry['position']}").json()
     assert event["data"]["sha256"] == loaded["sha256"]
     digest = "SELECT encode(sha256(state), 'hex') FROM ledger.stored_events WHERE id = %s"
     assert [(event["state_sha256"],)] == stack.sql(digest, entry["position"])
