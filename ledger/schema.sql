@@ -48,9 +48,8 @@ CREATE TABLE IF NOT EXISTS ledger.nodes (
     PRIMARY KEY (level, index)
 );
 CREATE TABLE IF NOT EXISTS ledger.checkpoints (
-    size      bigint      PRIMARY KEY,
-    note      bytea       NOT NULL,
-    sealed_at timestamptz NOT NULL
+    size bigint PRIMARY KEY,
+    note bytea  NOT NULL  -- a signed note, which also says when it was signed
 );
 
 -- What is only added to. The triggers stop accidents, be it those of whoever owns the database; who takes them away and
