@@ -32,7 +32,10 @@ def signer(settings: Settings) -> Signer:
         InvalidRequestError: there is no key, or it is no Ed25519 key.
     """
     if settings.seal_key_file is None:
-        raise InvalidRequestError("No key is set that seals the log.", f"Give LEDGER_SEAL_KEY_FILE. {HOW_TO_MAKE_ONE}")
+        raise InvalidRequestError(
+            "No key is set that seals the log.",
+            f"Give LEDGER_SEAL_KEY_FILE to the sealer, LEDGER_SEAL_PUBLIC_KEYS to all others. {HOW_TO_MAKE_ONE}",
+        )
     try:
         key = load_pem_private_key(settings.seal_key_file.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:

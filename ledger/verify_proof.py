@@ -3,7 +3,8 @@
 This file needs nothing but Python 3.9 or later and the package `cryptography`. It shares no code with the ledger that
 made the proof, so that whoever does not trust that ledger can read all that there is to trust here.
 
-PUBLIC_KEY is the key itself, written name+id+key, or a file that holds it. FILE is the file that the job is about, as
+PUBLIC_KEY is the key itself, written name+id+key, or a file that holds it. Of several, with commas between, any may
+have signed. FILE is the file that the job is about, as
 it was sent, or the text that the ledger made of it if it was none; with it the proof is checked against its bytes.
 
 What it checks, one after the other:
@@ -66,9 +67,13 @@ def parse_key(text: str) -> Key:
     return name, expected, raw[1:]
 
 
-def open_checkpoint(note: str, key: Key) -> Tuple[str, int, bytes]:
-    """The origin, the size and the root of a checkpoint that is signed by the key."""
-    name, key_id, public = key
+def parse_keys(text: str) -> Dict[Tuple[str, bytes], bytes]:
+    """Public keys by their names and ids."""
+    return {(name, key_id): public for name, key_id, public in map(parse_key, text.replace(",", " ").split())}
+
+
+def open_checkpoint(note: str, keys: Dict[Tuple[str, bytes], bytes]) -> Tuple[str, int, bytes]:
+    """The origin, the size and the root of a checkpoint that is signed by one of the keys."""
     body, separator, signatures = note.rpartition("\n\n")
     check(bool(separator) and signatures.endswith("\n"), "the checkpoint is no signed note")
     text = body + "\n"
@@ -77,14 +82,16 @@ def open_checkpoint(note: str, key: Key) -> Tuple[str, int, bytes]:
         dash, signer, data = line.split(" ")
         check(dash == "\u2014", "the checkpoint is no signed note")
         raw = from_base64(data)
-        if (signer, raw[:4]) != (name, key_id):
+        public = keys.get((signer, raw[:4]))
+        if public is None:
             continue
         try:
             Ed25519PublicKey.from_public_bytes(public).verify(raw[4:], text.encode())
         except InvalidSignature:
             raise Refused("the signature of the checkpoint is not that of this key over this text") from None
         signed = True
-    check(signed, f"the checkpoint is not signed by {name}+{key_id.hex()}")
+    names = ", ".join(f"{name}+{key_id.hex()}" for name, key_id in keys)
+    check(signed, f"the checkpoint is not signed by {names}")
     origin, size, root = text.split("\n")[:3]
     return origin, int(size), from_base64(root)
 
@@ -143,7 +150,7 @@ def verify(data: bytes, key_text: str, file: Optional[bytes] = None) -> List[str
         Refused: the proof does not hold. ValueError, KeyError, TypeError and others like them: it is no proof.
     """
     proof = parse(data)
-    origin, size, root = open_checkpoint(proof["checkpoint"], parse_key(key_text))
+    origin, size, root = open_checkpoint(proof["checkpoint"], parse_keys(key_text))
     events = proof["events"]
     single = proof["about"] == "event"
     check(len(events) == 1 if single else len(events) > 0, "it has too many events, or none")

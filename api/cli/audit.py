@@ -11,8 +11,8 @@ import typer
 from api.cli.client import Client, CommandError, ExitCode
 from api.cli.jobs import AsJson
 from api.cli.operation_results import verified
-from api.cli.operations import result_of, watched
-from api.cli.output import bars, print_json, say
+from api.cli.operations import result_of, tell, watched
+from api.cli.output import bars, print_json, say, whole_file
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def prove(
     _download(client, about, proof, record=record)
     program = proof.with_name("verify_proof.py")
     _download(client, "/api/v1/audit/verify_proof.py", program)
-    key = client.get("/api/v1/audit/checkpoint")["public_keys"][0]
+    key = ",".join(client.get("/api/v1/audit/checkpoint")["public_keys"])
     say(f"{proof}: the proof. {program}: the program that verifies it, with Python and `cryptography` alone:")
     say(f"  python {program} {proof} {key}")
     say("Take the key from somebody you trust, not from whom you verify.")
@@ -65,7 +65,7 @@ def verify(
         str, typer.Option(help="signatures, tree, events or views: each includes the one before.")
     ] = "events",
     direct: Annotated[
-        bool, typer.Option("--direct", help="Read the database here and now, without any server (LEDGER_DATABASE_URL).")
+        bool, typer.Option("--direct", help="Read LEDGER_DATABASE_URL here and now, without any server; needs --key.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")] = True,
     as_json: AsJson = False,
@@ -84,12 +84,18 @@ def verify(
     if proof is not None:
         _verify_proof(proof, key, file)
     elif direct:
-        _tell(_verify_here(level, as_json), as_json)
+        _tell(_verify_here(level, key, as_json), as_json)
+    elif key is not None:
+        raise CommandError(
+            "The ledger verifies itself with its own key.",
+            "Give --key with a proof, or with --direct.",
+            ExitCode.USAGE,
+        )
     else:
         client = Client.found()
         operation = client.post("/api/v1/audit/verify", level=level)
         if not wait:
-            say(f"Asked for. Look at it with: ledger operations show {operation['operation_id']}")
+            tell(operation, as_json)
             return
         _tell(result_of(watched(client, operation, "verifying", quiet=as_json)), as_json)
 
@@ -112,23 +118,19 @@ def checkpoint(
 
     Example: ledger audit checkpoint --keep books.checkpoint --key ledger.pub
     """
-    from ledger.notes import Checkpoint, open_note
-
     client = Client.found()
-    keys = [public_key(key)] if key is not None else None
-    seen = None
-    if keep is not None and keep.exists():
-        keys = keys or _keys_of(client.get("/api/v1/audit/checkpoint"))
-        seen = Checkpoint.parse(open_note(keep.read_bytes(), keys)[0])
+    keys = public_keys(key) if key is not None else _keys_of(client.get("/api/v1/audit/checkpoint"))
+    seen = None if keep is None or not keep.exists() else _kept(keep, keys)
     try:
         answer = client.get("/api/v1/audit/checkpoint", since=0 if seen is None else seen.size)
     except CommandError as error:
         if error.exit_code != ExitCode.CONFLICT:
             raise
         raise CommandError(error.message, error.remedy, ExitCode.DIFFERS) from error
-    note = _continued(answer, seen, keys or _keys_of(answer))
+    note = _continued(answer, seen, keys)
     if keep is not None:
-        keep.write_bytes(note if cosign is None else _cosigned(note, cosign, name))
+        with whole_file(keep) as file:
+            file.write(note if cosign is None else _cosigned(note, cosign, name))
     if as_json:
         print_json(answer)
     else:
@@ -142,7 +144,7 @@ def key(
     private: Annotated[
         Path | None, typer.Argument(help="The private key's file; by default the server is asked.")
     ] = None,
-    origin: Annotated[str, typer.Option(help="The ledger's name, as in LEDGER_ORIGIN.")] = "ingestion-ledger",
+    origin: Annotated[str | None, typer.Option(help="The ledger's name; else LEDGER_ORIGIN.")] = None,
 ) -> None:
     """Print the public key that proofs and checkpoints of this ledger are verified with.
 
@@ -155,7 +157,8 @@ def key(
     from ledger.seal_key import signer
     from ledger.settings import Settings
 
-    sys.stdout.write(f"{signer(Settings(seal_key_file=private, origin=origin)).public}\n")
+    settings = Settings(seal_key_file=private) if origin is None else Settings(seal_key_file=private, origin=origin)
+    sys.stdout.write(f"{signer(settings).public}\n")
 
 
 def _tell(result: dict[str, Any], as_json: bool) -> None:
@@ -167,14 +170,15 @@ def _tell(result: dict[str, Any], as_json: bool) -> None:
         raise typer.Exit(ExitCode.DIFFERS)
 
 
-def _verify_here(level_name: str, quiet: bool) -> dict[str, Any]:
+def _verify_here(level_name: str, key: str | None, quiet: bool) -> dict[str, Any]:
     from sqlalchemy import create_engine
 
     from ledger.findings import Level
     from ledger.settings import Settings
     from workers.verification import level_of, verified
 
-    settings, level = Settings(), level_of(level_name)
+    level = level_of(level_name)
+    settings = Settings() if key is None else Settings(seal_public_keys=",".join(map(str, public_keys(key))))
     if level is Level.VIEWS:
         raise CommandError(
             "Views are verified by the ledger itself.",
@@ -190,14 +194,26 @@ def _verify_here(level_name: str, quiet: bool) -> dict[str, Any]:
 def _verify_proof(proof: Path, key: str | None, file: Path | None) -> None:
     from ledger import verify_proof
 
-    known = (
-        str(public_key(key)) if key is not None else Client.found().get("/api/v1/audit/checkpoint")["public_keys"][0]
-    )
-    ended = verify_proof.main([str(proof), known, *([str(file)] if file else [])])
+    keys = public_keys(key) if key is not None else _keys_of(Client.found().get("/api/v1/audit/checkpoint"))
+    ended = verify_proof.main([str(proof), ",".join(map(str, keys)), *([str(file)] if file else [])])
     if ended == verify_proof.UNREADABLE:
         raise typer.Exit(ExitCode.USAGE)
     if ended == verify_proof.REFUSED:
         raise typer.Exit(ExitCode.DIFFERS)
+
+
+def _kept(keep: Path, keys: list[PublicKey]) -> Checkpoint:
+    """The checkpoint that a witness has kept, if the ledger's key signed it."""
+    from ledger.notes import Checkpoint, NoteRefusedError, open_note
+
+    try:
+        return Checkpoint.parse(open_note(keep.read_bytes(), keys)[0])
+    except NoteRefusedError as refused:
+        raise CommandError(
+            f"{keep} is not believed: {refused}",
+            "If the ledger shows another key than before, ask who runs it what happened.",
+            ExitCode.DIFFERS,
+        ) from refused
 
 
 def _continued(answer: dict[str, Any], seen: Checkpoint | None, keys: list[PublicKey]) -> bytes:
@@ -229,18 +245,17 @@ def _cosigned(note: bytes, witness: Path, name: str) -> bytes:
     return note + signed.rpartition("\n\n")[2].encode()
 
 
-def public_key(given: str) -> PublicKey:
-    """The public key that is given, or that stands in the file that is named.
+def public_keys(given: str) -> list[PublicKey]:
+    """The public keys that are given, with commas between, or that stand in the file that is named.
 
     Raises:
-        CommandError: the file cannot be read. NoteRefusedError: it is no key.
+        CommandError: the file cannot be read. NoteRefusedError: one is no key.
     """
     from ledger.notes import PublicKey
 
-    if "+" in given:
-        return PublicKey.parse(given)
     try:
-        return PublicKey.parse(Path(given).read_text(encoding="utf-8"))
+        text = given if "+" in given else Path(given).read_text(encoding="utf-8")
+        return [PublicKey.parse(key) for key in text.replace(",", " ").split()]
     except OSError as error:
         raise CommandError(
             f"The key {given} cannot be read ({error.strerror}).", "Check the path.", ExitCode.USAGE
@@ -248,13 +263,9 @@ def public_key(given: str) -> PublicKey:
 
 
 def _keys_of(answer: dict[str, Any]) -> list[PublicKey]:
-    return [public_key(text) for text in answer["public_keys"]]
+    return [key for text in answer["public_keys"] for key in public_keys(text)]
 
 
 def _download(client: Client, path: str, to: Path, **parameters: Any) -> None:
-    with to.open("wb") as file:
-        try:
-            client.download(path, file, **parameters)
-        except LedgerError:
-            to.unlink()
-            raise
+    with whole_file(to) as file:
+        client.download(path, file, **parameters)

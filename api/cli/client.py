@@ -93,11 +93,11 @@ class Client:
             )
         return cls(url, given.get("LEDGER_API_KEY") or _key_in(given.get("LEDGER_API_KEY_FILE"), home))
 
-    def get(self, path: str, **parameters: Any) -> dict[str, Any]:
+    def get(self, path: str, /, **parameters: Any) -> dict[str, Any]:
         """Ask for a resource."""
         return self._call("GET", path, params=_given(parameters))
 
-    def post(self, path: str, **body: Any) -> dict[str, Any]:
+    def post(self, path: str, /, **body: Any) -> dict[str, Any]:
         """Ask for something to be done."""
         return self._call("POST", path, json=body) if body else self._call("POST", path)
 

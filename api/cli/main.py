@@ -51,9 +51,13 @@ def run() -> None:
     except LedgerError as error:
         say(str(error), "red")
         sys.exit(ExitCode.FAILED)
-    except KeyboardInterrupt:
-        say("Interrupted. What the ledger has received goes on: ledger jobs list")
-        sys.exit(ExitCode.INTERRUPTED)
+    except OSError as error:
+        say(f"{error.filename or 'A file'} cannot be used: {error.strerror}.", "red")
+        sys.exit(ExitCode.USAGE)
+    except SystemExit as ended:
+        if ended.code == ExitCode.INTERRUPTED:
+            say("Interrupted. What the ledger has received goes on: ledger jobs list")
+        raise
 
 
 if __name__ == "__main__":

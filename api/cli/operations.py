@@ -96,14 +96,14 @@ def show_operation(operation_id: str, as_json: AsJson = False) -> None:
 
     Example: ledger operations show 0b0f4f3e-6a58-4a4c-9c6c-2a1f4b7a3d51
     """
-    _tell(Client.found().get(f"/api/v1/operations/{operation_id}"), as_json)
+    tell(Client.found().get(f"/api/v1/operations/{operation_id}"), as_json)
 
 
 def _ended(client: Client, operation: dict[str, Any], what: str, *, wait: bool, quiet: bool) -> dict[str, Any]:
     """What an operation came to, or the operation itself if nobody waits; said unless quiet."""
     if not wait:
         if not quiet:
-            _tell(operation, as_json=False)
+            tell(operation, as_json=False)
         return operation
     ended = watched(client, operation, what, quiet=quiet)
     result = result_of(ended)
@@ -139,11 +139,6 @@ def result_of(operation: dict[str, Any]) -> dict[str, Any]:
     Raises:
         CommandError: it has failed.
     """
-    """What an operation came to.
-
-    Raises:
-        CommandError: it has failed.
-    """
     if operation["error"] is not None:
         raise CommandError(operation["error"]["message"], operation["error"]["remedy"], ExitCode.FAILED)
     result = operation["result"]
@@ -151,7 +146,8 @@ def result_of(operation: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _tell(operation: dict[str, Any], as_json: bool) -> None:
+def tell(operation: dict[str, Any], as_json: bool) -> None:
+    """Show an operation, done or not."""
     if as_json:
         print_json(operation)
         return

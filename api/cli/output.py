@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from ledger.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,6 +55,25 @@ def bars(*, quiet: bool, unit: Literal["bytes", "events"] = "bytes") -> Iterator
     columns = [TextColumn("{task.description}"), BarColumn(), *amounts]
     with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
         yield Bars(progress)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes its place when all of it is there; until then the old one stays.
+
+    Raises:
+        InvalidRequestError: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        with beside.open("wb") as file:
+            yield file
+        beside.replace(path)
+    except OSError as error:
+        raise InvalidRequestError(f"{path} cannot be written: {error.strerror}.", "Name another file.") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def print_json(value: Any) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from api.cli.audit import audit, public_key
+from api.cli.audit import audit, public_keys
 from api.cli.client import Client, CommandError, ExitCode
 from api.cli.jobs import AsJson, shown
-from api.cli.output import bars, print_json, say, table
+from api.cli.output import bars, print_json, say, table, whole_file
 from ledger.errors import LedgerError
 
 SIGNED_SECONDS_MAX = 30.0
@@ -125,18 +124,12 @@ def export(
         "fiscal_year": fiscal_year, "topic": topic, "since": since, "until": until, "text": text,
     }  # fmt: skip
     client = Client.found()
-    beside = to.with_name(f".{to.name}.part")
-    try:
-        with beside.open("wb") as file, bars(quiet=as_json) as progress:
-            on_progress = None if progress is None else progress.add(to.name, None)
-            manifest_path = client.save("/api/v1/audit/export", file, on_progress, format=format, **asked)
+    with whole_file(to) as file, bars(quiet=as_json) as progress:
+        on_progress = None if progress is None else progress.add(to.name, None)
+        manifest_path = client.save("/api/v1/audit/export", file, on_progress, format=format, **asked)
         manifest = _signed(client, manifest_path)
-        manifest_file_of(to).write_bytes(manifest)
-        os.replace(beside, to)
-    except OSError as error:
-        raise CommandError(f"{to} cannot be written: {error.strerror}.", "Name another file.") from error
-    finally:
-        beside.unlink(missing_ok=True)
+        with whole_file(manifest_file_of(to)) as beside:
+            beside.write(manifest)
     if as_json:
         print_json({"file": str(to), "manifest": str(manifest_file_of(to)), "size": to.stat().st_size})
     else:
@@ -155,9 +148,9 @@ def check(
     """
     from ledger.manifests import check_export
 
-    known = public_key(key)
+    known = public_keys(key)
     try:
-        values = check_export(file, manifest_file_of(file).read_bytes(), [known])
+        values = check_export(file, manifest_file_of(file).read_bytes(), known)
     except OSError as error:
         raise CommandError(
             f"{error.filename} cannot be read: {error.strerror}.",
@@ -169,7 +162,7 @@ def check(
         print_json(values)
     else:
         say(
-            f"{file} is what {known.name} signed: {values['entries']:,} entries, taken at {values['taken_at']} "
+            f"{file} is what {known[0].name} signed: {values['entries']:,} entries, taken at {values['taken_at']} "
             f"by {values['taken_by']}."
         )
 
