@@ -63,6 +63,18 @@ def task_from_log(ledger: Ledger, job_id: UUID) -> dict[str, Any]:
     return task(document)
 
 
+def job_events(ledger: Ledger, job_id: UUID) -> list[LoggedEvent]:
+    """The whole story of a job.
+
+    Raises:
+        NotFoundError: there is no such job; what else has that id is none.
+    """
+    events = ledger.events_of(job_id)
+    if not events or not isinstance(events[0].event, FileJob.Received):
+        raise no_such_job(job_id)
+    return events
+
+
 def task_at(state: State, job_id: UUID, at: str) -> dict[str, Any]:
     """A job as its events told it at a time, or up to a version. A later event is not looked at, whatever its time is.
 
@@ -73,9 +85,7 @@ def task_at(state: State, job_id: UUID, at: str) -> dict[str, Any]:
         NotFoundError: there is no such job, or there was none then; or it has no such version.
         InvalidRequestError: `at` is none of these.
     """
-    events = state.ledger.events_of(job_id)
-    if not events:
-        raise no_such_job(job_id)
+    events = job_events(state.ledger, job_id)
     if at.isascii() and at.isdigit():
         if not 1 <= int(at) <= len(events):
             raise NotFoundError(
@@ -92,8 +102,7 @@ def task_at(state: State, job_id: UUID, at: str) -> dict[str, Any]:
                 "Ask for a later time.",
             )
     document = fold_all(then)
-    if document is None:
-        raise no_such_job(job_id)
+    assert document is not None, "a story begins with Received"
     last = then[-1].event
     told = {"at": rfc3339(last.timestamp), "version": last.originator_version, "versions": len(events)}
     return {**task(document), **told, "view": None}
@@ -103,9 +112,10 @@ def task_answer(state: State, job_id: UUID) -> dict[str, Any]:
     """A job as the view tells it, else as the log does."""
     try:
         store = live_store(state.views)
+        position = store.position()  # before the document, which is then at least as new as is said
         document = store.document(str(job_id))
         if document is not None:
-            return {**task(document), "view": view_answer(state, store.position())}
+            return {**task(document), "view": view_answer(state, position)}
     except PartUnavailableError as error:
         log.warning("the status view is away: %s", error, extra={"action": "view_unavailable"})
     return {**task_from_log(state.ledger, job_id), "view": None}

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from api.operations import operation_answer
 from api.state import CurrentState, State, id_of, stamp
 from ledger.database import rows
+from ledger.domain.filejob import FileJob
 from ledger.domain.words import Stage
 from ledger.errors import ConflictError, NotFoundError
 from ledger.findings import Level
@@ -74,8 +75,10 @@ def prove_job(
     record: Annotated[int | None, Query(ge=1, description="A record of the job, to be proven with it.")] = None,
 ) -> Response:
     """The proof of all that happened to a job; and, if asked for, of one of its records."""
+    job = state.ledger.job(id_of(job_id))
+    proven = None if record is None else _record(state, job, record)
     with state.ledger.transaction() as session:
-        return Response(prove_stream(session, id_of(job_id), _record(state, job_id, record)), media_type=PROOF)
+        return Response(prove_stream(session, job.id, proven), media_type=PROOF)
 
 
 @router.get("/events/{position}/proof")
@@ -85,8 +88,6 @@ def prove_one_event(position: int, state: CurrentState) -> Response:
         return Response(prove_event(session, position), media_type=PROOF)
 
 
-def _record(state: State, job_id: str, number: int | None) -> Record | None:
-    if number is None:
-        return None
-    origin = origin_of(state.blobs, state.ledger.job(id_of(job_id)), number)
+def _record(state: State, job: FileJob, number: int) -> Record:
+    origin = origin_of(state.blobs, job, number)
     return Record(number, origin.text_offset, origin.text)

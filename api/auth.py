@@ -144,7 +144,9 @@ async def check_job(request: Request, state: State, named: str) -> None:
     except ValueError:
         return  # which the route tells
     dataset = await state.identification.ask(lambda: state.ledger.dataset_of_job(job_id))
-    if dataset is not None and not caller(request).reaches(dataset):
+    if dataset is None:  # what else may have that id concerns the whole ledger
+        raise no_such_job(job_id)
+    if not caller(request).reaches(dataset):
         raise _denied(request, DATASET_NOT_GRANTED, no_such_job(job_id), dataset)
 
 

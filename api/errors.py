@@ -102,7 +102,9 @@ def add_handlers(app: FastAPI) -> None:
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = HTTPStatus(error.status_code)
-        return problem(status, status.name.lower(), str(error.detail), SEE_DESCRIPTION)
+        answer = problem(status, status.name.lower(), str(error.detail), SEE_DESCRIPTION)
+        answer.headers.update(error.headers or {})
+        return answer
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

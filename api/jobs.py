@@ -6,11 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
 
-from api.answers import event_answer, task_answer, task_at, task_from_log, tasks_answer, wait_for_end
-from api.state import CurrentState, WaitSeconds, caller, id_of, stamp
-from ledger.domain.filejob import FileJob
+from api.answers import event_answer, job_events, task_answer, task_at, task_from_log, tasks_answer, wait_for_end
+from api.state import POSITION_MAX, CurrentState, WaitSeconds, caller, id_of, stamp
 from ledger.domain.words import Status
-from ledger.errors import no_such_job
 from workers.commands import cancel
 
 router = APIRouter(tags=["jobs"])
@@ -42,7 +40,7 @@ def list_jobs(
     dataset: str | None = None,
     status: Status | None = None,
     sha256: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$", description="Such as of one archive.")] = None,
-    before: Annotated[int | None, Query(description="The `next` of the page before.")] = None,
+    before: Annotated[int | None, Query(ge=0, le=POSITION_MAX, description="The `next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_JOBS_MAX)] = PAGE_JOBS,
 ) -> dict[str, Any]:
     """Jobs of the datasets that the caller sees, newest first."""
@@ -66,11 +64,7 @@ def show_job(
 @router.get("/api/v1/jobs/{job_id}/events")
 def show_events(job_id: str, state: CurrentState) -> dict[str, Any]:
     """The whole story of a job, event by event."""
-    found = id_of(job_id)
-    events = state.ledger.events_of(found)
-    if not events or not isinstance(events[0].event, FileJob.Received):
-        raise no_such_job(found)
-    return {"events": [event_answer(logged) for logged in events]}
+    return {"events": [event_answer(logged) for logged in job_events(state.ledger, id_of(job_id))]}
 
 
 @router.post("/api/v1/jobs/{job_id}/retry")

@@ -82,7 +82,7 @@ ROUTES: dict[str, Door] = {
     "POST /api/v1/jobs/{job_id}/replay": Door(Permission.VERIFY, Reach.WHOLE),
     "POST /api/v1/audit/verify": Door(Permission.VERIFY, Reach.WHOLE),
     "GET /api/v1/audit": Door(Permission.READ_AUDIT, Reach.WHOLE),
-    "GET /api/v1/audit/{position:int}": Door(Permission.READ_AUDIT, Reach.WHOLE),
+    "GET /api/v1/audit/{position}": Door(Permission.READ_AUDIT, Reach.WHOLE),
     "GET /api/v1/audit/export": Door(Permission.READ_AUDIT, Reach.WHOLE),
     "GET /api/v1/audit/exports/{export_id}/manifest": Door(Permission.READ_AUDIT, Reach.WHOLE),
     "GET /api/v1/audit/checkpoint": Door(Permission.READ_AUDIT, Reach.NONE),
@@ -101,7 +101,6 @@ ROUTES: dict[str, Door] = {
 class Found:
     """The route that a request goes to; `door` is None for one that is not in the table."""
 
-    method: str
     template: str
     door: Door | None
     endpoint: Callable[..., Any]
@@ -130,5 +129,5 @@ class Routes:
                 method = "GET" if scope["method"] == "HEAD" else scope["method"]
                 template = str(context.path)
                 door = ROUTES.get(f"{method} {template}")
-                return Found(method, template, door, chosen["endpoint"], chosen["path_params"])
+                return Found(template, door, chosen["endpoint"], chosen["path_params"])
         return None

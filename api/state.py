@@ -22,6 +22,7 @@ from ledger.settings import Settings
 from workers.results import Results
 
 WAIT_SECONDS_MAX = 30.0
+POSITION_MAX = (1 << 63) - 1  # the column's type
 
 WaitSeconds = Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for its end.")]
 
@@ -46,7 +47,11 @@ def state_of(request: Request) -> State:
     return state
 
 
-CurrentState = Annotated[State, Depends(state_of)]
+async def _current_state(request: Request) -> State:  # or whoever needs it would wait for a thread to be free
+    return state_of(request)
+
+
+CurrentState = Annotated[State, Depends(_current_state)]
 
 
 def caller(request: Request) -> Caller:

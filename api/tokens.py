@@ -96,7 +96,7 @@ class Tokens:
             )
         except jwt.ExpiredSignatureError:
             raise UnauthorizedError("The token has expired.", "Sign in again.", reason="token_expired") from None
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, jwt.InvalidKeyError) as error:
             raise _refused(str(error)) from None
         return self._bearer_of(claims)
 
@@ -123,7 +123,7 @@ class Tokens:
             try:
                 self._provider = self._provider or self._discovered()
                 return self._provider.get_signing_key(key_id)
-            except (jwt.PyJWKClientConnectionError, jwt.PyJWKSetError, httpx2.HTTPError, ValueError) as error:
+            except (jwt.PyJWKClientConnectionError, jwt.PyJWKSetError, httpx2.HTTPError, OSError, ValueError) as error:
                 self._silent_until_seconds = self._clock() + SILENT_SECONDS
                 log.warning("the identity provider: %s", error, extra={"action": "identity_provider_unavailable"})
                 raise _away(self._issuer, type(error).__name__) from error

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from api.answers import event_answer, view_answer
-from api.state import CurrentState, State, id_of, stamp
+from api.state import POSITION_MAX, CurrentState, State, id_of, stamp
 from ledger.audit_reads import kept, record_read
 from ledger.domain.audit import AuditExport, ReadKind, Told
 from ledger.domain.base import Stamp
@@ -28,7 +28,6 @@ PAGE_ENTRIES = 50
 PAGE_ENTRIES_MAX = 1_000
 WORDS_MAX = 500
 MEDIA_TYPES = {ExportFormat.NDJSON: "application/x-ndjson", ExportFormat.CSV: "text/csv; charset=utf-8"}
-POSITION_MAX = (1 << 63) - 1
 HOW = frozenset({"before", "after", "limit", "format"})
 
 Words = Annotated[str | None, Query(max_length=WORDS_MAX)]
@@ -142,7 +141,7 @@ def show_manifest(export_id: str, state: CurrentState) -> Response:
         return Response(signed_manifest(session, id_of(export_id, "export")), media_type="text/plain; charset=utf-8")
 
 
-@router.get("/{position:int}")
+@router.get("/{position}")
 def show_event(position: int, request: Request, state: CurrentState) -> dict[str, Any]:
     """One event of the log with all of its fields, and the digest of how it is stored."""
     found = state.ledger.events_after(position - 1, 1) if position <= POSITION_MAX else []

@@ -30,6 +30,7 @@ FIELD_BYTES_MAX = 1 << 16
 FILENAME_CHARACTERS_MAX = 255
 # Controls, direction marks, surrogates, private use: they make a name look like another, or break a log.
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+UNKNOWN_TYPE = "application/octet-stream"
 RESEND = "Nothing was taken. Send the files again."
 
 
@@ -278,6 +279,7 @@ class _FormReader:
             self.form.fields[self._name] = self._field.decode("utf-8", "replace")
             return
         assert self._filename is not None
-        content_type = self._headers.get(b"content-type", b"application/octet-stream").decode("latin-1")
+        content_type = self._headers.get(b"content-type", b"").decode("latin-1")
+        content_type = content_type if content_type and content_type.isprintable() else UNKNOWN_TYPE
         self.form.files.append(await self._incoming.finish(self._filename, content_type))
         self._incoming = None

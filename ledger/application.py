@@ -268,7 +268,7 @@ class Ledger(Application[UUID]):
         with self.transaction() as session:
             found = rows(
                 session,
-                f"SELECT convert_from(state, 'UTF8')::jsonb ->> 'name' AS name FROM {EVENTS_TABLE}"
+                f"SELECT convert_from(state, 'UTF8')::json ->> 'name' AS name FROM {EVENTS_TABLE}"
                 f" WHERE topic = 'dataset.registered'{chosen} ORDER BY 1",
                 **ids,
             )

@@ -177,7 +177,7 @@ def restore_keys(ledger: Ledger) -> int:
         lock(session, KEYS_LOCK)
         found = rows(
             session,
-            f"SELECT convert_from(state, 'UTF8')::jsonb ->> 'key_id' AS key_id FROM {EVENTS_TABLE}"
+            f"SELECT convert_from(state, 'UTF8')::json ->> 'key_id' AS key_id FROM {EVENTS_TABLE}"
             " WHERE topic = 'key.created'",
         )
         keys = [key_of(ledger, row.key_id) for row in found]
@@ -199,7 +199,7 @@ def keys_that_differ(ledger: Ledger) -> list[str]:
         )
         listed = rows(
             session,
-            f"SELECT convert_from(state, 'UTF8')::jsonb ->> 'key_id' AS key_id FROM {EVENTS_TABLE}"
+            f"SELECT convert_from(state, 'UTF8')::json ->> 'key_id' AS key_id FROM {EVENTS_TABLE}"
             " WHERE topic = 'key.created'",
         )
         keys = [key_of(ledger, row.key_id) for row in listed]

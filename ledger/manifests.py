@@ -81,7 +81,7 @@ def sign_manifests(session: Session, signer: Signer) -> int:
         session,
         "SELECT m.export_id, m.text FROM audit.manifests m WHERE note IS NULL AND EXISTS ("
         f" SELECT FROM {EVENTS_TABLE} e WHERE e.originator_id = m.export_id AND e.topic = 'audit.exported'"
-        " AND convert_from(e.state, 'UTF8')::jsonb ->> 'manifest_sha256' = encode(sha256(convert_to(m.text, 'UTF8')),"
+        " AND convert_from(e.state, 'UTF8')::json ->> 'manifest_sha256' = encode(sha256(convert_to(m.text, 'UTF8')),"
         " 'hex')) LIMIT :limit FOR UPDATE SKIP LOCKED",
         limit=SIGNED_AT_ONCE,
     )

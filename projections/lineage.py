@@ -88,6 +88,8 @@ def rows_where(
             raise InvalidRequestError(
                 f"Dataset {dataset!r} has no column {excerpt(name)}.", f"It has {', '.join(names)}."
             )
+        if "\0" in where[name]:
+            raise InvalidRequestError(f"No value of column {excerpt(name)} holds a NUL character.")
     conditions = [sql.SQL("data.{} = %s").format(sql.Identifier(name)) for name in where]
     statement = sql.SQL(
         "SELECT arrivals.job_id, data._record, to_jsonb(data) FROM data.{} AS data"

@@ -58,6 +58,12 @@ class Column:
             raise InvalidRequestError(
                 f"Column {excerpt(self.name)} has the width {self.width}.", f"Use 1 to {WIDTH_MAX:,} characters."
             )
+        for text in (*self.allowed, self.pattern or ""):
+            if not _is_storable(text):
+                raise InvalidRequestError(
+                    f"Column {excerpt(self.name)} has {excerpt(text)} in its rules, which no value can hold.",
+                    "Leave out the NUL character and halves of characters.",
+                )
         if len(self.allowed) > ALLOWED_MAX:
             raise InvalidRequestError(
                 f"Column {excerpt(self.name)} allows {len(self.allowed):,} values.", f"Name up to {ALLOWED_MAX:,}."
@@ -118,6 +124,13 @@ def excerpt(text: str) -> str:
     """The text as it may stand in a message: its first 80 characters, escaped, in quotation marks."""
     cut = "..." if len(text) > EXCERPT_CHARACTERS_MAX else ""
     return repr(text[:EXCERPT_CHARACTERS_MAX]) + cut
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_column_name(name: str) -> None:

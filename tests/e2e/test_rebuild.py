@@ -73,7 +73,7 @@ def test_a_check_of_all_views_finds_what_was_changed_by_hand_and_a_rebuild_heals
         [("status", True), ("trail", True), ("data.flights", True), ("data.some", True)],
     )
     before = fingerprint(own)
-    own.sql("UPDATE data.flights SET dest = 'XXX' WHERE _record = 4711")
+    own.sql("UPDATE data.flights SET dest = 'ORD' WHERE _record = 4711")
     code, checked = run(own, "rebuild", "--all", "--check")
     assert (code, [each["equal"] for each in checked]) == (DIFFERS, [True, True, False, True])
     assert (checked[2]["differences"][0]["job_id"], checked[2]["differences"][0]["records_changed"]) == (job_id, [4711])

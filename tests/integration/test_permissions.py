@@ -117,7 +117,7 @@ EXAMPLES: dict[str, Callable[[World, str], Request]] = {
     "POST /api/v1/jobs/{job_id}/replay": lambda world, dataset: {"url": job(world, dataset, "/replay")},
     "POST /api/v1/audit/verify": lambda world, dataset: {"url": "/api/v1/audit/verify", "json": {"level": "tree"}},
     "GET /api/v1/audit": lambda world, dataset: {"url": "/api/v1/audit", "params": {"limit": 1}},
-    "GET /api/v1/audit/{position:int}": lambda world, dataset: {"url": "/api/v1/audit/1"},
+    "GET /api/v1/audit/{position}": lambda world, dataset: {"url": "/api/v1/audit/1"},
     "GET /api/v1/audit/export": lambda world, dataset: {"url": "/api/v1/audit/export", "params": {"job": str(uuid4())}},
     "GET /api/v1/audit/exports/{export_id}/manifest": lambda world, dataset: {
         "url": f"/api/v1/audit/exports/{world.export_id}/manifest"
@@ -190,7 +190,7 @@ COMMANDS: dict[str, tuple[str, Callable[[World, str], list[str]]]] = {
     "audit checkpoint": ("GET /api/v1/audit/checkpoint", lambda world, dataset: []),
     "audit key": ("GET /api/v1/audit/checkpoint", lambda world, dataset: []),
     "audit trail": ("GET /api/v1/audit", lambda world, dataset: ["--limit", "1"]),
-    "audit event": ("GET /api/v1/audit/{position:int}", lambda world, dataset: ["1"]),
+    "audit event": ("GET /api/v1/audit/{position}", lambda world, dataset: ["1"]),
     "audit export": (
         "GET /api/v1/audit/export",
         lambda world, dataset: ["--job", str(world.doors.jobs[dataset]), "-o", file(world, "trail.ndjson")],
