@@ -75,7 +75,11 @@ class Settings(BaseSettings):
         description="Where traces, metrics and logs go (OTLP over HTTP); nothing is sent without it.",
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
-    fiscal_year_start: str = Field(default="04-01", description="First day of the fiscal year, MM-DD.")
+    fiscal_calendar: str = Field(
+        default="04-01",
+        description="First day of each fiscal year, MM-DD; or the last one of years of whole weeks, such as"
+        " `saturday nearest 01-31` or `saturday last 08-31`. A change of it is added: `04-01, 01-01 from 2027-01-01`.",
+    )
     time_zone: str = Field(default="UTC", description="The zone that decides the day of an instant.")
 
     upload_bytes_max: int = Field(default=64 << 30, gt=0, description="Largest file that a door takes.")
@@ -172,7 +176,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _settings_agree(self) -> Settings:
         try:
-            FiscalCalendar.parse(self.fiscal_year_start, self.time_zone)
+            FiscalCalendar.parse(self.fiscal_calendar, self.time_zone)
         except ZoneInfoNotFoundError as error:
             raise ValueError(f"time_zone {self.time_zone!r} is no time zone") from error
         if self.retry_seconds_min > self.retry_seconds_max:
