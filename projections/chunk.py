@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ledger.domain.reconciliation import add_totals, digest_text
 from ledger.failpoints import failpoint
+from ledger.row_sets import canonical, control_totals, row_set_digest
 from projections.checking import Checked, check
 from projections.converting import is_converted
 from projections.fields import Reading
@@ -31,7 +32,6 @@ from projections.formats.rows import Flaw
 from projections.formats.splitter import Chunk, cut_blank_lines
 from projections.formats.transcript import Place
 from projections.rejects import Reject
-from projections.totals import canonical, control_totals, row_set_digest
 
 PIECE_BYTES = 4 << 20
 NUMBER = "_record"
