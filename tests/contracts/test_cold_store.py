@@ -232,6 +232,7 @@ def test_a_store_in_which_archives_can_be_kept_is_checked_without_a_trace(place:
 def test_a_hidden_object_and_newer_versions_by_somebody_else_change_nothing(place: ColdPlace) -> None:
     found = place.put(KEY)
     place.client.delete_object(Bucket=place.bucket, Key=f"books/{KEY}")
+    assert [each.is_delete_marker for each in place.store.versions(KEY)] == [True, False]
     assert place.put(KEY) == found
     assert place.read(found) == DATA
     place.client.put_object(Bucket=place.bucket, Key=f"books/{KEY}", Body=b"other", ChecksumAlgorithm="SHA256")

@@ -16,6 +16,9 @@ class Fault(StrEnum):
     FLIPPED_REQUEST = "one bit of what is sent is flipped"
     FLIPPED_ANSWER = "one bit of the answer is flipped"
     CUT_ANSWER = "the answer ends in its middle"
+    SHORT_ANSWER = "half of the answer is said to be all"
+    GARBLED_ANSWER = "somebody else answers, and not in XML"
+    IGNORED = "200, though nothing is done"
     PRECONDITION_FAILED = "412, though nothing is there"
     CONDITIONAL_CONFLICT = "409 ConditionalRequestConflict"
 

@@ -105,9 +105,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == Fault.FLIPPED_ANSWER:
             _flip(answer)
+        if fault == Fault.GARBLED_ANSWER and "Content-Type" in answer.headers:
+            answer.body = b"<html>hello"
+        if fault == Fault.SHORT_ANSWER:
+            answer.body = answer.body[: len(answer.body) // 2]
+            answer.headers["Content-Length"] = str(len(answer.body))
         self._send(answer, fault)
 
     def _answer(self, operation: str, request: Request, fault: Fault | None) -> Answer:
+        if fault == Fault.IGNORED:
+            return Answer()
         if fault in REFUSALS:
             return _refusal(request, S3Error(*REFUSALS[fault]))
         try:
