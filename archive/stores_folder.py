@@ -214,8 +214,9 @@ class FolderColdStore:
         with self._unavailable_as_error():
             incoming = self._folder / INCOMING
             if not incoming.is_dir():
-                incoming.mkdir(parents=True, exist_ok=True)
+                self._folder.mkdir(parents=True, exist_ok=True)
                 _sync_folder(self._folder.parent)
+                incoming.mkdir(exist_ok=True)
             descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)

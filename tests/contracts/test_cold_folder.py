@@ -179,6 +179,20 @@ def test_a_sync_that_fails_fails_the_put_and_a_later_one_works(
     assert failing == 13
 
 
+def test_the_name_of_a_new_folder_is_made_durable(place: ColdPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+    synced: set[int] = set()
+
+    def noting(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    place.put(KEY)
+    assert place.folder is not None
+    assert place.folder.parent.stat().st_ino in synced
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
 def test_a_full_disk_is_told_leaves_nothing_and_spoils_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
