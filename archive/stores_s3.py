@@ -26,7 +26,6 @@ from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 
 from archive.s3_answers import NOT_THERE, TRY_AGAIN, listed_versions, md5_of, stored_object
 from archive.stores import (
@@ -315,7 +314,7 @@ class S3ColdStore:
     def _unavailable_as_error(self) -> Iterator[None]:
         try:
             yield
-        except (ClientError, BotoCoreError, ResponseParserError) as error:
+        except (ClientError, BotoCoreError) as error:
             raise PartUnavailableError(
                 f"The bucket {self._bucket} cannot be used for archives ({error}).",
                 "Check its name, region, permissions and Object Lock, then try again.",

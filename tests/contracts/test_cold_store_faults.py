@@ -213,6 +213,14 @@ def test_several_archivers_at_once_make_one_version(place: ColdPlace, tmp_path: 
         assert len(each.versions()) == 1
 
 
+def test_a_server_that_is_none_of_s3_is_told(place: ColdPlace) -> None:
+    assert place.double is not None
+    place.double.faults.arm(Fault.GARBLED_ANSWER, times=1_000)
+    for attempt in (place.store.check, lambda: place.put(KEY), place.versions):
+        with pytest.raises(PartUnavailableError, match="archive-"):
+            attempt()
+
+
 def test_credentials_that_may_only_look_do_that_and_no_more(place: ColdPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     found = place.put(KEY)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER)
