@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
-from ledger.errors import LedgerError
+from ledger.errors import ConflictError, InvalidRequestError, LedgerError, NotFoundError
 
 OBJECT_BYTES_MAX = 240 << 20
 
@@ -68,6 +69,10 @@ class Lock:
 
     mode: LockMode
     until: datetime
+
+    def covers(self, other: Lock) -> bool:
+        """Whether it is at least as long and as strict as another."""
+        return self.until >= other.until and self.mode in (other.mode, LockMode.COMPLIANCE)
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,12 @@ class ColdStore(Protocol):
     def put(self, key: str, file: Path, sha256: str, storage_class: StorageClass, lock: Lock | None) -> StoredObject:
         """Keep a file of at most `OBJECT_BYTES_MAX`; what the store then says of it (rule 2).
 
+        What is kept already gets the lock as well, unless it has a longer and stricter one.
+
         Raises:
             ConflictError: other bytes are kept under the key.
-            ObjectDamagedError: what the store holds is not what it was given.
+            ObjectDamagedError: the file, or what the store holds, is not what it was given.
+            InvalidRequestError: the lock has ended already.
         """
 
     def head(self, key: str, version: str) -> StoredObject:
@@ -137,10 +145,13 @@ class ColdStore(Protocol):
 
         Raises:
             NotRestoredError: it has to be restored first.
+            ObjectDamagedError: all of it was read, and is not what its digest says.
         """
 
     def restore(self, key: str, version: str, tier: Tier, days: int) -> Restoration:
         """Ask for a readable copy for some days; where that stands. Asking again while it is under way is harmless.
+
+        What lies in a class that is read at once is ready.
 
         Raises:
             InvalidRequestError: the class has no such tier.
@@ -148,7 +159,88 @@ class ColdStore(Protocol):
         """
 
     def lock(self, key: str, version: str, lock: Lock) -> None:
-        """Lock a version, or make its lock longer or stricter. Raises ConflictError: it would be less than there is."""
+        """Lock a version, or make its lock longer or stricter.
+
+        Raises:
+            ConflictError: it would be less than there is.
+            InvalidRequestError: it has ended already.
+        """
 
     def hold(self, key: str, version: str, is_on_hold: bool) -> None:
         """Place a legal hold on a version, or lift it."""
+
+
+def open_cold_store(url: str, kms_key: str | None = None) -> ColdStore:
+    """The cold store at `file:///folder` or `s3://bucket/prefix`, there encrypted under a key of KMS if one is given.
+
+    Raises:
+        InvalidRequestError: the URL names no kind of store that there is.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.path:
+        from archive.stores_folder import FolderColdStore
+
+        return FolderColdStore(Path(unquote(parts.path)))
+    if parts.scheme == "s3" and parts.netloc:
+        from archive.stores_s3 import S3ColdStore  # boto3 takes half a second to import, and few processes need it
+
+        return S3ColdStore(parts.netloc, parts.path.strip("/"), kms_key)
+    raise InvalidRequestError(
+        f"LEDGER_ARCHIVE_URL is {url!r}, which names no cold store.", "Use file:///folder or s3://bucket/prefix."
+    )
+
+
+def in_whole_seconds(lock: Lock) -> Lock:
+    """The lock as a store keeps it: no store knows less than a second, and none may end before it.
+
+    Raises:
+        InvalidRequestError: it has ended already.
+    """
+    if lock.until <= datetime.now(UTC):
+        raise InvalidRequestError(f"A lock until {lock.until} has ended already.", "Give a time that is still to come.")
+    return Lock(lock.mode, (lock.until + timedelta(microseconds=999_999)).replace(microsecond=0).astimezone(UTC))
+
+
+def refuse_less(key: str, there: Lock | None, lock: Lock) -> None:
+    """Raise ConflictError unless a lock is at least as long and as strict as the one that is there (rule 4)."""
+    if there is not None and there.until > datetime.now(UTC) and not lock.covers(there):
+        raise ConflictError(
+            f"{key} is locked until {there.until} in the mode {there.mode}, and would be until {lock.until} in the mode"
+            f" {lock.mode}.",
+            "A lock is only made longer and stricter.",
+        )
+
+
+def refuse_restore(storage_class: StorageClass, tier: Tier, days: int) -> None:
+    """Raise InvalidRequestError unless what lies in a class can be restored like that."""
+    if storage_class == StorageClass.DEEP_ARCHIVE and tier == Tier.EXPEDITED:
+        raise InvalidRequestError("DEEP_ARCHIVE has no expedited restores.", "Ask for Standard or Bulk.")
+    if days < 1:
+        raise InvalidRequestError(f"A copy cannot be restored for {days} days.", "Ask for a day at least.")
+
+
+def no_such_object(key: str, version: str) -> NotFoundError:
+    """There is no such version of an object, or no such object."""
+    return NotFoundError(f"The cold store has no version {version} of {key}.", "Ask for one that it lists.")
+
+
+def damaged(key: str, version: str, how: str) -> ObjectDamagedError:
+    """A version of an object is not what its digest says."""
+    return ObjectDamagedError(
+        f"The version {version} of {key} {how}.",
+        "Keep everything as it is, and compare it with another copy of the archive before anything is dropped.",
+    )
+
+
+def not_the_file(key: str, file: Path, sha256: str, found: str) -> ObjectDamagedError:
+    """A file that shall be put is not what its digest says."""
+    return ObjectDamagedError(
+        f"The file {file} for {key} has the SHA-256 {found} and not {sha256}.", "Nothing was put. Write the file anew."
+    )
+
+
+def another_is_kept(key: str) -> ConflictError:
+    """Other bytes are kept under a key."""
+    return ConflictError(
+        f"Something else is kept as {key} already.", "Find out who put it there: nothing is written over."
+    )

@@ -137,6 +137,13 @@ class Settings(BaseSettings):
     checkpoint_days_locked: int = Field(
         default=0, ge=0, description="Days for which S3 locks a checkpoint (Object Lock, compliance); 0 for not at all."
     )
+    archive_url: str | None = Field(
+        default=None,
+        description="Where closed years are archived: file:///folder, or s3://bucket/prefix of one with Object Lock.",
+    )
+    archive_kms_key: str | None = Field(
+        default=None, description="The key of AWS KMS that archives are encrypted under; S3's own without it."
+    )
     verify_seconds: float = Field(
         default=86_400.0, ge=0, description="How often the log is verified by itself; 0 for only when asked."
     )
@@ -164,7 +171,7 @@ class Settings(BaseSettings):
     @field_validator(
         "smtp_url", "mail_from", "mail_to", "public_url",
         "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_role_claim", "oidc_datasets_claim",
-        "seal_public_keys", "checkpoints_url",
+        "seal_public_keys", "checkpoints_url", "archive_url", "archive_kms_key",
         mode="before",
     )  # fmt: skip
     @classmethod
