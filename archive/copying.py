@@ -24,7 +24,6 @@ PINNED = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "lc_monetary": "C",
-    "xmloption": "content",
 }
 FORMAT = "FORMAT text, ENCODING 'UTF8'"
 ORDER = sql.SQL(" ORDER BY _job, _record")
