@@ -170,7 +170,7 @@ def _copy_in(cursor: Any, name: sql.Composable, table: ArchivedTable, part: Arch
             raise reader.failure from error  # the driver tells it only as a text
         if not isinstance(error, errors.DataError | errors.IntegrityError):
             raise
-        reader.drain()
+        # PostgreSQL says so only at the end of the text, which the reader has found to be what was archived.
         raise RestorationDiffersError(
             f"PostgreSQL does not take part {part.name}, which is as it was archived: {error.diag.message_primary}.",
             "Nothing was restored. Try with the version of PostgreSQL that the archive's manifest names.",
@@ -215,8 +215,8 @@ class _PartReader:
         self._part = part
         self._compressed, self._raw = hashlib.sha256(), hashlib.sha256()
         self._raw_bytes = 0
-        self._kept = _Blocks(part.read(), self._compressed)
-        self._source = zstandard.ZstdDecompressor().stream_reader(cast("Any", self._kept))
+        blocks = _Blocks(part.read(), self._compressed)
+        self._source = zstandard.ZstdDecompressor().stream_reader(cast("Any", blocks))
         self.failure: Exception | None = None
 
     def read(self, size: int) -> bytes:
@@ -227,11 +227,6 @@ class _PartReader:
             self.failure = error
             raise
 
-    def drain(self) -> None:
-        """Read to the end, only to see whether the part is what was archived."""
-        while self._next(BLOCK_BYTES):
-            pass
-
     def _next(self, size: int) -> bytes:
         try:
             block = self._source.read(size)
@@ -241,12 +236,12 @@ class _PartReader:
         self._raw_bytes += len(block)
         if self._raw_bytes > self._part.raw_bytes:
             raise self._damaged()
-        if not block:
-            while self._kept.read(BLOCK_BYTES):
-                pass  # what follows the text belongs to the digest, too
-            if (self._raw.hexdigest(), self._compressed.hexdigest()) != (self._part.raw_sha256, self._part.sha256):
-                raise self._damaged()
+        if not block and self._digests() != (self._part.raw_sha256, self._part.sha256):
+            raise self._damaged()
         return bytes(block)
+
+    def _digests(self) -> tuple[str, str]:
+        return self._raw.hexdigest(), self._compressed.hexdigest()
 
     def _damaged(self) -> ObjectDamagedError:
         return ObjectDamagedError(

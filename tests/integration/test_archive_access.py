@@ -91,6 +91,15 @@ def test_hostile_values_are_kept_or_are_text(tables: FiscalTables, tmp_path: Pat
         assert kind in ("smallint", "integer", "bigint", "real", "double precision", "boolean")
 
 
+@pytest.mark.parametrize("value", ["0.00000000001", "1e28", "-1e28", "NaN", "Infinity"])
+def test_a_number_that_parquet_would_not_keep_makes_its_column_text(
+    tables: FiscalTables, tmp_path: Path, value: str
+) -> None:
+    tables.make("values", "value numeric", rows=0)
+    tables.do(f"INSERT INTO data.values VALUES ('2025-04-01', '{value}', 1, 1), ('2025-04-01', 1.5, 1, 2)")
+    assert access_copy(tables, tmp_path).column("value").to_pylist()[1] == "1.5"
+
+
 def test_rows_in_several_batches_are_all_there(
     tables: FiscalTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

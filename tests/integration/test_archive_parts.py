@@ -327,6 +327,7 @@ DAMAGE = {
     "cut in the middle": lambda path: iter([path.read_bytes()[:200]]),
     "empty": lambda path: iter([]),
     "a byte more": lambda path: iter([path.read_bytes(), b"x"]),
+    "an empty piece more": lambda path: iter([path.read_bytes(), parts.zstandard.compress(b"")]),
     "twice": lambda path: iter([path.read_bytes(), path.read_bytes()]),
     "other text": lambda path: iter([parts.zstandard.compress(b"2025-04-01\t1\t\\N\t1\t1\n")]),
     "no rows": lambda path: iter([parts.zstandard.compress(b"nothing\n")]),
