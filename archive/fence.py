@@ -46,7 +46,7 @@ from ledger.errors import ConflictError, PartUnavailableError
 YEAR_CLOSED = "LG001"
 FENCE = ("fiscal_year_fence_of_rows", "fiscal_year_fence_of_all")
 CLOSED, ARCHIVED = "is closed", "is archived, and no longer here"
-HELD_UP_SHARE = 0.5  # of the time after which PostgreSQL looks for deadlocks
+HELD_UP_SHARE = 0.25  # of the time after which PostgreSQL looks for deadlocks
 ALGORITHM = "count(*), sum(hashtextextended(row::text, 0))"
 
 
