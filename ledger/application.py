@@ -34,6 +34,7 @@ from ledger.domain.denial import Denial
 from ledger.domain.erasure import Erasure
 from ledger.domain.evolution import evolution_refused
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_year import FiscalYear, fiscal_year_id
 from ledger.domain.operation import Operation
 from ledger.domain.settlement import Settlement, settlement_id
 from ledger.domain.user import User, user_uuid
@@ -60,6 +61,7 @@ class Arrival:
     reading: dict[str, str] = field(default_factory=dict)
     corrects: UUID | None = None
     control_totals: dict[str, Any] = field(default_factory=dict)
+    may_adjust: bool = False
 
     @property
     def content(self) -> Content:
@@ -113,6 +115,7 @@ AGGREGATES = (
     ApiKey,
     User,
     Denial,
+    FiscalYear,
 )
 
 Kind = TypeVar("Kind", bound=Aggregate)
@@ -312,6 +315,10 @@ class Ledger(Application[UUID]):
         """The erasure with this id (see `ledger.domain.erasure.erasure_id`), or None."""
         return self._found(Erasure, erasure_id)
 
+    def fiscal_year(self, label: str) -> FiscalYear | None:
+        """The fiscal year of that name, None if nothing ever happened to it."""
+        return self._found(FiscalYear, fiscal_year_id(label))
+
     def job_position(self, session: Session, job_id: UUID) -> int:
         """The position of the job's Received event: the `_job` of each of its rows."""
         found = session.execute(
@@ -440,6 +447,7 @@ class Ledger(Application[UUID]):
             reading=arrival.reading,
             corrects=arrival.corrects,
             control_totals=arrival.control_totals,
+            may_adjust=arrival.may_adjust,
         )
 
     def _append_arrivals(self, session: Session, jobs: list[FileJob], parts: dict[str | None, str | None]) -> None:

@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, ClassVar
@@ -67,8 +68,9 @@ class FileJob(Aggregate):
         reading: dict[str, str]
         corrects: str | None
         control_totals: dict[str, Any]
+        may_adjust: bool
 
-        class_version = 3
+        class_version = 4
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -76,6 +78,11 @@ class FileJob(Aggregate):
             state.update(reading={}, corrects=None, control_totals={})
 
         upcast_v2_v3 = staticmethod(plain_before)
+
+        @staticmethod
+        def upcast_v3_v4(state: dict[str, Any]) -> None:
+            """Version 3 knew no years that are closed for some senders."""
+            state.update(may_adjust=False)
 
     class Queued(Event):
         """The file was examined: how it is read, into which contract, and in how many chunks."""
@@ -132,13 +139,19 @@ class FileJob(Aggregate):
         attempt: int
         totals: dict[str, dict[str, Any]]
         row_set_digest: str | None
+        late: dict[str, int]
 
-        class_version = 2
+        class_version = 3
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             """Version 1 knew neither totals nor a digest of the rows."""
             state.update(totals={}, row_set_digest=None)
+
+        @staticmethod
+        def upcast_v2_v3(state: dict[str, Any]) -> None:
+            """Version 2 knew no years that are closed."""
+            state.update(late={})
 
         def apply(self, aggregate: FileJob) -> None:
             """Count the chunk in."""
@@ -265,6 +278,7 @@ class FileJob(Aggregate):
         reading: dict[str, str],
         corrects: str | None,
         control_totals: dict[str, Any],
+        may_adjust: bool,
         correlation: str,
     ) -> None:
         self.sha256 = sha256
@@ -275,6 +289,7 @@ class FileJob(Aggregate):
         self.reading = reading
         self.corrects = None if corrects is None else UUID(corrects)
         self.control_totals = control_totals
+        self.may_adjust = may_adjust
         self.correlation = correlation
         self.status = Status.RECEIVED
         self.name_erased = False
@@ -306,6 +321,7 @@ class FileJob(Aggregate):
         reading: dict[str, str] | None = None,
         corrects: UUID | None = None,
         control_totals: dict[str, Any] | None = None,
+        may_adjust: bool = False,
     ) -> FileJob:
         """Open the job of a file whose bytes are already kept.
 
@@ -313,6 +329,7 @@ class FileJob(Aggregate):
             reading: what the sender says of how it is read: see `projections.formats.rows.Reader`.
             corrects: the job whose rejects the file brings again.
             control_totals: what it has to come to: see `reconciliation.check_control_totals`.
+            may_adjust: whether its sender had the permission to add rows to a year that is closed softly.
         """
         return cls._create(
             cls.Received,
@@ -326,6 +343,7 @@ class FileJob(Aggregate):
             reading=reading or {},
             corrects=None if corrects is None else str(corrects),
             control_totals=control_totals or {},
+            may_adjust=may_adjust,
             **stamp.fields(),
         )
 
@@ -405,6 +423,14 @@ class FileJob(Aggregate):
     def is_open(self) -> bool:
         """Whether the job still wants work: it has not ended, and a failure will be retried."""
         return self.status in UNFINISHED or self.waiting
+
+    @property
+    def late(self) -> dict[str, int]:
+        """How many records were refused because their fiscal year is closed, by its label."""
+        found: Counter[str] = Counter()
+        for chunk in self.chunks.values():
+            found.update(chunk.late)
+        return dict(sorted(found.items()))
 
     @property
     def all_chunks_loaded(self) -> bool:

@@ -49,7 +49,8 @@ class LoadedChunk:
     """What one chunk of a job came to: the byte range [start, end), its numbers, and what its rows add up to.
 
     `totals` are those of `ColumnTotals.to_dict` by column; `row_set_digest` is 64 hexadecimal digits, or None for a
-    chunk that was loaded before there were digests.
+    chunk that was loaded before there were digests. `late` counts the rejected records that were refused because their
+    fiscal year is closed, by its label.
     """
 
     number: int
@@ -64,6 +65,7 @@ class LoadedChunk:
     fiscal_years: list[str]
     totals: dict[str, dict[str, Any]] = field(default_factory=dict)
     row_set_digest: str | None = None
+    late: dict[str, int] = field(default_factory=dict)
 
 
 def check_chunk(chunk: LoadedChunk) -> None:
