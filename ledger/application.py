@@ -34,6 +34,7 @@ from ledger.domain.denial import Denial
 from ledger.domain.erasure import Erasure
 from ledger.domain.evolution import evolution_refused
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.fiscal_year import FiscalYear, fiscal_year_id
 from ledger.domain.operation import Operation
 from ledger.domain.settlement import Settlement, settlement_id
@@ -43,6 +44,7 @@ from ledger.envelope import EnvelopeDamagedError, open_event, subjects_sealed
 from ledger.errors import ConflictError, NotFoundError, UnreadableEventError, no_such_job
 from ledger.event_store import EVENTS_TABLE, LedgerRecorder, event_store_environment
 from ledger.failpoints import failpoint
+from ledger.fiscal_years import check_calendar
 from ledger.sealed_events import SealedEventStore
 from ledger.settings import Settings
 from ledger.subject_keys import SubjectKeys
@@ -133,6 +135,7 @@ class Ledger(Application[UUID]):
             MasterKeyError: the settings have no master key.
         """
         self.subject_keys = SubjectKeys(settings.master_key())
+        self._calendar = FiscalCalendar.parse(settings.fiscal_calendar, settings.time_zone)
         url = settings.database_url.get_secret_value()
         super().__init__(env=event_store_environment(url, settings.lock_seconds_max))
 
@@ -153,10 +156,12 @@ class Ledger(Application[UUID]):
 
         Raises:
             MasterKeyError: this ledger was used with another master key.
+            CalendarChangedError: it has years that would have had other days by the calendar that is set.
         """
         prepare(self.engine, "ledger")
         with self.transaction() as session:
             self.subject_keys.check(session)
+            check_calendar(session, self._calendar)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

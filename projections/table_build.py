@@ -46,7 +46,7 @@ from projections.replaying import (
     file_of,
     is_withdrawal,
     read_story,
-    take_out_what_the_table_refused,
+    take_out_what_the_ledger_refused,
 )
 from projections.views import Order, Parts, RebuildStoppedError
 
@@ -192,7 +192,7 @@ class TableBuild:
         with self._ledger.transaction() as session:
             self._advance(session, logged.position)
             create(session, table)  # the contract may have got columns since the build began
-            take_out_what_the_table_refused(session, file, content)
+            take_out_what_the_ledger_refused(session, file, content)
             found = loaded_chunk(file, content, data, copy_content(session, file, table, content))
             different = differences(event, found)
             if different:
