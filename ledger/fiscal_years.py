@@ -66,6 +66,16 @@ def closed_years(session: Session) -> list[ClosedYear]:
     ]
 
 
+def dropped_years(session: Session) -> list[str]:
+    """The labels of the years whose rows are in cold storage and no longer here, in their order."""
+    found = rows(
+        session,
+        "SELECT label FROM ledger.fiscal_years WHERE state = :dropped ORDER BY starts_on",
+        dropped=YearState.DROPPED.value,
+    )
+    return [str(row.label) for row in found]
+
+
 def check_calendar(session: Session, calendar: FiscalCalendar) -> None:
     """Refuse a calendar by which a year that has events would have other days.
 

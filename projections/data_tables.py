@@ -65,9 +65,9 @@ class DataTable:
         """The table's quoted name."""
         return sql.Identifier(self.schema, self.dataset)
 
-    def partition_name(self, year: Year) -> str:
-        """`flights__fy2025_26`: the table that holds one fiscal year."""
-        return f"{self.dataset}__{year.label.lower().replace('-', '_')}"
+    def partition_name(self, label: str) -> str:
+        """`flights__fy2025_26`: the table that holds the fiscal year of that label."""
+        return f"{self.dataset}__{label.lower().replace('-', '_')}"
 
 
 class PartitionMissingError(Exception):
@@ -145,7 +145,7 @@ def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, ye
 
     ATTACH takes a lock that goes with running loads, where CREATE ... PARTITION OF would wait for all of them.
     """
-    name = table.partition_name(year)
+    name = table.partition_name(year.label)
     partition = sql.Identifier(table.schema, name)
     with Session(engine) as session, session.begin():
         if table.schema == LIVE:

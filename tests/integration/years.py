@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ledger.domain.fiscal_year import FiscalYear
+from ledger.domain.year_states import Ground
 from ledger.fiscal_years import hold_years
 from ledger.year_records import save_year, year_to_decide_about
 from tests.integration.place import STAMP, Place
@@ -35,3 +36,25 @@ def reopen(year: FiscalYear) -> None:
     """By one person and another."""
     year.request_reopen(STAMP, reason="an invoice was missing")
     year.reopen(SECOND)
+
+
+def archive(year: FiscalYear) -> None:
+    """All that comes between the closing of a year and the drop of its rows."""
+    close(year)
+    year.plan(STAMP, parts=[{"name": "a"}])
+    year.store_parts(STAMP, objects=[{"name": "a"}])
+    year.export(
+        STAMP,
+        manifest_sha256="34" * 32,
+        manifest_key="MANIFEST.json",
+        manifest_version="1",
+        objects=1,
+        size_bytes=1,
+        previous_manifest_sha256=None,
+    )
+    year.verify(STAMP, evidence={})
+    year.authorize_drop(STAMP, ground=Ground.GRACE)
+
+
+def drop(year: FiscalYear) -> None:
+    year.drop(STAMP, tables=[])
