@@ -7,7 +7,7 @@ DECLARE
     found record;
     guarded CONSTANT text[] := ARRAY['stored_events', 'leaves', 'nodes', 'checkpoints'];
     derived CONSTANT text[] := ARRAY[
-        'audit', 'data', 'discarded', 'lineage', 'rebuilding', 'rejects', 'subjects', 'superseded', 'trail', 'views', 'work'
+        'archive', 'audit', 'data', 'discarded', 'lineage', 'rebuilding', 'rejects', 'subjects', 'superseded', 'trail', 'views', 'work'
     ];
 BEGIN
     IF current_setting('server_version_num')::int < 170000 THEN

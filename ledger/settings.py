@@ -141,6 +141,10 @@ class Settings(BaseSettings):
         default=86_400.0, ge=0, description="How often the log is verified by itself; 0 for only when asked."
     )
 
+    archive_part_bytes: int = Field(
+        default=200_000_000, gt=0, description="Aim for so many bytes of text in a part of an archived table."
+    )
+
     smtp_url: SecretStr | None = Field(
         default=None, description="The mail server, smtp:// or smtps://user:password@host:port; no mail without it."
     )

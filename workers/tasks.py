@@ -46,7 +46,7 @@ class WorkMessage(BaseModel):
 def prepare_all(ledger: Ledger) -> None:
     """Make every schema that the workers use, if it is not there."""
     ledger.prepare()
-    for package in ("projections", "workers"):
+    for package in ("projections", "archive", "workers"):
         prepare(ledger.engine, package)
 
 

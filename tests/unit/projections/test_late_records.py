@@ -84,6 +84,16 @@ def test_without_a_fiscal_date_all_records_are_as_late_as_their_file(received: d
     assert sorted(content.late) == late
 
 
+@pytest.mark.parametrize(
+    ("zone", "instant", "is_late"),
+    [("Pacific/Auckland", "2026-03-30 23:00:00-15:00", False), ("Etc/GMT+12", "2026-04-02 00:00:00+15:45", True)],
+)
+def test_the_day_of_an_instant_can_be_two_days_from_the_one_that_is_written(
+    zone: str, instant: str, is_late: bool
+) -> None:
+    assert bool(late_in([f"1,{instant}"], "timestamptz", ["FY2025-26"], zone=zone).late) is is_late
+
+
 near = st.integers(-3 * 24 * 60, 3 * 24 * 60).map(lambda minutes: timedelta(minutes=minutes))
 bounds = st.sampled_from([datetime(2025, 4, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)])
 offsets = st.integers(-15 * 4, 15 * 4).map(lambda quarters: timezone(timedelta(minutes=15 * quarters)))
