@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from archive import fence
 from archive.fence import ClosedPartition, Fingerprint
-from archive.partitions import SCHEMA, Partition, TableColumn, cursor_of, partitions_of
+from archive.partitions import SCHEMA, Partition, TableColumn, cursor_of, partitions_of, years_with_partitions
 from archive.preflight import Refusal, refusals
 from ledger.application import Ledger
 from ledger.database import rows
@@ -35,7 +35,7 @@ from ledger.domain.year_states import FENCED, YearState
 from ledger.errors import ConflictError
 from ledger.failpoints import failpoint
 from ledger.fiscal_years import hold_years
-from ledger.year_records import save_year, year_to_decide_about
+from ledger.year_records import new_year, save_year, year_to_decide_about
 
 REFUSALS_TOLD = 10
 UNSETTLED = (
@@ -99,6 +99,30 @@ def plan(closing: Closing, label: str, stamp: Stamp) -> dict[str, Any]:
         "files": files,
         "in_the_way": [asdict(each) for each in refused],
     }
+
+
+def known_year(closing: Closing, label: str, stamp: Stamp) -> FiscalYear:
+    """Where a year stands; one that nothing ever happened to is open.
+
+    Raises:
+        NotFoundError: the calendar has no such year.
+    """
+    return closing.ledger.fiscal_year(label) or new_year(label, stamp, closing.calendar)
+
+
+def known_years(closing: Closing, stamp: Stamp) -> list[FiscalYear]:
+    """The years that have rows or a story, in their order."""
+    with closing.ledger.transaction() as session:
+        labels = {str(row.label) for row in rows(session, "SELECT label FROM ledger.fiscal_years")}
+        labels |= years_with_partitions(session, closing.calendar)
+    return sorted((known_year(closing, label, stamp) for label in labels), key=lambda year: year.start)
+
+
+def check(closing: Closing, label: str, stamp: Stamp) -> None:
+    """Raise what closing a year now would raise, without closing it."""
+    with closing.ledger.transaction() as session:
+        year = year_to_decide_about(closing.ledger, session, label, stamp, closing.calendar)
+        check_ready(closing, session, year)
 
 
 def close(

@@ -106,6 +106,21 @@ def partitions_of(session: Session, calendar: FiscalCalendar, year: Year) -> lis
     ]
 
 
+def years_with_partitions(session: Session, calendar: FiscalCalendar) -> set[str]:
+    """The labels of the fiscal years that a partition of a dataset begins in."""
+    session.execute(text("SET LOCAL TimeZone = 'UTC'"))
+    session.execute(text("SET LOCAL DateStyle = 'ISO, YMD'"))
+    found = [
+        datetime.fromisoformat(bounds[1])
+        for table in rows(session, TABLES, schema=SCHEMA)
+        for leaf in rows(session, LEAVES, parent=table.oid)
+        if (bounds := BOUNDS.fullmatch(leaf.bounds))
+    ]
+    return {
+        (calendar.of_day(first.date()) if first.tzinfo is None else calendar.of_instant(first)).label for first in found
+    }
+
+
 def columns_of(session: Session, table: int) -> tuple[TableColumn, ...]:
     """The columns of a table, which is given by its oid, in their order."""
     return tuple(TableColumn(**row._mapping) for row in rows(session, COLUMNS, table=table))

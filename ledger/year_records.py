@@ -27,12 +27,22 @@ def year_to_decide_about(
     Raises:
         NotFoundError: the calendar has no such year.
     """
+    fresh = new_year(label, stamp, calendar)
+    lock(session, f"fiscal year {label}")
+    return ledger.fiscal_year(label) or fresh
+
+
+def new_year(label: str, stamp: Stamp, calendar: FiscalCalendar) -> FiscalYear:
+    """A year to which nothing has happened yet.
+
+    Raises:
+        NotFoundError: the calendar has no such year.
+    """
     try:
         year = calendar.named(label)
     except ValueError as unknown:
         raise NotFoundError(f"{unknown}.", "A fiscal year is named such as FY2025, or FY2025-26.") from None
-    lock(session, f"fiscal year {label}")
-    return ledger.fiscal_year(label) or FiscalYear.open(stamp, year=year, calendar=calendar)
+    return FiscalYear.open(stamp, year=year, calendar=calendar)
 
 
 def save_year(ledger: Ledger, session: Session, year: FiscalYear) -> None:

@@ -16,7 +16,10 @@ from sqlalchemy.orm import Session
 
 from archive import closing
 from archive.closing import Closing
+from ledger.application import Ledger
+from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.fiscal_year import FiscalYear
+from ledger.settings import Settings
 from projections.views import Order
 from workers.workshop import Workshop
 
@@ -26,10 +29,10 @@ log = logging.getLogger(__name__)
 WAIT_SECONDS = 30.0
 
 
-def closing_of(workshop: Workshop) -> Closing:
+def closing_of(ledger: Ledger, settings: Settings) -> Closing:
     """What closing years needs, by the settings."""
-    spool = workshop.settings.scratch_folder or Path(tempfile.gettempdir())
-    return Closing(workshop.ledger, workshop.calendar, spool, WAIT_SECONDS)
+    calendar = FiscalCalendar.parse(settings.fiscal_calendar, settings.time_zone)
+    return Closing(ledger, calendar, settings.scratch_folder or Path(tempfile.gettempdir()), WAIT_SECONDS)
 
 
 def close_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
@@ -42,7 +45,9 @@ def close_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
         order.finish(session, results[0])
 
     label, stamp = order.arguments["fiscal_year"], workshop.stamp(operation)
-    closing.close(closing_of(workshop), label, stamp, requested_by=operation.requested_by, end=end)
+    closing.close(
+        closing_of(workshop.ledger, workshop.settings), label, stamp, requested_by=operation.requested_by, end=end
+    )
     log.info("fiscal year %s is closed", label, extra={"action": "year_closed", "fiscal_year": label})
     return results[0]
 

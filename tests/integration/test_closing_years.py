@@ -27,11 +27,12 @@ from ledger.domain.words import OnDuplicate, OperationStatus, Stage, Status
 from ledger.domain.year_states import YearState
 from ledger.errors import ConflictError, NotFoundError
 from ledger.failpoints import FailpointError
-from tests.integration.place import CONTRACT, STAMP, new_place
+from tests.integration.place import CONTRACT, STAMP, new_place, wait_until
 from tests.integration.test_late_records import label_of, lines, numbers, rejects, years
 from tests.integration.test_table_rebuild import HEADER, Yard
 from tests.integration.views import new_order
 from tests.integration.years import SECOND
+from workers import load as load_module
 from workers.commands import cancel
 from workers.operations import operate
 from workers.years import close_fiscal_year, closing_of
@@ -50,7 +51,7 @@ def year() -> int:
 
 
 def closes(yard: Yard) -> Closing:
-    return closing_of(yard.place.workshop)
+    return closing_of(yard.place.ledger, yard.place.workshop.settings)
 
 
 def close(yard: Yard, year: int) -> None:
@@ -253,3 +254,31 @@ def test_of_two_who_close_a_year_at_once_one_is_told_that_it_is_closed(yard: Yar
     for thread in threads:
         thread.join()
     assert (sorted(told), known(yard, year).generation) == (["already", "closed"], 1)
+
+
+def test_a_chunk_that_is_being_loaded_is_waited_for_and_its_job_is_in_the_way_then(
+    yard: Yard, year: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = yard.place.send((HEADER + lines(year, range(30))).encode())
+    yard.place.perform(job_id, Stage.PLAN)
+    yard.place.follow()
+    told: list[str] = []
+
+    def attempt() -> None:
+        with pytest.raises(YearNotReadyError) as refused:
+            close(yard, year)
+        told.append(refused.value.message)
+
+    thread = threading.Thread(target=attempt)
+
+    def arrive(name: str) -> None:
+        if name == "chunk_copied":
+            thread.start()
+            waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+            wait_until(lambda: yard.place.query(waiting) == [(True,)], "nobody waits for the chunk")
+
+    monkeypatch.setattr(load_module, "failpoint", arrive)
+    yard.place.perform(job_id, Stage.LOAD, 0)
+    thread.join()
+    assert (len(told), is_fenced(yard, year), bool(numbers(yard))) == (1, False, True)
+    assert str(job_id) in told[0]
