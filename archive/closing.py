@@ -148,7 +148,6 @@ def close(
             if is_alone:
                 _close(closing, session, year, stamp, requested_by)
                 end(session, year)
-    failpoint("year_closed_committed")
 
 
 def check_ready(closing: Closing, session: Session, year: FiscalYear) -> None:
@@ -201,7 +200,6 @@ def reopen(closing: Closing, label: str, stamp: Stamp) -> FiscalYear:
         days = Year(label, year.start, year.end)
         fence.reopen(session, closing.calendar, days, wait_seconds=closing.wait_seconds)
         save_year(closing.ledger, session, year)
-    failpoint("year_reopened_committed")
     return year
 
 

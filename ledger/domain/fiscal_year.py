@@ -42,6 +42,7 @@ class FiscalYear(Aggregate):
     TOPIC = "fiscal_year"
     Event = events.Event
     Opened = events.Opened
+    Proposed = events.Proposed
     SoftClosed = events.SoftClosed
     Closed = events.Closed
     Planned = events.Planned
@@ -68,6 +69,7 @@ class FiscalYear(Aggregate):
         self.zone = zone
         self.state = YearState.OPEN
         self.copy = CopyState.NONE
+        self.is_proposed = False
         self.generation = 0
         self.closed_at_position: int | None = None
         self.closed_by: str | None = None
@@ -98,6 +100,13 @@ class FiscalYear(Aggregate):
     def missing_parts(self) -> list[str]:
         """The names of the parts that are planned, and not in cold storage yet."""
         return [name for name in self.parts if name not in self.stored]
+
+    def propose(self, stamp: Stamp, *, grace_days: int, closes_by_itself: bool) -> None:
+        """Propose that it is closed. Raises ConflictError: that was proposed."""
+        self._check_allowed("Proposed")
+        if self.is_proposed:
+            raise self._refused("was proposed for closing already", NEXT[self.state])
+        self._trigger(self.Proposed, stamp, grace_days=grace_days, closes_by_itself=closes_by_itself)
 
     def soft_close(self, stamp: Stamp) -> None:
         """Take adjustments only."""

@@ -31,6 +31,18 @@ class Opened(CanInitAggregate[UUID], Event):
     zone: str
 
 
+class Proposed(Event):
+    """The year ended so many days ago: somebody should close it, or it is about to be closed by itself."""
+
+    TOPIC = "fiscal_year.proposed"
+    grace_days: int
+    closes_by_itself: bool
+
+    def apply(self, aggregate: FiscalYear) -> None:
+        """Remember it."""
+        aggregate.is_proposed = True
+
+
 class SoftClosed(Event):
     """From here on only those who may adjust add rows."""
 

@@ -38,6 +38,7 @@ FENCED = ONCE_CLOSED - TAKES_ADJUSTMENTS
 ARCHIVED = frozenset({YearState.EXPORTED, YearState.VERIFIED, YearState.DROPPED})
 
 ALLOWED: dict[str, frozenset[YearState]] = {
+    "Proposed": frozenset({YearState.OPEN, YearState.SOFT_CLOSED}),
     "SoftClosed": frozenset({YearState.OPEN}),
     "Closed": TAKES_ADJUSTMENTS | {YearState.OPEN},
     "Planned": frozenset({YearState.CLOSED}),

@@ -200,6 +200,7 @@ def _fiscal_year() -> FiscalYear:
     first, second = (replace(stamp(0), actor=actor) for actor in ("key:9f3c1a7be2d0", "user:3f1c9a7be2d04856"))
     year = FiscalYear.open(first, year=calendar.named("FY2024-25"), calendar=calendar)
     year.place_hold(first, case="2026/17")
+    year.propose(stamp(0), grace_days=30, closes_by_itself=False)
     year.lift_hold(second, case="2026/17", reason="the case is settled")
     year.soft_close(first)
     year.find_late(stamp(1), job=JOB_ID, dataset="payments", records=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,11 +23,12 @@ from ledger.application import Arrival, Ledger
 from ledger.blobs import put
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
+from ledger.domain.operation import Operation
 from ledger.domain.words import OnDuplicate, OperationStatus, Stage, Status
 from ledger.domain.year_states import YearState
 from ledger.errors import ConflictError, NotFoundError
 from ledger.failpoints import FailpointError
-from tests.integration.place import CONTRACT, STAMP, new_place, wait_until
+from tests.integration.place import CONTRACT, STAMP, new_place, running_ledger, wait_until
 from tests.integration.test_late_records import label_of, lines, numbers, rejects, years
 from tests.integration.test_table_rebuild import HEADER, Yard
 from tests.integration.views import new_order
@@ -35,7 +36,7 @@ from tests.integration.years import SECOND
 from workers import load as load_module
 from workers.commands import cancel
 from workers.operations import operate
-from workers.years import close_fiscal_year, closing_of
+from workers.years import close_fiscal_year, closing_of, propose_if_due
 
 
 @pytest.fixture
@@ -282,3 +283,46 @@ def test_a_chunk_that_is_being_loaded_is_waited_for_and_its_job_is_in_the_way_th
     thread.join()
     assert (len(told), is_fenced(yard, year), bool(numbers(yard))) == (1, False, True)
     assert str(job_id) in told[0]
+
+
+def propose(yard: Yard, **settings: Any) -> FiscalYear | None:
+    """Look for a year to propose, as if nobody had for long."""
+    yard.place.query("DELETE FROM work.schedule WHERE name = 'close_year' RETURNING name")
+    return propose_if_due(yard.place.ledger, yard.place.workshop.settings.model_copy(update=settings))
+
+
+def test_the_year_that_ended_is_proposed_once_after_its_time_of_grace(
+    yard: Yard, caplog: pytest.LogCaptureFixture
+) -> None:
+    calendar, today = yard.place.workshop.calendar, datetime.now(UTC).date()
+    ended = calendar.of_day(calendar.of_day(today).start - timedelta(days=1))
+    assert propose(yard, archive_grace_days=0) is None  # it has no rows
+    yard.load(HEADER + f"1,{ended.start}\n")
+    assert propose(yard, archive_grace_days=(today - ended.end).days + 1) is None
+    before = yard.place.ledger.position()
+    proposed = propose(yard, archive_grace_days=(today - ended.end).days)
+    assert proposed is not None
+    assert (proposed.label, proposed.state) == (ended.label, YearState.OPEN)
+    assert [logged.topic for logged in yard.place.ledger.events_after(before, 10)] == [
+        "fiscal_year.opened",
+        "fiscal_year.proposed",
+    ]
+    assert "year_proposed" in [getattr(record, "action", "") for record in caplog.records]
+    assert propose(yard, archive_grace_days=0) is None
+    yard.place.query("UPDATE work.schedule SET done_at = clock_timestamp() WHERE name = 'close_year' RETURNING name")
+    assert propose_if_due(yard.place.ledger, yard.place.workshop.settings) is None
+
+
+def test_a_year_is_closed_by_itself_only_if_the_settings_say_so(tmp_path: Path) -> None:
+    for by_itself in (False, True):
+        with running_ledger() as ledger:
+            yard = Yard(new_place(ledger, tmp_path / str(by_itself)))
+            calendar = yard.place.workshop.calendar
+            ended = calendar.of_day(calendar.of_day(datetime.now(UTC).date()).start - timedelta(days=1))
+            yard.load(HEADER + f"1,{ended.start}\n")
+            propose(yard, archive_grace_days=0, archive_closes_by_itself=by_itself)
+            last = ledger.events_after(ledger.position() - 1, 1)[0]
+            assert (last.topic == "operation.requested") is by_itself
+            if by_itself:
+                assert isinstance(last.event, Operation.Requested)
+                assert (last.event.kind, last.event.arguments) == ("close_year", {"fiscal_year": ended.label})

@@ -194,10 +194,12 @@ class YearModel:
     asked_by: str | None = None
     holds: dict[str, str] = field(default_factory=dict)
     late: int = 0
+    proposed: bool = False
 
     def can(self, event: str, by: str, case: str) -> bool:
         away = self.state in {"exported", "verified", "dropped"}
         return {
+            "propose": self.state in {"open", "soft_closed"} and not self.proposed,
             "soft_close": self.state == "open",
             "close": self.state in {"open", "soft_closed", "reopened"},
             "plan": self.state == "closed" and self.parts == "none",
@@ -229,6 +231,7 @@ class YearModel:
         self.copy = copy_after.get(event, self.copy)
         self.asked_by = {"request_reopen": by, "reopen": None}.get(event, self.asked_by)
         self.late += {"find_late": 1, "post": -1}.get(event, 0)
+        self.proposed |= event == "propose"
         if event == "hold":
             self.holds[case] = by
         if event == "lift":
@@ -238,6 +241,7 @@ class YearModel:
 def commands(year: FiscalYear, by: Stamp, case: str) -> dict[str, Callable[[], None]]:
     posted: dict[str, Any] = {"posted_in": "FY2025-26", "by_job": JOB, "reason": "as agreed"}
     return {
+        "propose": lambda: year.propose(by, grace_days=30, closes_by_itself=False),
         "soft_close": lambda: year.soft_close(by),
         "close": lambda: year.close(by, position=1, tables=[], requested_by="key:anna"),
         "plan": lambda: year.plan(by, parts=[{"name": "a"}]),

@@ -63,6 +63,7 @@ TOPICS_FOR_EVER = {
     "fiscal_year.opened",
     "fiscal_year.parts_stored",
     "fiscal_year.planned",
+    "fiscal_year.proposed",
     "fiscal_year.released",
     "fiscal_year.reopen_requested",
     "fiscal_year.reopened",
