@@ -106,19 +106,9 @@ class LoggedEvent:
 # What a sender says by which the same bytes can be several things to load.
 PARTS = ("member", "sheet", "record")
 AGGREGATES = (
-    FileJob,
-    Dataset,
-    DeadLetter,
-    Erasure,
-    Operation,
-    Settlement,
-    AuditRead,
-    AuditExport,
-    ApiKey,
-    User,
-    Denial,
+    FileJob, Dataset, DeadLetter, Erasure, Operation, Settlement, AuditRead, AuditExport, ApiKey, User, Denial,
     FiscalYear,
-)
+)  # fmt: skip
 
 Kind = TypeVar("Kind", bound=Aggregate)
 

@@ -15,7 +15,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, ClassVar
@@ -23,24 +22,13 @@ from uuid import UUID
 
 from eventsourcing.domain import CanInitAggregate
 
-from ledger.domain.base import Aggregate, Stamp
+from ledger.domain.base import Aggregate, Stamp, adding
+from ledger.domain.filejob_states import ALLOWED, WAITING_ALLOWS
 from ledger.domain.personal import ERASED, Personal, of_its_job, plain_before
-from ledger.domain.reconciliation import LoadedChunk, check_chunk, reconcile
-from ledger.domain.words import FINISHED, UNFINISHED, Stage, Status
+from ledger.domain.reconciliation import LoadedChunk, check_chunk, late_records, reconcile
+from ledger.domain.words import UNFINISHED, Stage, Status
 from ledger.errors import ConflictError
 
-ALLOWED: dict[str, frozenset[Status]] = {
-    "Queued": frozenset({Status.RECEIVED, Status.RETRIED}),
-    "ChunkLoaded": frozenset({Status.QUEUED, Status.PROCESSING, Status.RETRIED}),
-    "Completed": frozenset({Status.QUEUED, Status.PROCESSING, Status.RETRIED}),
-    "Failed": UNFINISHED,
-    "Retried": frozenset({Status.FAILED}),
-    "Cancelled": UNFINISHED | {Status.FAILED},
-    "Archived": frozenset({Status.COMPLETED}),
-    "Restored": frozenset({Status.ARCHIVED}),
-    "NameErased": FINISHED,
-}
-WAITING_ALLOWS = frozenset({"ChunkLoaded", "Failed", "Retried", "Cancelled"})
 # What ChunkLoaded says of a chunk besides its number.
 CHUNK_FIELDS = tuple(field.name for field in fields(LoadedChunk) if field.name != "number")
 
@@ -72,17 +60,13 @@ class FileJob(Aggregate):
 
         class_version = 4
 
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 knew nothing that a sender says of a file but its name and its dataset."""
-            state.update(reading={}, corrects=None, control_totals={})
+        # Version 1 knew nothing that a sender says of a file but its name and its dataset.
+        upcast_v1_v2 = adding(reading={}, corrects=None, control_totals={})
 
         upcast_v2_v3 = staticmethod(plain_before)
 
-        @staticmethod
-        def upcast_v3_v4(state: dict[str, Any]) -> None:
-            """Version 3 knew no years that are closed for some senders."""
-            state.update(may_adjust=False)
+        # Version 3 knew no years that are closed for some senders.
+        upcast_v3_v4 = adding(may_adjust=False)
 
     class Queued(Event):
         """The file was examined: how it is read, into which contract, and in how many chunks."""
@@ -104,10 +88,8 @@ class FileJob(Aggregate):
 
         class_version = 2
 
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 knew only files whose own bytes are loaded."""
-            state.update(transcript=None, text_size=None, trailer={})
+        # Version 1 knew only files whose own bytes are loaded.
+        upcast_v1_v2 = adding(transcript=None, text_size=None, trailer={})
 
         def apply(self, aggregate: FileJob) -> None:
             """Remember what the chunks have to add up to."""
@@ -143,15 +125,11 @@ class FileJob(Aggregate):
 
         class_version = 3
 
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 knew neither totals nor a digest of the rows."""
-            state.update(totals={}, row_set_digest=None)
+        # Version 1 knew neither totals nor a digest of the rows.
+        upcast_v1_v2 = adding(totals={}, row_set_digest=None)
 
-        @staticmethod
-        def upcast_v2_v3(state: dict[str, Any]) -> None:
-            """Version 2 knew no years that are closed."""
-            state.update(late={})
+        # Version 2 knew no years that are closed.
+        upcast_v2_v3 = adding(late={})
 
         def apply(self, aggregate: FileJob) -> None:
             """Count the chunk in."""
@@ -175,10 +153,8 @@ class FileJob(Aggregate):
 
         class_version = 2
 
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 knew neither totals nor a digest of the rows."""
-            state.update(totals={}, row_set_digest=None)
+        # Version 1 knew neither totals nor a digest of the rows.
+        upcast_v1_v2 = adding(totals={}, row_set_digest=None)
 
         def apply(self, aggregate: FileJob) -> None:
             """End the job well."""
@@ -427,10 +403,7 @@ class FileJob(Aggregate):
     @property
     def late(self) -> dict[str, int]:
         """How many records were refused because their fiscal year is closed, by its label."""
-        found: Counter[str] = Counter()
-        for chunk in self.chunks.values():
-            found.update(chunk.late)
-        return dict(sorted(found.items()))
+        return late_records(self.chunks.values())
 
     @property
     def all_chunks_loaded(self) -> bool:

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Context, Decimal
@@ -81,6 +82,14 @@ def check_chunk(chunk: LoadedChunk) -> None:
             f"{chunk.rows_loaded} were loaded, {chunk.rows_rejected} rejected and {chunk.rows_skipped} skipped.",
             "Nothing of it was kept. Report this: the reader and the database disagree about the file.",
         )
+
+
+def late_records(chunks: Iterable[LoadedChunk]) -> dict[str, int]:
+    """How many records of chunks were refused because their fiscal year is closed, by its label."""
+    found: Counter[str] = Counter()
+    for chunk in chunks:
+        found.update(chunk.late)
+    return dict(sorted(found.items()))
 
 
 def reconcile(
