@@ -34,7 +34,7 @@ from tests.integration.years import close, decide, reopen, soft_close
 from workers import load as load_module
 from workers.replay import replay_job
 
-years = count(1951, 3)
+years = count(1902, 2)
 
 
 @pytest.fixture
