@@ -40,7 +40,7 @@ from archive.partitions import (
     tables_of_datasets,
 )
 from ledger.database import lock, lock_shared
-from ledger.domain.fiscal_calendar import FiscalCalendar, FiscalYear
+from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.errors import ConflictError, PartUnavailableError
 
 YEAR_CLOSED = "LG001"
@@ -78,9 +78,7 @@ class TableInUseError(PartUnavailableError):
     code = "table_in_use"
 
 
-def close(
-    session: Session, calendar: FiscalCalendar, year: FiscalYear, *, wait_seconds: float
-) -> list[ClosedPartition]:
+def close(session: Session, calendar: FiscalCalendar, year: Year, *, wait_seconds: float) -> list[ClosedPartition]:
     """Let no row of a year change any more, and say what there is. Closing again what is closed is harmless.
 
     Args:
@@ -108,7 +106,7 @@ def close(
     return closed
 
 
-def reopen(session: Session, calendar: FiscalCalendar, year: FiscalYear, *, wait_seconds: float) -> None:
+def reopen(session: Session, calendar: FiscalCalendar, year: Year, *, wait_seconds: float) -> None:
     """Let rows of a closed year change again. Raises TableInUseError: somebody used one of its tables for longer.
 
     The triggers are switched off and stay, for to drop them readers would have to be held up.
@@ -119,7 +117,7 @@ def reopen(session: Session, calendar: FiscalCalendar, year: FiscalYear, *, wait
                 _execute(session, "ALTER TABLE {} DISABLE TRIGGER {}", partition.table, sql.Identifier(name))
 
 
-def drop(session: Session, year: FiscalYear, closed: Sequence[ClosedPartition], *, wait_seconds: float) -> None:
+def drop(session: Session, year: Year, closed: Sequence[ClosedPartition], *, wait_seconds: float) -> None:
     """Take the rows of a closed year away, if they are what they were when it was closed.
 
     Args:
@@ -163,7 +161,7 @@ def fingerprint(session: Session, table: sql.Composable, columns: tuple[TableCol
     return Fingerprint(int(rows), int(digest))
 
 
-def put_fence(session: Session, table: sql.Composable, year: FiscalYear, what: str) -> None:
+def put_fence(session: Session, table: sql.Composable, year: Year, what: str) -> None:
     """Have every change of a table refused, by whoever it is made. `what` says what has become of the year."""
     for name, event in zip(FENCE, ("INSERT OR UPDATE OR DELETE", "TRUNCATE"), strict=True):
         _execute(
@@ -268,14 +266,14 @@ def _changes(session: Session, closed: ClosedPartition) -> Iterator[str]:
             yield f"{SCHEMA}.{partition.name} has values in a column {added!r} that it had not"
 
 
-def _replace_by_tombstone(session: Session, partition: Partition, year: FiscalYear) -> None:
+def _replace_by_tombstone(session: Session, partition: Partition, year: Year) -> None:
     _execute(session, "ALTER TABLE {} DETACH PARTITION {}", partition.parent, partition.table)
     _execute(session, "DROP TABLE {}", partition.table)
     _attach_empty(session, partition.parent, partition.table, sql.SQL(partition.bounds))
     put_fence(session, partition.table, year, ARCHIVED)
 
 
-def _add_empty(session: Session, dataset: str, year: FiscalYear, bounds: tuple[object, object]) -> None:
+def _add_empty(session: Session, dataset: str, year: Year, bounds: tuple[object, object]) -> None:
     """Give a dataset the partition of a year, of which it has no rows, unless somebody has just done it."""
     name = name_of(dataset, year)
     lock(session, f"partition {SCHEMA}.{name}")  # as those do who load rows

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from ledger.database import rows
-from ledger.domain.fiscal_calendar import FiscalCalendar, FiscalYear
+from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.errors import ConflictError
 
 SCHEMA = "data"
@@ -90,7 +90,7 @@ class BoundsError(ConflictError):
     code = "partition_bounds"
 
 
-def partitions_of(session: Session, calendar: FiscalCalendar, year: FiscalYear) -> list[Partition]:
+def partitions_of(session: Session, calendar: FiscalCalendar, year: Year) -> list[Partition]:
     """The partitions of a fiscal year, at most one for each dataset, by the dataset's name.
 
     Raises:
@@ -106,6 +106,21 @@ def partitions_of(session: Session, calendar: FiscalCalendar, year: FiscalYear) 
     ]
 
 
+def years_with_partitions(session: Session, calendar: FiscalCalendar) -> set[str]:
+    """The labels of the fiscal years that a partition of a dataset begins in."""
+    session.execute(text("SET LOCAL TimeZone = 'UTC'"))
+    session.execute(text("SET LOCAL DateStyle = 'ISO, YMD'"))
+    found = [
+        datetime.fromisoformat(bounds[1])
+        for table in rows(session, TABLES, schema=SCHEMA)
+        for leaf in rows(session, LEAVES, parent=table.oid)
+        if (bounds := BOUNDS.fullmatch(leaf.bounds))
+    ]
+    return {
+        (calendar.of_day(first.date()) if first.tzinfo is None else calendar.of_instant(first)).label for first in found
+    }
+
+
 def columns_of(session: Session, table: int) -> tuple[TableColumn, ...]:
     """The columns of a table, which is given by its oid, in their order."""
     return tuple(TableColumn(**row._mapping) for row in rows(session, COLUMNS, table=table))
@@ -116,17 +131,17 @@ def tables_of_datasets(session: Session) -> list[tuple[str, str]]:
     return [(table.dataset, table.type) for table in rows(session, TABLES, schema=SCHEMA)]
 
 
-def name_of(dataset: str, year: FiscalYear) -> str:
+def name_of(dataset: str, year: Year) -> str:
     """`flights__fy2025_26`: how the table is called that holds a dataset's rows of a fiscal year."""
     return f"{dataset}__{identifier_of(year)}"
 
 
-def identifier_of(year: FiscalYear) -> str:
+def identifier_of(year: Year) -> str:
     """`fy2025_26`: a year's label as a part of names in PostgreSQL."""
     return year.label.lower().replace("-", "_")
 
 
-def bounds_of(calendar: FiscalCalendar, year: FiscalYear, kind: str) -> tuple[date, date]:
+def bounds_of(calendar: FiscalCalendar, year: Year, kind: str) -> tuple[date, date]:
     """The first value of a year, and the first after it, of a column of this type."""
     if kind == "timestamp with time zone":
         return calendar.bounds_of_instants(year)
@@ -158,7 +173,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _is_of(table: Any, leaf: Any, calendar: FiscalCalendar, year: FiscalYear) -> bool:
+def _is_of(table: Any, leaf: Any, calendar: FiscalCalendar, year: Year) -> bool:
     if leaf.bounds == DEFAULT:
         return False  # `preflight` refuses it
     found = BOUNDS.fullmatch(leaf.bounds)
@@ -182,7 +197,7 @@ def _day_or_instant(kind: str, value: str) -> date:
     return date.fromisoformat(value) if kind == "date" else datetime.fromisoformat(value)
 
 
-def _misfit(table: Any, leaf: Any, year: FiscalYear) -> BoundsError:
+def _misfit(table: Any, leaf: Any, year: Year) -> BoundsError:
     return BoundsError(
         f"The partition {SCHEMA}.{leaf.name} of {table.dataset!r} is made {leaf.bounds}, which is neither all of"
         f" {year.label} ({year.start} up to {year.end}) nor outside of it.",

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from archive.partitions import SCHEMA, BoundsError, Partition, partitions_of
 from archive.types import is_archived
 from ledger.database import rows
-from ledger.domain.fiscal_calendar import FiscalCalendar, FiscalYear
+from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 
 # Of the tables' bytes on the disk: what their compressed text takes at most, as a rule about a third.
 SPOOLED_SHARE = 0.5
@@ -57,7 +57,7 @@ class Refusal:
     remedy: str
 
 
-def refusals(session: Session, calendar: FiscalCalendar, year: FiscalYear, spool: Path) -> list[Refusal]:
+def refusals(session: Session, calendar: FiscalCalendar, year: Year, spool: Path) -> list[Refusal]:
     """All that is in the way of archiving a year.
 
     Args:

@@ -28,7 +28,7 @@ from archive.fence import Fingerprint, fingerprint, hold_alone, put_fence, waiti
 from archive.partitions import TableColumn, column_list, columns_of, cursor_of, identifier_of
 from archive.stores import ObjectDamagedError
 from ledger.database import rows
-from ledger.domain.fiscal_calendar import FiscalYear
+from ledger.domain.fiscal_calendar import Year
 from ledger.errors import ConflictError, LedgerError
 
 RESTORED = "was restored to be read"
@@ -62,14 +62,14 @@ class RestorationDiffersError(LedgerError):
     code = "restoration_differs"
 
 
-def schema_of(year: FiscalYear, generation: int) -> str:
+def schema_of(year: Year, generation: int) -> str:
     """`fy2025_26_g1`: where a year is restored to, as it was archived for the first, the second ... time."""
     return f"{identifier_of(year)}_g{generation}"
 
 
 def restore(
     session: Session,
-    year: FiscalYear,
+    year: Year,
     generation: int,
     archived: Iterable[tuple[ArchivedTable, Iterable[ArchivedPart]]],
 ) -> str:
@@ -102,7 +102,7 @@ def restore(
 
 def try_restoring(
     engine: Engine,
-    year: FiscalYear,
+    year: Year,
     generation: int,
     archived: Iterable[tuple[ArchivedTable, Iterable[ArchivedPart]]],
 ) -> None:
@@ -112,7 +112,7 @@ def try_restoring(
         session.rollback()
 
 
-def release(session: Session, year: FiscalYear, generation: int, *, wait_seconds: float) -> None:
+def release(session: Session, year: Year, generation: int, *, wait_seconds: float) -> None:
     """Drop what was restored, if it is there. The archive is as it was.
 
     Raises:

@@ -148,6 +148,12 @@ class Settings(BaseSettings):
         default=86_400.0, ge=0, description="How often the log is verified by itself; 0 for only when asked."
     )
 
+    archive_grace_days: int = Field(
+        default=30, ge=0, description="Days after the end of a fiscal year until it is proposed to close it."
+    )
+    archive_closes_by_itself: bool = Field(
+        default=False, description="Whether a year is then closed by itself, if nothing is in the way."
+    )
     archive_part_bytes: int = Field(
         default=200_000_000, gt=0, description="Aim for so many bytes of text in a part of an archived table."
     )

@@ -65,13 +65,17 @@ class Source(io.BytesIO):
 
 @dataclass
 class ChunkContent:
-    """The records of a chunk after they were checked. Flaws are by index, which counts from 0 within the chunk."""
+    """The records of a chunk after they were checked. Flaws are by index, which counts from 0 within the chunk.
+
+    `late` are those flaws that are there only because a fiscal year is closed, each with the label of the year.
+    """
 
     chunk: Chunk
     reading: Reading
     records: Records
     pieces: list[tuple[int, Checked]]  # the index of a piece's first record, and what was found in it
     flaws: dict[int, Flaw] = field(default_factory=dict)
+    late: dict[int, str] = field(default_factory=dict)
 
     @property
     def good(self) -> NDArray[numpy.int64]:

@@ -38,6 +38,7 @@ from workers.view_checks import (
     findings_about_arrivals,
     findings_about_files,
     findings_about_views,
+    findings_about_years,
 )
 from workers.workshop import Workshop
 
@@ -114,6 +115,7 @@ def _findings_about_views(workshop: Workshop, order: Order) -> list[Finding]:
         return [
             *findings_about_views(parts, order),
             *findings_about_arrivals(parts),
+            *findings_about_years(parts),
             *findings_about_access(parts),
             *findings_about_files(workshop, order),
         ]

@@ -19,6 +19,7 @@ from ledger.database import rows
 from ledger.errors import BlobCutError, ConflictError, LedgerError, PartUnavailableError
 from ledger.findings import Finding
 from ledger.keys import keys_that_differ
+from ledger.year_records import years_that_differ
 from projections.rebuild import view_names, view_of
 from projections.views import Order, Parts
 from workers.replay import replay_job
@@ -61,6 +62,14 @@ def findings_about_arrivals(parts: Parts) -> Iterator[Finding]:
     for row in found:
         message = f"The index of arrivals says of job {row.job_id} something else than its Received event."
         yield Finding("arrival_differs", message, row.position, row.job_id)
+
+
+def findings_about_years(parts: Parts) -> Iterator[Finding]:
+    """What of the fiscal years that rows are refused by is not what the log says."""
+    for label in years_that_differ(parts.ledger):
+        yield Finding(
+            "fiscal_year_differs", f"Rows of fiscal year {label} are taken or refused otherwise than the log says."
+        )
 
 
 def findings_about_access(parts: Parts) -> Iterator[Finding]:

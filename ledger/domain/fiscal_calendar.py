@@ -27,8 +27,8 @@ LABEL = re.compile(r"FY(?P<year>\d{4})(-\d{2})?(-SHORT)?")
 
 
 @dataclass(frozen=True)
-class FiscalYear:
-    """A fiscal year: the days from `start` up to, and without, `end`."""
+class Year:
+    """A fiscal year of the calendar: the days from `start` up to, and without, `end`."""
 
     label: str
     start: date
@@ -38,7 +38,7 @@ class FiscalYear:
 class Rule(Protocol):
     """Where years begin and end."""
 
-    def of_day(self, day: date) -> FiscalYear:
+    def of_day(self, day: date) -> Year:
         """The year that a day belongs to."""
 
 
@@ -49,11 +49,11 @@ class YearlyRule:
     month: int
     day: int
 
-    def of_day(self, day: date) -> FiscalYear:
+    def of_day(self, day: date) -> Year:
         """The year that a day belongs to."""
         year = day.year if (day.month, day.day) >= (self.month, self.day) else day.year - 1
         start, end = date(year, self.month, self.day), date(year + 1, self.month, self.day)
-        return FiscalYear(_label(start, end), start, end)
+        return Year(_label(start, end), start, end)
 
     def __str__(self) -> str:
         return f"{self.month:02d}-{self.day:02d}"
@@ -68,13 +68,13 @@ class WeeklyRule:
     month: int
     day: int
 
-    def of_day(self, day: date) -> FiscalYear:
+    def of_day(self, day: date) -> Year:
         """The year that a day belongs to."""
         year = day.year - 1
         while self._last_day(year) < day:
             year += 1
         label = f"FY{year}" if self.month == 12 else f"FY{year - 1}-{year % 100:02d}"
-        return FiscalYear(label, self._last_day(year - 1) + DAY, self._last_day(year) + DAY)
+        return Year(label, self._last_day(year - 1) + DAY, self._last_day(year) + DAY)
 
     def _last_day(self, year: int) -> date:
         """The last day of the fiscal year that ends about the date in a calendar year."""
@@ -123,7 +123,7 @@ class FiscalCalendar:
         (_, first), *changes = self.rules
         return ", ".join([str(first), *(f"{rule} from {since}" for since, rule in changes)])
 
-    def of_day(self, day: date) -> FiscalYear:
+    def of_day(self, day: date) -> Year:
         """The fiscal year that `day` belongs to.
 
         Raises:
@@ -138,17 +138,17 @@ class FiscalCalendar:
                 break
             following = since
         if following < year.end:
-            year = FiscalYear(_label(year.start, following) + SHORT, year.start, following)
+            year = Year(_label(year.start, following) + SHORT, year.start, following)
         if not YEAR_MIN <= year.start.year <= YEAR_MAX:
             raise _outside(day)
         return year
 
-    def of_instant(self, instant: datetime) -> FiscalYear:
+    def of_instant(self, instant: datetime) -> Year:
         """The fiscal year of an instant (which must know its offset), by the day in the ledger's zone."""
         assert instant.tzinfo is not None
         return self.of_day(instant.astimezone(self.zone).date())
 
-    def named(self, label: str) -> FiscalYear:
+    def named(self, label: str) -> Year:
         """The fiscal year of a name.
 
         Raises:
@@ -164,7 +164,7 @@ class FiscalCalendar:
                 year = self.of_day(year.end)
         raise ValueError(f"{label!r} is no fiscal year of the calendar {str(self)!r}")
 
-    def bounds_of_instants(self, year: FiscalYear) -> tuple[datetime, datetime]:
+    def bounds_of_instants(self, year: Year) -> tuple[datetime, datetime]:
         """The first instant of a fiscal year and the first after it."""
         return (
             datetime(year.start.year, year.start.month, year.start.day, tzinfo=self.zone),

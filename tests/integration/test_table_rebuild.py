@@ -13,11 +13,13 @@ from sqlalchemy import text
 from ledger.application import Ledger
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
+from ledger.domain.filejob import FileJob
 from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage, Status
 from ledger.errors import ConflictError, UnreadableEventError
 from projections import plans
 from projections.data_view import DataView
+from projections.table_build import RULES
 from projections.views import RebuildStoppedError
 from tests.integration.place import CONTRACT, STAMP, Place, new_place, unguard
 from tests.integration.views import new_order, parts_of
@@ -328,7 +330,9 @@ def test_rejects_that_were_changed_stop_the_rebuild(yard: Yard) -> None:
         yard.rebuild()
 
 
-def test_an_event_that_cannot_be_read_or_has_no_rule_stops_the_rebuild_and_is_never_skipped(yard: Yard) -> None:
+def test_an_event_that_cannot_be_read_or_has_no_rule_stops_the_rebuild_and_is_never_skipped(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = yard.place.ledger.job(yard.load(payments(10)))
     [(unknown,)] = yard.place.query(
         "INSERT INTO ledger.stored_events (originator_id, originator_version, topic, state)"
@@ -343,6 +347,7 @@ def test_an_event_that_cannot_be_read_or_has_no_rule_stops_the_rebuild_and_is_ne
             unguard(session)
             session.execute(text("DELETE FROM ledger.stored_events WHERE id = :id"), {"id": unknown})
     assert yard.rebuild()["generation"] == 2
+    monkeypatch.delitem(RULES, FileJob.Archived)
     job.archive(STAMP, fiscal_years=["FY2024-25"], manifest="34" * 32)
     yard.place.ledger.save(job)
     archived = yard.place.ledger.position()
