@@ -213,12 +213,8 @@ def verify_file(states: List[Tuple[str, Values]], file: bytes) -> List[str]:
     raise Refused(f"the file, whose SHA-256 is {digest}, is not the one that the events tell of")
 
 
-def main(arguments: List[str]) -> int:
-    """Verify, print, and say how it ended."""
-    if len(arguments) not in (2, 3):
-        print(__doc__)
-        return UNREADABLE
-    path, key, *rest = arguments
+def examine(path: str, key: str, file_path: Optional[str] = None) -> Tuple[int, List[str]]:
+    """How it ended, as the exit status says it, and the lines to be told."""
     try:
         with open(path, "rb") as opened:
             proof = opened.read()
@@ -226,21 +222,27 @@ def main(arguments: List[str]) -> int:
             with open(key, encoding="utf-8") as opened_key:
                 key = opened_key.read()
         file = None
-        for name in rest:
-            with open(name, "rb") as opened:
+        if file_path is not None:
+            with open(file_path, "rb") as opened:
                 file = opened.read()
     except (OSError, ValueError) as error:
-        print(f"Cannot be read: {error}")
-        return UNREADABLE
+        return UNREADABLE, [f"Cannot be read: {error}"]
     try:
-        print("\n".join(verify(proof, key, file)))
+        return PROVEN, verify(proof, key, file)
     except Refused as refused:
-        print(f"Refused: {refused}.")
-        return REFUSED
+        return REFUSED, [f"Refused: {refused}."]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        print(f"Refused: it is no proof, or its key is none ({type(error).__name__}: {error}).")
-        return REFUSED
-    return PROVEN
+        return REFUSED, [f"Refused: it is no proof, or its key is none ({type(error).__name__}: {error})."]
+
+
+def main(arguments: List[str]) -> int:
+    """Verify, print, and say how it ended."""
+    if len(arguments) not in (2, 3):
+        print(__doc__)
+        return UNREADABLE
+    ended, lines = examine(*arguments)
+    print("\n".join(lines))
+    return ended
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson
-from api.cli.output import print_json, say
+from api.cli.output import AsJson, print_json, say
 
 WORD = "erase"
 

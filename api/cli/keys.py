@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson, shown
-from api.cli.output import print_json, say, table
+from api.cli.output import AsJson, print_json, say, shown, table
 from ledger.domain.access import Role
 
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may do what.")

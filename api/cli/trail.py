@@ -10,8 +10,8 @@ import typer
 
 from api.cli.audit import audit, public_keys
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson, shown
-from api.cli.output import bars, print_json, say, table, whole_file
+from api.cli.output import AsJson, bars, print_json, say, shown, table, whole_file
+from ledger.domain.words import ExportFormat
 from ledger.errors import LedgerError
 
 SIGNED_SECONDS_MAX = 30.0
@@ -102,7 +102,7 @@ def show_event(position: int, as_json: AsJson = False) -> None:
 @audit.command("export")
 def export(
     to: Annotated[Path, typer.Option("--output", "-o", help="The file; its manifest is FILE.manifest.")],
-    format: Annotated[str, typer.Option(help="ndjson or csv.")] = "ndjson",
+    format: Annotated[ExportFormat, typer.Option(help="How it is written; ndjson is exact.")] = ExportFormat.NDJSON,
     job: Job = None,
     sha256: Sha256 = None,
     filename: Filename = None,
@@ -126,7 +126,7 @@ def export(
     client = Client.found()
     with whole_file(to) as file, bars(quiet=as_json) as progress:
         on_progress = None if progress is None else progress.add(to.name, None)
-        manifest_path = client.save("/api/v1/audit/export", file, on_progress, format=format, **asked)
+        manifest_path = client.save("/api/v1/audit/export", file, on_progress, format=format.value, **asked)
         manifest = _signed(client, manifest_path)
         with whole_file(manifest_file_of(to)) as beside:
             beside.write(manifest)
@@ -155,6 +155,7 @@ def check(
         raise CommandError(
             f"{error.filename} cannot be read: {error.strerror}.",
             "The manifest belongs beside the file.",
+            ExitCode.USAGE,
         ) from error
     except LedgerError as error:
         raise CommandError(error.message, error.remedy, ExitCode.DIFFERS) from error

@@ -45,6 +45,13 @@ class OnDuplicate(StrEnum):
     ALLOW = "allow"
 
 
+class ExportFormat(StrEnum):
+    """What an export of the audit trail is written as."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
 UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
 FINISHED = frozenset(Status) - UNFINISHED
 OPERATIONS = frozenset({Stage.REBUILD, Stage.REPLAY, Stage.VERIFY})
