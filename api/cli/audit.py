@@ -67,7 +67,7 @@ def verify(
     file: Annotated[Path | None, typer.Option(help="The file that a proof is about, to be checked with it.")] = None,
     level: Annotated[Level, typer.Option(help="How much is verified: each includes the one before.")] = Level.EVENTS,
     direct: Annotated[
-        bool, typer.Option("--direct", help="Read LEDGER_DATABASE_URL here and now, without any server; needs --key.")
+        bool, typer.Option("--direct", help="Read LEDGER_DATABASE_URL here and now, without any server; needs the key.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")] = True,
     as_json: AsJson = False,
