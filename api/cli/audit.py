@@ -64,7 +64,9 @@ def prove(
 def verify(
     proof: Annotated[Path | None, typer.Argument(help="A proof to verify; without one, the whole record.")] = None,
     key: Key = None,
-    file: Annotated[Path | None, typer.Option(help="The file that a proof is about, to be checked with it.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="The file that a proof is about, or the text that was made of it.")
+    ] = None,
     level: Annotated[Level, typer.Option(help="How much is verified: each includes the one before.")] = Level.EVENTS,
     direct: Annotated[
         bool, typer.Option("--direct", help="Read LEDGER_DATABASE_URL here and now, without any server; needs the key.")
