@@ -11,7 +11,8 @@ import typer
 from api.cli.client import Client, CommandError, ExitCode
 from api.cli.operation_results import verified
 from api.cli.operations import result_of, tell, watched
-from api.cli.output import AsJson, bars, print_json, say, whole_file
+from api.cli.options import AsJson, Wait
+from api.cli.output import bars, print_json, say, whole_file
 from ledger.errors import LedgerError
 from ledger.findings import Level
 
@@ -71,7 +72,7 @@ def verify(
     direct: Annotated[
         bool, typer.Option("--direct", help="Read LEDGER_DATABASE_URL here and now, without any server; needs the key.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")] = True,
+    wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
     """Verify a proof, or the whole record: every event is read again and compared with what was sealed.

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.output import AsJson, print_json, print_yaml, say, table
+from api.cli.options import AsJson
+from api.cli.output import print_json, print_yaml, say, table
 from api.cli.preview import preview_of, show_previews
 from api.cli.sources import Source
 from ledger.errors import InvalidRequestError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.output import AsJson, print_json, table
+from api.cli.options import AsJson
+from api.cli.output import print_json, table
 from api.embedded.home import Home
 from ledger.errors import LedgerError
 

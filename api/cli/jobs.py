@@ -8,13 +8,13 @@ import typer
 
 from api.cli.client import Client, ExitCode
 from api.cli.load import watch, watch_all
-from api.cli.output import AsJson, bars, print_json, say, sentence_of, shown, table
+from api.cli.options import AsJson, Reason
+from api.cli.output import bars, print_json, say, sentence_of, shown, table
 from ledger.domain.words import Status
 
 jobs = typer.Typer(no_args_is_help=True, help="What arrived, and what became of it.")
 
 TaskIds = Annotated[list[str], typer.Argument(help="One or many.", show_default=False)]
-Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 
 
 @jobs.command("list")

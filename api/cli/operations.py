@@ -9,14 +9,12 @@ import typer
 from api.cli.client import Client, CommandError, ExitCode
 from api.cli.load import watch_until
 from api.cli.operation_results import sentences
-from api.cli.output import AsJson, bars, print_json, say, shown, table
+from api.cli.options import AsJson, Wait
+from api.cli.output import bars, print_json, say, shown, table
 
 operations = typer.Typer(no_args_is_help=True, help="What operators asked for, and what became of it.")
 
 ENDS = ("Completed", "Failed")
-
-
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
 
 
 def list_views(as_json: AsJson = False) -> None:

@@ -8,17 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from api.cli.client import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Bars:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+REASON_CHARACTERS_MAX = 500  # of a reason that somebody gives for the record
+
 
 class Status(StrEnum):
     """Where a job stands."""
