@@ -12,6 +12,7 @@ import typer
 from api.cli.client import EXIT_CODE_OF_STATUS, Client, CommandError, ExitCode
 from api.cli.main import EXIT_CODE_OF, exit_code_of
 from api.cli.operations import rebuild
+from api.cli.output import whole_file
 from api.errors import STATUS_OF
 from ledger.errors import BlobCutError, UnreadableEventError
 
@@ -36,6 +37,12 @@ def test_a_kind_of_an_error_ends_as_the_error_does() -> None:
     assert exit_code_of(UnreadableEventError("It cannot be read.")) == ExitCode.FAILED
     assert exit_code_of(FileNotFoundError()) == ExitCode.USAGE
     assert exit_code_of(CommandError("No.", exit_code=ExitCode.TIMEOUT)) == ExitCode.TIMEOUT
+
+
+def test_a_file_that_cannot_be_written_is_a_mistake_of_the_command(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="cannot be written") as refused, whole_file(tmp_path / "none" / "file"):
+        pass
+    assert refused.value.exit_code == ExitCode.USAGE
 
 
 class Checked:
