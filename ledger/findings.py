@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from ledger.notes import Checkpoint
+if TYPE_CHECKING:  # the command line needs the levels alone, and reading notes takes longer than most commands
+    from ledger.notes import Checkpoint
 
 
 class Level(StrEnum):

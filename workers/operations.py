@@ -2,8 +2,8 @@
 
 Rules:
 1. An operation ends in the log: Completed or Failed is appended in the transaction that forgets its work, which is also
-   that of the work itself where all of it is in PostgreSQL. What
-   Celery's result backend says (see `workers.results`) is news for those who watch, and nothing waits for it.
+   that of the work itself where all of it is in PostgreSQL. What Celery's result backend says (see `workers.results`)
+   is news for those who watch, and nothing waits for it.
 2. A part that is away is worth another attempt after a pause, up to `operator_attempts_max`. Anything else ends the
    operation: the operator is there to read why, and to ask again.
 3. Attempts are counted before the work. An operation whose worker was killed is claimed again, and starts anew.

@@ -23,7 +23,7 @@ def _rebuilt(arguments: dict[str, Any], result: dict[str, Any]) -> str:
         compared = {
             True: "The live one equals what the log says.",
             False: "The live one differs from what the log says. `ledger rebuild` puts it right.",
-            None: "Events came in too fast to compare it with the live one.",
+            None: "Events came in too fast to compare it with the live one: nobody can say. Try again.",
         }
     done = "built beside the live one" if arguments.get("check") else "rebuilt"
     return "\n".join(

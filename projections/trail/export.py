@@ -17,7 +17,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -25,6 +24,7 @@ from sqlalchemy.orm import Session
 from ledger.application import Ledger
 from ledger.database import rows
 from ledger.domain.audit import Told
+from ledger.domain.words import ExportFormat
 from ledger.event_store import EVENTS_TABLE
 from projections.status import rfc3339
 from projections.trail.entries import Entry
@@ -36,13 +36,6 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 # Of an entry whose event is no longer in the log.
 GONE = {"state_sha256": None, "leaf_index": None}
 COLUMNS = (*(field.name for field in fields(Entry)), "state_sha256", "leaf_index")
-
-
-class ExportFormat(StrEnum):
-    """What an export is written as."""
-
-    NDJSON = "ndjson"
-    CSV = "csv"
 
 
 class Export:

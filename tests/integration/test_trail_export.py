@@ -24,6 +24,7 @@ from sqlalchemy import text
 from ledger.application import Ledger
 from ledger.domain.audit import AuditExport, Told
 from ledger.domain.base import Stamp
+from ledger.domain.words import ExportFormat
 from ledger.errors import NotFoundError, PartUnavailableError
 from ledger.manifests import (
     ExportRefusedError,
@@ -37,7 +38,7 @@ from ledger.manifests import (
 from ledger.notes import Checkpoint, NoteRefusedError, Signer, open_note
 from ledger.seal import seal
 from projections.trail import export as export_module
-from projections.trail.export import COLUMNS, Export, ExportFormat
+from projections.trail.export import COLUMNS, Export
 from projections.trail.questions import Question
 from projections.trail.store import TrailStore, live_trail
 from tests.integration.place import running_ledger
