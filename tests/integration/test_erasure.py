@@ -194,6 +194,23 @@ def test_an_erased_name_reads_so_everywhere_and_those_of_other_jobs_as_ever(plac
     assert erasure.subject == job_subject(job_id)
 
 
+def test_an_error_of_copy_names_no_file(place: Place) -> None:
+    job_id = place.send(OK, filename=f"{MARKER}.csv")
+    place.perform(job_id, Stage.PLAN)
+    place.follow()
+    with place.ledger.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL ROLE NONE")
+        connection.exec_driver_sql(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$"
+        )
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER refuse BEFORE INSERT ON data.{place.dataset} FOR EACH ROW EXECUTE FUNCTION public.refuse()"
+        )
+    place.perform(job_id, Stage.LOAD)
+    message = names(place.ledger, job_id)[2]
+    assert message == "COPY of a chunk failed (P0001: not now)."
+
+
 def test_the_certificate_says_what_was_covered_by_whom_and_why(place: Place) -> None:
     job_id = failed(place)
     stamp = replace(STAMP, actor="user:1f")
