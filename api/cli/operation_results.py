@@ -56,6 +56,8 @@ def _listed(result: dict[str, Any], line: Callable[[dict[str, Any]], str]) -> li
 
 
 def _difference(found: dict[str, Any]) -> str:
+    if "position" in found:
+        return f"the entry of position {found['position']:,}: {found['what']}"
     if "what" in found:
         return f"job {found['job_id']}: {found['what']}"
     rows = ", ".join(
