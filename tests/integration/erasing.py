@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
+from eventsourcing.domain import CanInitAggregate
 from sqlalchemy import text
 
 from ledger.application import Arrival, Ledger
 from ledger.blobs import put
+from ledger.domain.base import Aggregate
+from ledger.domain.personal import Personal, actor_subject
 from ledger.domain.words import OnDuplicate, Stage, Status
 from projections.status import fold_all, task
 from tests.integration.place import CONTRACT, STAMP, Place, patient_place, unguard
@@ -19,6 +22,32 @@ MARKER = "Zebulon-Pfefferminz"
 ARCHIVE_MEMBER = f"{MARKER}/payroll.csv"
 WHY = "the person asked for it"
 OK = b"number,paid_on\n1,2026-04-01\n"
+
+
+class Guest(Aggregate):
+    """Somebody who acts, in an event of the tests' own."""
+
+    TOPIC = "guest"
+
+    class Event(Aggregate.Event):
+        """Something that is known of a guest."""
+
+    class Seen(CanInitAggregate[UUID], Event):
+        """The guest came."""
+
+        TOPIC = "guest.seen"
+        PERSONAL: ClassVar[Personal] = {"name": lambda event: actor_subject(f"guest:{event.guest_id}")}
+        originator_topic: str
+        guest_id: str
+        name: str
+
+    def __init__(self, *, guest_id: str, name: str) -> None:
+        self.guest_id = guest_id
+        self.name = name
+
+    @classmethod
+    def see(cls, guest_id: str, name: str) -> Guest:
+        return cls._create(cls.Seen, id=uuid4(), guest_id=guest_id, name=name, **STAMP.fields())
 
 
 def readable_place(ledger: Ledger, folder: Path) -> Place:

@@ -8,21 +8,19 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-from eventsourcing.domain import CanInitAggregate
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from ledger import failpoints, verify_proof
 from ledger.application import Arrival, Ledger
 from ledger.blobs import put
-from ledger.domain.base import Aggregate, Stamp
+from ledger.domain.base import Stamp
 from ledger.domain.erasure import Erasure, erasure_id
 from ledger.domain.filejob import FileJob
-from ledger.domain.personal import ERASED, Personal, actor_subject, job_subject
+from ledger.domain.personal import ERASED, job_subject
 from ledger.domain.words import OnDuplicate, Stage, Status
 from ledger.erasures import erase_actor, erase_job
 from ledger.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -36,6 +34,7 @@ from tests.integration.erasing import (
     MARKER,
     OK,
     WHY,
+    Guest,
     archived_member,
     completed,
     everything_stored,
@@ -48,32 +47,6 @@ from tests.integration.place import CONTRACT, STAMP, Place, new_place, unguard
 from tests.integration.test_seal import NOW, ORIGIN, SIGNER
 from tests.unit.projections.workbooks import zipped
 from workers.commands import cancel
-
-
-class Guest(Aggregate):
-    """Somebody who acts, in an event of the tests' own."""
-
-    TOPIC = "guest"
-
-    class Event(Aggregate.Event):
-        """Something that is known of a guest."""
-
-    class Seen(CanInitAggregate[UUID], Event):
-        """The guest came."""
-
-        TOPIC = "guest.seen"
-        PERSONAL: ClassVar[Personal] = {"name": lambda event: actor_subject(f"guest:{event.guest_id}")}
-        originator_topic: str
-        guest_id: str
-        name: str
-
-    def __init__(self, *, guest_id: str, name: str) -> None:
-        self.guest_id = guest_id
-        self.name = name
-
-    @classmethod
-    def see(cls, guest_id: str, name: str) -> Guest:
-        return cls._create(cls.Seen, id=uuid4(), guest_id=guest_id, name=name, **STAMP.fields())
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg2
@@ -15,8 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ledger.application import Ledger
-from ledger.domain.personal import ERASED, job_subject
-from ledger.erasures import erase_job
+from ledger.domain.personal import ERASED, actor_subject, job_subject
+from ledger.erased_keys import findings_about_keys
+from ledger.erasures import erase_actor, erase_job
 from ledger.errors import UnreadableEventError
 from ledger.settings import Settings
 from ledger.subject_keys import MasterKeyError, SubjectKeys
@@ -24,11 +27,12 @@ from ledger.verifier import verify_in
 from tests.golden.examples import MASTER_KEY
 from tests.integration.erasing import (
     WHY,
+    Guest,
     completed,
     forget,
     readable_place,
 )
-from tests.integration.place import STAMP, Place, unguard
+from tests.integration.place import STAMP, WAIT_SECONDS_MAX, Place, unguard, wait_until
 from tests.integration.test_seal import NOW, ORIGIN, SIGNER
 
 
@@ -160,6 +164,43 @@ def test_a_key_that_is_lost_or_changed_is_damage_and_no_erasure(place: Place) ->
     with pytest.raises(UnreadableEventError, match="no key for its filename, and none was destroyed"):
         place.ledger.events_of(job_id)
     forget(place.ledger, job_id)
+
+
+def key_row(place: Place, subject: str) -> list[tuple[Any, ...]]:
+    return place.query("SELECT wrapped FROM subjects.keys WHERE subject = :s", s=subject)
+
+
+def test_an_erasure_leaves_a_destroyed_key_also_where_the_key_was_lost(place: Place) -> None:
+    guest_id = uuid4().hex
+    actor = f"guest:{guest_id}"
+    subject = actor_subject(actor)
+    guest = Guest.see(guest_id, "Ada")
+    place.ledger.save(guest)
+    for _ in range(2):  # it is lost before its erasure, and after
+        with place.ledger.transaction() as session:
+            session.execute(text("DELETE FROM subjects.keys WHERE subject = :s"), {"s": subject})
+        erasure = erase_actor(place.ledger, actor, STAMP, reason=WHY)
+        assert (key_row(place, subject), erasure.repeated_at) == ([(None,)], [])
+        with Session(place.ledger.engine) as session:
+            assert [each for each in findings_about_keys(session) if subject in each.message] == []
+    assert place.ledger.events_of(guest.id)[0].event.name == ERASED  # type: ignore[attr-defined]
+
+
+def test_a_key_that_is_just_being_made_is_destroyed_too(place: Place) -> None:
+    keys, subject = place.ledger.subject_keys, f"actor:{uuid4()}"
+    with Session(place.ledger.engine) as writer, ThreadPoolExecutor(1) as pool:
+        keys.for_writing(writer, [subject])
+
+        def destroy() -> bool:
+            with place.ledger.transaction() as session:
+                return keys.destroy(session, subject)
+
+        destroyed = pool.submit(destroy)
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+        wait_until(lambda: place.query(waiting), "nobody waits for the key")
+        writer.commit()
+        assert destroyed.result(WAIT_SECONDS_MAX) is True
+    assert key_row(place, subject) == [(None,)]
 
 
 def test_no_key_is_destroyed_under_an_event_that_is_being_written_with_it(place: Place) -> None:
