@@ -13,6 +13,9 @@ CREATE TABLE IF NOT EXISTS ledger.stored_events (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS stored_events_originator
     ON ledger.stored_events (originator_id, originator_version);
+-- For `ledger.erasures.last_name_erased`, which every follower asks again and again, and for `ledger.keys`.
+CREATE INDEX IF NOT EXISTS stored_events_name_erased ON ledger.stored_events (id) WHERE topic = 'filejob.name_erased';
+CREATE INDEX IF NOT EXISTS stored_events_key_created ON ledger.stored_events (id) WHERE topic = 'key.created';
 
 -- Which job answers for which bytes in which dataset, and the short name that each row of the job carries:
 -- the position of its Received event. `part` tells which part of the bytes it is about, if not all of them, such as a

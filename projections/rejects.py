@@ -51,14 +51,17 @@ def replace_rejects(session: Session, job_id: UUID, chunk: int, records: range, 
         cursor.copy_expert(f"COPY rejects.records ({COLUMNS}) FROM STDIN", io.BytesIO(b"".join(lines)))
 
 
-def rejects_of(session: Session, job_id: UUID, *, after_record: int = 0, limit: int) -> list[Reject]:
-    """The rejects of a job in the order of its file, at most `limit`, from behind a record on."""
+def rejects_of(
+    session: Session, job_id: UUID, *, after_record: int = 0, before_record: int | None = None, limit: int
+) -> list[Reject]:
+    """The rejects of a job in the order of its file, at most `limit`, from behind a record on and before another."""
     found = session.execute(
         text(
             "SELECT record, line, byte_offset, byte_length, raw, column_name, code, reason FROM rejects.records"
-            " WHERE job_id = :job_id AND record > :after_record ORDER BY record LIMIT :limit"
+            " WHERE job_id = :job_id AND record > :after_record"
+            " AND record < coalesce(:before_record, 9223372036854775807) ORDER BY record LIMIT :limit"
         ),
-        {"job_id": job_id, "after_record": after_record, "limit": limit},
+        {"job_id": job_id, "after_record": after_record, "before_record": before_record, "limit": limit},
     )
     return [
         Reject(

@@ -264,6 +264,7 @@ RULES: dict[type[FileJob.Event], Callable[[TableBuild, LoggedEvent, Story], bool
     FileJob.Failed: TableBuild._withdraw,
     FileJob.Retried: TableBuild._nothing,
     FileJob.Cancelled: TableBuild._withdraw,
+    FileJob.NameErased: TableBuild._nothing,
 }
 
 

@@ -44,6 +44,8 @@ def _replayed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     now = result["parser_version_now"]
     if now not in (None, result["parser_version"]):
         lines.append(f"The reader was {result['parser_version']} then, and is {now} now.")
+    if result.get("name_erased"):  # operations of before there were erasures do not say
+        lines.append("The file's name is erased, and it was read by that: no text was made of it again.")
     return "\n".join(lines)
 
 
@@ -54,6 +56,8 @@ def _listed(result: dict[str, Any], line: Callable[[dict[str, Any]], str]) -> li
 
 
 def _difference(found: dict[str, Any]) -> str:
+    if "position" in found:
+        return f"the entry of position {found['position']:,}: {found['what']}"
     if "what" in found:
         return f"job {found['job_id']}: {found['what']}"
     rows = ", ".join(

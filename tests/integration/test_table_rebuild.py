@@ -13,11 +13,14 @@ from sqlalchemy import text
 from ledger.application import Ledger
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
+from ledger.domain.filejob import FileJob
 from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage, Status
+from ledger.erasures import erase_job
 from ledger.errors import ConflictError, UnreadableEventError
 from projections import plans
 from projections.data_view import DataView
+from projections.table_build import RULES
 from projections.views import RebuildStoppedError
 from tests.integration.place import CONTRACT, STAMP, Place, new_place, unguard
 from tests.integration.views import new_order, parts_of
@@ -326,6 +329,20 @@ def test_rejects_that_were_changed_stop_the_rebuild(yard: Yard) -> None:
     )
     with pytest.raises(RebuildStoppedError, match="rows_loaded"):
         yard.rebuild()
+
+
+def test_a_name_that_was_erased_changes_no_row_and_stops_no_rebuild(yard: Yard) -> None:
+    kept, failed = yard.load(payments(10)), yard.load(payments(10, 500) + "x,2024-05-01\n")
+    for job_id in (kept, failed):
+        erase_job(yard.place.ledger, job_id, STAMP, reason="somebody asked for it")
+    content = yard.content()
+    assert yard.rebuild()["equal"] is True
+    assert (yard.content(), len(content)) == (content, 10)
+
+
+def test_every_event_of_a_job_has_a_rule_but_those_that_do_not_occur_yet() -> None:
+    events = {kind for kind in vars(FileJob).values() if isinstance(kind, type) and issubclass(kind, FileJob.Event)}
+    assert events - RULES.keys() == {FileJob.Event, FileJob.Archived, FileJob.Restored}
 
 
 def test_an_event_that_cannot_be_read_or_has_no_rule_stops_the_rebuild_and_is_never_skipped(yard: Yard) -> None:

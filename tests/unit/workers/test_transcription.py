@@ -151,7 +151,7 @@ def test_an_answer_that_is_none_is_the_worlds_and_quotes_nothing(
     read: Read, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     use_program(monkeypatch, f"import sys; sys.stdin.readline(); sys.stdout.write({said!r})")
-    assert trouble_of(read).message == "The reader of 'payments.jsonl' gave no answer that can be read."
+    assert trouble_of(read).message == "The reader of the file gave no answer that can be read."
 
 
 def test_bytes_that_are_no_text_are_no_answer(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,9 +163,9 @@ def test_our_own_mistake_in_a_reader_is_told_by_its_kind_and_never_by_what_it_qu
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_answer(monkeypatch, r"fail(ValueError('a salary of 5000\nand another: 6000'))")
-    assert trouble_of(read).message == "The reader of 'payments.jsonl' ended with 1: ValueError."
+    assert trouble_of(read).message == "The reader of the file ended with 1: ValueError."
     use_program(monkeypatch, "raise SystemExit(3)")
-    assert trouble_of(read).message == "The reader of 'payments.jsonl' ended with 3: it said nothing."
+    assert trouble_of(read).message == "The reader of the file ended with 3: it said nothing."
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
