@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -57,6 +58,7 @@ class Sealer:
         self._store = store
         self._settings = settings
         self._kept: Checkpoint | None = None  # the newest one that is kept elsewhere, as far as we know
+        self._refused: set[UUID] = set()  # exports whose manifests are not signed
 
     def begin(self) -> None:
         """Look up what is kept elsewhere.
@@ -87,7 +89,7 @@ class Sealer:
     def sign_manifests(self) -> None:
         """Sign the manifests of exports that wait for it."""
         with self._ledger.transaction() as session:
-            sign_manifests(session, self._signer)
+            sign_manifests(session, self._signer, self._refused)
 
     def keep(self) -> bool:
         """Keep the newest checkpoint elsewhere, if there is a newer one than is kept; whether that was so.
