@@ -85,7 +85,7 @@ def verify_in(
     else:
         _Walk(session, checkpoints, kept_elsewhere, found).run(level, on_progress or (lambda done, total: None))
     if level.reads_events:
-        found.findings += findings_about_keys(session)
+        found.extend(findings_about_keys(session))
     [(waiting,)] = rows(
         session,
         f"SELECT count(*) FROM {EVENTS_TABLE} WHERE id > (SELECT coalesce(max(position), 0) FROM ledger.leaves)",
@@ -102,11 +102,11 @@ def _checkpoints(session: Session, keys: Sequence[PublicKey], origin: str, found
         try:
             checkpoint = Checkpoint.parse(open_note(bytes(row.note), keys)[0])
         except NoteRefusedError as refused:
-            found.findings.append(Finding(refused.code, f"Checkpoint {row.size}: {refused.message}"))
+            found.add(Finding(refused.code, f"Checkpoint {row.size}: {refused.message}"))
             continue
         if (checkpoint.origin, checkpoint.size, checkpoint.more[:1]) != (origin, row.size, (names_before,)):
             message = f"Checkpoint {row.size} of {origin}, {names_before}, is signed as {checkpoint.text()!r}."
-            found.findings.append(Finding("checkpoint_of_another", message))
+            found.add(Finding("checkpoint_of_another", message))
             continue
         checkpoints[row.size] = found.checkpoint = checkpoint
     return checkpoints
@@ -123,10 +123,10 @@ def _check_consistency(
             proof = consistency_proof(nodes, old.size, new.size)
             check_consistency(old.size, new.size, proof, old.root, new.root)
         except ProofRefusedError as refused:
-            found.findings.append(Finding("checkpoint_inconsistent", f"Checkpoint {new.size}: {refused.message}"))
+            found.add(Finding("checkpoint_inconsistent", f"Checkpoint {new.size}: {refused.message}"))
         except TreeDamagedError as damaged:
-            found.findings.append(Finding("tree_damaged", f"Checkpoint {new.size} cannot be checked: {damaged}."))
-    found.findings += _ends(size, [each for each in checkpoints if each > size], anchors.values(), found.checkpoint)
+            found.add(Finding("tree_damaged", f"Checkpoint {new.size} cannot be checked: {damaged}."))
+    found.extend(_ends(size, [each for each in checkpoints if each > size], anchors.values(), found.checkpoint))
 
 
 def _ends(
@@ -186,10 +186,10 @@ class _Walk:
             for node_level, index in self._nodes:
                 self._say(Finding("node_unknown", f"There is no node {index} of level {node_level} in the tree."))
             size = self._tree.size
-            self._found.findings += _ends(size, self._checkpoints, self._anchors.values(), self._found.checkpoint)
+            self._found.extend(_ends(size, self._checkpoints, self._anchors.values(), self._found.checkpoint))
 
     def _say(self, finding: Finding) -> None:
-        self._found.findings.append(finding)
+        self._found.add(finding)
 
     def _compare(self, event: StoredEvent | None, leaf: _Leaf | None) -> None:
         """Compare an event with its leaf."""

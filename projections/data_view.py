@@ -48,7 +48,7 @@ from projections.table_exchange import (
     set_free,
     table_in_use_as_error,
 )
-from projections.views import Order, Parts, Standing
+from projections.views import Order, Parts, Standing, ViewBusyError
 
 DATA = "data."
 # How long loads that are under way are waited for, and those that come meanwhile wait.
@@ -74,7 +74,8 @@ class DataView:
         """Build the table anew, compare, and switch.
 
         Raises:
-            ConflictError: it is being rebuilt already, or its shape is not that of its contract.
+            ViewBusyError: it is being rebuilt already.
+            ConflictError: its shape is not that of its contract.
             RebuildStoppedError: an event cannot be replayed.
             TableInUseError: readers or loads did not let go of it.
         """
@@ -114,7 +115,7 @@ class DataView:
         with self._ledger.transaction() as session:
             session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             if not lock_at_once(session, f"rebuild {self._view}"):
-                raise ConflictError(f"The view {self._view!r} is being rebuilt already.", "Wait until that is done.")
+                raise ViewBusyError(f"The view {self._view!r} is being rebuilt already.", "Wait until that is done.")
             yield
 
     def _table(self) -> DataTable:

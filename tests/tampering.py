@@ -45,7 +45,7 @@ OF_EVENTS = [
     ),
     Tampering(
         "an event's version",
-        f"UPDATE ledger.stored_events SET originator_version = originator_version + 1 WHERE id = {EVENT}",
+        f"UPDATE ledger.stored_events SET originator_version = originator_version + 100 WHERE id = {EVENT}",
         ("event_changed",),
     ),
     Tampering(
@@ -194,7 +194,8 @@ OF_VIEWS: dict[str, tuple[str, str, str]] = {
     "a key is deleted": (KEYS, "DELETE FROM {}", "access_differs"),
 }
 OF_DOCUMENTS = ("a document of the status view", "a document is inserted", "all documents are deleted")
-OF_BLOBS = ("changed", "cut", "deleted", "replaced by another")
+OF_BLOBS = {"file": ("file_differs", "view_not_built"), "plan": ("file_differs",)}
+BLOBS_ARE = ("changed", "cut", "deleted", "replaced by another")
 
 INTRODUCTION = """\
 # What is done to the record, and what finds it
@@ -223,7 +224,8 @@ def page() -> str:
     ]
     lines += [_line(what, code) for what, (_, _, code) in OF_VIEWS.items()]
     lines += [_line(what, "view_differs") for what in OF_DOCUMENTS]
-    lines += [_line(f"the blob of a file or a plan is {how}", "file_differs`, `view_not_built") for how in OF_BLOBS]
+    for what, codes in OF_BLOBS.items():
+        lines += [_line(f"the blob of a {what} is {how}", "`, `".join(codes)) for how in BLOBS_ARE]
     return INTRODUCTION + "".join(lines) + ELSEWHERE
 
 

@@ -2,15 +2,17 @@
 
 Rules:
 1. The result is part of the record: what level, how many events, the checkpoint, and the first `FINDINGS_TOLD` findings
-   of all. That something was found is no failure of the operation; it is what it was asked for.
-2. Findings are an error in the log (`record_differs`) and a metric, so that somebody is told who did not ask.
+   of all. That something was found is no failure of the operation; it is what it was asked for. `holds` is true only
+   if everything was looked at and nothing was found; it is null if nothing was found, and something not compared.
+2. Findings are an error in the log (`record_differs`) and a metric, so that somebody is told who did not ask. What was
+   found in the log itself stays found, and is in the result, if a part that the views need is away.
 3. It is asked for by itself when `verify_seconds` have passed since it was last so: once, however many dispatchers run.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -25,25 +27,19 @@ from ledger.checkpoints import open_checkpoint_store
 from ledger.domain.base import Stamp
 from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
-from ledger.errors import InvalidRequestError
-from ledger.findings import Finding, Level
+from ledger.errors import InvalidRequestError, PartUnavailableError
+from ledger.findings import Finding, Level, NotCompared
 from ledger.notes import Checkpoint, NoteRefusedError, PublicKey, open_note
 from ledger.seal_key import public_keys
 from ledger.settings import Settings
 from ledger.verifier import verify
 from projections.view_store import connect
 from projections.views import Order, Parts
-from workers.view_checks import (
-    findings_about_access,
-    findings_about_arrivals,
-    findings_about_files,
-    findings_about_views,
-)
+from workers.view_checks import findings_about_views_and_files
 from workers.workshop import Workshop
 
 log = logging.getLogger(__name__)
 
-FINDINGS_TOLD = 100
 ANCHORS_MAX = 1_000
 SCHEDULE = "schedule"
 
@@ -51,7 +47,7 @@ SCHEDULE = "schedule"
 def verify_record(workshop: Workshop, order: Order) -> dict[str, Any]:
     """Verify the record up to the level that the order names; what it came to, as JSON values. Raises as `verified`."""
     level = level_of(order.arguments["level"])
-    more = partial(_findings_about_views, workshop, order) if level is Level.VIEWS else None
+    more = partial(_findings_about_views_and_files, workshop, order) if level is Level.VIEWS else None
     return verified(
         workshop.ledger.engine,
         workshop.settings,
@@ -66,7 +62,7 @@ def verified(
     settings: Settings,
     level: Level,
     on_progress: Callable[[int, int], None],
-    more: Callable[[], list[Finding]] | None = None,
+    more: Callable[[], Iterator[Finding | NotCompared]] | None = None,
 ) -> dict[str, Any]:
     """What a verification comes to. But for views it needs nothing that a ledger has besides its database.
 
@@ -75,29 +71,42 @@ def verified(
 
     Raises:
         InvalidRequestError: there is no key to verify with.
-        PartUnavailableError: something that is needed for it is away.
+        PartUnavailableError: something that is needed for it is away, and nothing was found before.
     """
     keys = public_keys(settings)
-    anchors, findings = kept_elsewhere(settings, keys)
+    anchors, refused = kept_elsewhere(settings, keys)
     found = verify(engine, keys, settings.origin, anchors, level, on_progress)
-    findings += found.findings
+    found.put_first(refused)
+    _say(found.findings, found.findings_total, level)
     if more is not None:
-        findings += more()
-    telemetry.VERIFICATION_FINDINGS.set(len(findings), {telemetry.LEVEL: level.value})
-    for finding in findings[:FINDINGS_TOLD]:
-        log.error("the record differs: %s", finding.message, extra={"action": "record_differs", "code": finding.code})
+        told = len(found.findings)
+        try:
+            found.extend(more())
+        except PartUnavailableError as away:
+            if not found.findings_total:
+                raise
+            found.add(NotCompared(f"Views and files were not all looked at, for a part was away ({away.code})."))
+        _say(found.findings[told:], found.findings_total, level)
     return {
         "level": level.value,
-        "holds": not findings,
+        "holds": found.holds,
         "checkpoints": found.checkpoints,
         "leaves": found.leaves,
         "events": found.events,
         "events_not_sealed": found.unsealed,
         "anchors": len(anchors),
         "checkpoint": None if found.checkpoint is None else found.checkpoint.text(),
-        "findings_total": len(findings),
-        "findings": [_told(finding) for finding in findings[:FINDINGS_TOLD]],
+        "findings_total": found.findings_total,
+        "findings": [_told(finding) for finding in found.findings],
+        "not_compared": found.not_compared,
     }
+
+
+def _say(findings: list[Finding], total: int, level: Level) -> None:
+    """Say at once what was found: what comes behind it may end the run."""
+    telemetry.VERIFICATION_FINDINGS.set(total, {telemetry.LEVEL: level.value})
+    for finding in findings:
+        log.error("the record differs: %s", finding.message, extra={"action": "record_differs", "code": finding.code})
 
 
 def level_of(name: str) -> Level:
@@ -107,16 +116,11 @@ def level_of(name: str) -> Level:
     return Level(name)
 
 
-def _findings_about_views(workshop: Workshop, order: Order) -> list[Finding]:
+def _findings_about_views_and_files(workshop: Workshop, order: Order) -> Iterator[Finding | NotCompared]:
     database = connect(workshop.settings.views_url.get_secret_value())
-    parts = Parts(workshop.ledger, workshop.blobs, database, workshop.calendar)
     try:
-        return [
-            *findings_about_views(parts, order),
-            *findings_about_arrivals(parts),
-            *findings_about_access(parts),
-            *findings_about_files(workshop, order),
-        ]
+        parts = Parts(workshop.ledger, workshop.blobs, database, workshop.calendar)
+        yield from findings_about_views_and_files(workshop, parts, order)
     finally:
         database.client.close()
 
