@@ -8,6 +8,7 @@ from ledger.findings import FINDINGS_TOLD, Finding, NotCompared, Verified
 def test_the_first_findings_are_kept_and_all_are_counted() -> None:
     found = Verified()
     found.extend(Finding("x", f"{number}.") for number in range(FINDINGS_TOLD + 7))
+    assert (len(found.findings), found.findings_total) == (FINDINGS_TOLD, FINDINGS_TOLD + 7)
     found.put_first([Finding("first", "0.")])
     assert (len(found.findings), found.findings_total) == (FINDINGS_TOLD, FINDINGS_TOLD + 8)
     assert [finding.code for finding in found.findings[:2]] == ["first", "x"]
