@@ -102,11 +102,6 @@ OF_EVENTS = [
         ("event_changed",),
     ),
     Tampering(
-        "an event and a leaf that is gone, and another event behind it",
-        f"DELETE FROM ledger.leaves WHERE index = 300; UPDATE ledger.stored_events SET topic = 'x' WHERE id = {EVENT}",
-        ("leaf_missing", "event_changed"),
-    ),
-    Tampering(
         "a leaf's fields",
         "UPDATE ledger.leaves SET fields = 'x' WHERE index = 400",
         ("event_changed",),
@@ -121,6 +116,11 @@ OF_THE_TREE = [
     Tampering("a node is added", "INSERT INTO ledger.nodes VALUES (8, 2, sha256('x'))", ("node_unknown",)),
 ]
 OF_SIGNATURES = [
+    Tampering(
+        "an event and a leaf that is gone, and another event behind it",
+        f"DELETE FROM ledger.leaves WHERE index = 300; UPDATE ledger.stored_events SET topic = 'x' WHERE id = {EVENT}",
+        ("leaf_missing", "event_changed"),
+    ),
     Tampering("a leaf's hash", "UPDATE ledger.leaves SET hash = sha256('x') WHERE index = 400", ("event_changed",)),
     Tampering("a leaf's index", "UPDATE ledger.leaves SET index = 100000 WHERE index = 400", ("leaf_missing",)),
     Tampering("a leaf is deleted", "DELETE FROM ledger.leaves WHERE index = 400", ("leaf_missing",)),
@@ -144,7 +144,7 @@ OF_SIGNATURES = [
     Tampering(
         "one bit of a checkpoint's note",
         "UPDATE ledger.checkpoints SET note = set_bit(note, 9, 1 - get_bit(note, 9)) WHERE size = 258",
-        ("note_refused", "checkpoint_of_another"),
+        ("note_refused",),
     ),
     Tampering(
         "a checkpoint is deleted",
