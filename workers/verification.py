@@ -6,7 +6,8 @@ Rules:
    if everything was looked at and nothing was found; it is null if nothing was found, and something not compared.
 2. Findings are an error in the log (`record_differs`) and a metric, so that somebody is told who did not ask. What was
    found in the log itself stays found, and is in the result, if a part that the views need is away.
-3. It is asked for by itself when `verify_seconds` have passed since it was last so: once, however many dispatchers run.
+3. It is asked for by itself when `verify_seconds` have passed since it was last so, and none is still open: once,
+   however many dispatchers run. If it fails, that is an error in the log as well (`workers.operations`, rule 5).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sqlalchemy import Engine, text
 from ledger import telemetry
 from ledger.application import Ledger
 from ledger.checkpoints import open_checkpoint_store
+from ledger.database import rows
 from ledger.domain.base import Stamp
 from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
@@ -35,13 +37,17 @@ from ledger.settings import Settings
 from ledger.verifier import verify
 from projections.view_store import connect
 from projections.views import Order, Parts
+from workers.operations import SCHEDULE
 from workers.view_checks import findings_about_views_and_files
 from workers.workshop import Workshop
 
 log = logging.getLogger(__name__)
 
 ANCHORS_MAX = 1_000
-SCHEDULE = "schedule"
+DUE = (
+    "asked_at < clock_timestamp() - :seconds * interval '1 second'"
+    " AND NOT EXISTS (SELECT FROM work.items WHERE stage = :name)"
+)
 
 
 def verify_record(workshop: Workshop, order: Order) -> dict[str, Any]:
@@ -145,16 +151,19 @@ def request_if_due(ledger: Ledger, settings: Settings) -> Operation | None:
     """Ask for a verification if the last one by itself, or the first start, is long enough ago (rule 3)."""
     if not settings.verify_seconds or not (settings.seal_public_keys or settings.seal_key_file):
         return None
+    schedule = {"name": Stage.VERIFY.value, "seconds": settings.verify_seconds}
     with ledger.transaction() as session:
-        due = session.execute(
-            text(
-                "INSERT INTO work.schedule (name, done_at) VALUES (:name, clock_timestamp()) ON CONFLICT (name)"
-                " DO UPDATE SET done_at = clock_timestamp()"
-                " WHERE schedule.done_at < clock_timestamp() - :seconds * interval '1 second' RETURNING xmax <> 0"
-            ),
-            {"name": Stage.VERIFY.value, "seconds": settings.verify_seconds},
-        ).scalar()
-        if not due:  # nor was it when the row was only made: then it is the first start
+        found = rows(session, f"SELECT {DUE} AS is_due FROM work.schedule WHERE name = :name", **schedule)
+        if not found:  # the first start
+            session.execute(
+                text("INSERT INTO work.schedule VALUES (:name, clock_timestamp()) ON CONFLICT DO NOTHING"), schedule
+            )
+        if not found or not found[0].is_due:
+            return None
+        moved: Any = session.execute(
+            text(f"UPDATE work.schedule SET asked_at = clock_timestamp() WHERE name = :name AND {DUE}"), schedule
+        )
+        if not moved.rowcount:  # another dispatcher has just asked
             return None
         stamp = Stamp(datetime.now(UTC), SCHEDULE, str(uuid4()), telemetry.current_traceparent())
         operation = Operation.request(uuid4(), stamp, kind=Stage.VERIFY, arguments={"level": Level.EVENTS.value})

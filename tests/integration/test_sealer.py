@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -277,12 +278,61 @@ def test_a_verification_is_on_record_with_what_it_found(place: Place, store: Fol
 def test_a_verification_is_asked_for_by_itself_once_and_not_at_the_first_start(place: Place) -> None:
     settings = place.workshop.settings.model_copy(update={"verify_seconds": 3600.0})
     assert request_if_due(place.ledger, settings) is None
-    with place.ledger.transaction() as session:
-        session.execute(text("UPDATE work.schedule SET done_at = done_at - interval '2 hours'"))
+    make_due(place)
     with ThreadPoolExecutor(4) as pool:
         asked = list(pool.map(lambda _: request_if_due(place.ledger, settings), range(4)))
     assert sum(operation is not None for operation in asked) == 1
     assert request_if_due(place.ledger, settings.model_copy(update={"verify_seconds": 0.0})) is None
+
+
+def make_due(place: Place) -> None:
+    place.query("UPDATE work.schedule SET asked_at = asked_at - interval '2 hours' RETURNING 1")
+
+
+def test_no_verification_is_asked_for_by_itself_while_one_is_open(place: Place) -> None:
+    settings = place.workshop.settings.model_copy(update={"verify_seconds": 3600.0})
+    request_if_due(place.ledger, settings)
+    make_due(place)
+    first = request_if_due(place.ledger, settings)
+    assert first is not None
+    place.follow()
+    make_due(place)
+    assert request_if_due(place.ledger, settings) is None
+    verified(place, first.id)
+    assert request_if_due(place.ledger, settings) is not None
+
+
+def test_nothing_is_written_as_long_as_no_verification_is_due(place: Place) -> None:
+    settings = place.workshop.settings.model_copy(update={"verify_seconds": 3600.0})
+    request_if_due(place.ledger, settings)
+    versions = "SELECT xmin::text, xmax::text, ctid::text FROM work.schedule"  # a lock of the row would be seen, too
+    before = place.query(versions)
+    assert request_if_due(place.ledger, settings) is None
+    assert place.query(versions) == before
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_verification_by_itself_that_fails_is_an_error_in_the_log(
+    place: Place, caplog: pytest.LogCaptureFixture, by_itself: bool
+) -> None:
+    settings = place.workshop.settings.model_copy(update={"verify_seconds": 3600.0})
+    request_if_due(place.ledger, settings)
+    make_due(place)
+    operation = request_if_due(place.ledger, settings)
+    if not by_itself:
+        operation = place.ledger.request(Stage.VERIFY, {"level": "events"}, STAMP)
+    assert operation is not None
+    place.follow()
+    without_key = place.with_settings(seal_key_file=None).workshop
+    ended = operate(without_key, verify_record, operation.id, Stage.VERIFY, time.time(), lambda _: None)
+    assert ended is not None
+    assert ended.status is OperationStatus.FAILED
+    told = [(record.levelname, vars(record)["code"]) for record in caplog.records if is_about_schedule(record)]
+    assert told == ([("ERROR", "invalid_request")] if by_itself else [])
+
+
+def is_about_schedule(record: logging.LogRecord) -> bool:
+    return vars(record).get("action") == "scheduled_failed"
 
 
 def test_a_key_that_is_missing_or_none_is_told_with_how_to_make_one(tmp_path: Path) -> None:
