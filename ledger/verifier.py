@@ -34,7 +34,7 @@ from ledger.merkle import (
     consistency_proof,
     leaf_hash,
 )
-from ledger.notes import Checkpoint, NoteRefusedError, PublicKey, open_note
+from ledger.notes import Checkpoint, NoteRefusedError, PublicKey
 from ledger.seal import (
     FIELD_CHECK_BYTES,
     FIELDS,
@@ -100,7 +100,7 @@ def _checkpoints(session: Session, keys: Sequence[PublicKey], origin: str, found
     for row in rows(session, "SELECT size, coalesce(note, '') AS note FROM ledger.checkpoints ORDER BY size"):
         names_before, previous = f"previous {previous}", row.size
         try:
-            checkpoint = Checkpoint.parse(open_note(bytes(row.note), keys)[0])
+            checkpoint = Checkpoint.open(bytes(row.note), keys)
         except NoteRefusedError as refused:
             found.add(Finding(refused.code, f"Checkpoint {row.size}: {refused.message}"))
             continue
@@ -125,7 +125,7 @@ def _check_consistency(
         except ProofRefusedError as refused:
             found.add(Finding("checkpoint_inconsistent", f"Checkpoint {new.size}: {refused.message}"))
         except TreeDamagedError as damaged:
-            found.add(Finding("tree_damaged", f"Checkpoint {new.size} cannot be checked: {damaged}."))
+            found.add(Finding("tree_damaged", f"Checkpoint {new.size} cannot be checked: {damaged.message}"))
     found.extend(_ends(size, [each for each in checkpoints if each > size], anchors.values(), found.checkpoint))
 
 

@@ -31,7 +31,7 @@ from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.errors import InvalidRequestError, PartUnavailableError
 from ledger.findings import Finding, Level, NotCompared
-from ledger.notes import Checkpoint, NoteRefusedError, PublicKey, open_note
+from ledger.notes import Checkpoint, NoteRefusedError, PublicKey
 from ledger.seal_key import public_keys
 from ledger.settings import Settings
 from ledger.verifier import verify
@@ -140,7 +140,7 @@ def kept_elsewhere(settings: Settings, keys: list[PublicKey]) -> tuple[list[Chec
         return anchors, findings
     for size in store.sizes()[-ANCHORS_MAX:]:
         try:
-            anchors.append(Checkpoint.parse(open_note(store.read(size), keys)[0]))
+            anchors.append(Checkpoint.open(store.read(size), keys))
         except NoteRefusedError as refused:
             message = f"The checkpoint {size} that is kept elsewhere: {refused.message}"
             findings.append(Finding("anchor_refused", message))

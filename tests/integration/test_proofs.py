@@ -20,7 +20,7 @@ from ledger.application import Ledger
 from ledger.errors import ConflictError, NotFoundError
 from ledger.proofs import prove_event, prove_stream
 from ledger.seal import seal
-from tests.integration.place import running_ledger
+from tests.integration.place import running_ledger, unguard
 from tests.integration.test_seal import IMPOSTOR, NOW, ORIGIN, SIGNER, append
 
 STREAM = UUID(int=7)
@@ -128,3 +128,19 @@ def test_a_single_event_is_proven_by_itself_and_not_as_a_whole_stream(ledger: Le
     assert "1 event of" in verify_proof.verify(proof, KEY)[0]
     with pytest.raises(verify_proof.Refused, match="version 1 of the stream is missing"):
         verify_proof.verify(written({**json.loads(proof), "about": "stream"}), KEY)
+
+
+def test_a_leaf_behind_the_last_checkpoint_is_not_proven(ledger: Ledger) -> None:
+    with Session(ledger.engine) as session:
+        unguard(session)
+        stream = UUID(int=8)
+        append_version(session, stream, 1)
+        session.flush()
+        made = seal(session, SIGNER, ORIGIN, NOW)
+        assert made is not None
+        assert prove_stream(session, stream)
+        session.execute(text("DELETE FROM ledger.checkpoints WHERE size = :size"), {"size": made.checkpoint.size})
+        with pytest.raises(ConflictError, match="not sealed yet"):
+            prove_stream(session, stream)
+        assert prove_stream(session, STREAM), "what the checkpoint before it has can be proven"
+        session.rollback()

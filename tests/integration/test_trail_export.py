@@ -109,7 +109,7 @@ def test_an_export_is_the_log_event_by_event(
     assert (values["first_position"], values["last_position"]) == (told[0].position, told[-1].position)
     assert sum(values["topics"].values()) == len(told)
     assert values["topics"]["filejob.received"] == sum(each.topic == "filejob.received" for each in told)
-    checkpoint = Checkpoint.parse(open_note(values["checkpoint"].encode(), [SIGNER.public])[0])
+    checkpoint = Checkpoint.open(values["checkpoint"].encode(), [SIGNER.public])
     assert checkpoint.size == sum(line["leaf_index"] is not None for line in lines)
 
 
