@@ -193,6 +193,13 @@ OF_VIEWS: dict[str, tuple[str, str, str]] = {
     "a key's role": (KEYS, "UPDATE {} SET role = 'admin'", "access_differs"),
     "a key is deleted": (KEYS, "DELETE FROM {}", "access_differs"),
 }
+# What is done where checkpoints are kept elsewhere -> what it is told as (`tests/integration/test_sealer.py`).
+OF_ANCHORS = {
+    "all checkpoints that are kept elsewhere are deleted": "anchors_missing",
+    "a checkpoint that is kept elsewhere is changed": "anchor_refused",
+    "a checkpoint that is kept elsewhere gets the name of another": "anchor_refused",
+    "a checkpoint of another log is put beside those that are kept elsewhere": "anchor_refused",
+}
 OF_DOCUMENTS = ("a document of the status view", "a document is inserted", "all documents are deleted")
 OF_BLOBS = {"file": ("file_differs", "view_not_built"), "plan": ("file_differs",)}
 BLOBS_ARE = ("changed", "cut", "deleted", "replaced by another")
@@ -222,6 +229,7 @@ def page() -> str:
         for level, found in FOUND_AT.items()
         for each in found
     ]
+    lines[:0] = [f"| {what} | {Level.SIGNATURES} | `{code}` |\n" for what, code in OF_ANCHORS.items()]
     lines += [_line(what, code) for what, (_, _, code) in OF_VIEWS.items()]
     lines += [_line(what, "view_differs") for what in OF_DOCUMENTS]
     for what, codes in OF_BLOBS.items():

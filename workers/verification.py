@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from sqlalchemy import Engine, text
 
 from ledger import telemetry
 from ledger.application import Ledger
-from ledger.checkpoints import open_checkpoint_store
+from ledger.checkpoints import CheckpointStore, open_checkpoint_store, read_checkpoint
 from ledger.database import rows
 from ledger.domain.base import Stamp
 from ledger.domain.operation import Operation
@@ -43,7 +44,7 @@ from workers.workshop import Workshop
 
 log = logging.getLogger(__name__)
 
-ANCHORS_MAX = 1_000
+ANCHORS_NEWEST, ANCHORS_OLDER = 1_000, 100
 DUE = (
     "asked_at < clock_timestamp() - :seconds * interval '1 second'"
     " AND NOT EXISTS (SELECT FROM work.items WHERE stage = :name)"
@@ -80,8 +81,12 @@ def verified(
         PartUnavailableError: something that is needed for it is away, and nothing was found before.
     """
     keys = public_keys(settings)
-    anchors, refused = kept_elsewhere(settings, keys)
+    store = open_checkpoint_store(settings)
+    anchors, refused = ([], []) if store is None else kept_elsewhere(store, keys, settings.origin)
     found = verify(engine, keys, settings.origin, anchors, level, on_progress)
+    if store is not None and found.checkpoints and not store.sizes():  # asked again: it could just have been the first
+        message = "The log is sealed, and of its checkpoints none is where they are kept elsewhere."
+        refused.append(Finding("anchors_missing", message))
     found.put_first(refused)
     _say(found.findings, found.findings_total, level)
     if more is not None:
@@ -131,20 +136,25 @@ def _findings_about_views_and_files(workshop: Workshop, order: Order) -> Iterato
         database.client.close()
 
 
-def kept_elsewhere(settings: Settings, keys: list[PublicKey]) -> tuple[list[Checkpoint], list[Finding]]:
-    """The newest checkpoints that are kept out of the database's reach, and what is wrong with those that are none."""
+def kept_elsewhere(
+    store: CheckpointStore, keys: list[PublicKey], origin: str
+) -> tuple[list[Checkpoint], list[Finding]]:
+    """Checkpoints that are kept out of the database's reach, and what is wrong with those that are none."""
     anchors: list[Checkpoint] = []
     findings: list[Finding] = []
-    store = open_checkpoint_store(settings)
-    if store is None:
-        return anchors, findings
-    for size in store.sizes()[-ANCHORS_MAX:]:
+    for size in chosen(store.sizes()):
         try:
-            anchors.append(Checkpoint.open(store.read(size), keys))
+            anchors.append(read_checkpoint(store, size, keys, origin))
         except NoteRefusedError as refused:
             message = f"The checkpoint {size} that is kept elsewhere: {refused.message}"
             findings.append(Finding("anchor_refused", message))
     return anchors, findings
+
+
+def chosen(sizes: list[int]) -> list[int]:
+    """The newest of many, and some of the older ones: other ones each time, so that none is safe from being read."""
+    older = sizes[:-ANCHORS_NEWEST]
+    return sorted(random.sample(older, min(ANCHORS_OLDER, len(older)))) + sizes[-ANCHORS_NEWEST:]
 
 
 def request_if_due(ledger: Ledger, settings: Settings) -> Operation | None:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from ledger import sealer as sealer_module
 from ledger.application import Arrival, Ledger
-from ledger.checkpoints import CheckpointStore, FolderCheckpointStore
+from ledger.checkpoints import CheckpointStore, FolderCheckpointStore, name_of
 from ledger.domain.words import OnDuplicate, OperationStatus, Stage
 from ledger.errors import InvalidRequestError, PartUnavailableError
 from ledger.findings import Level
@@ -32,8 +32,10 @@ from ledger.sealer import HistoryReplacedError, Sealer
 from ledger.settings import Settings
 from ledger.verifier import verify
 from tests.integration.place import STAMP, Place, new_place, running_ledger, unguard, wait_until
+from tests.integration.views import new_order
+from tests.tampering import OF_ANCHORS
 from workers.operations import operate
-from workers.verification import request_if_due, verify_record
+from workers.verification import ANCHORS_NEWEST, ANCHORS_OLDER, chosen, request_if_due, verify_record
 
 ORIGIN = "books"
 SIGNER = Signer(ORIGIN, Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -371,6 +373,57 @@ def test_a_verification_is_asked_for_by_itself_once_and_not_at_the_first_start(p
         asked = list(pool.map(lambda _: request_if_due(place.ledger, settings), range(4)))
     assert sum(operation is not None for operation in asked) == 1
     assert request_if_due(place.ledger, settings.model_copy(update={"verify_seconds": 0.0})) is None
+
+
+def delete_all(folder: Path, _: Place) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def change_one(folder: Path, _: Place) -> None:
+    path = folder / name_of(2)
+    note = path.read_bytes()
+    path.unlink()
+    path.write_bytes(note.replace(b"previous", b"Previous"))
+
+
+def rename_one(folder: Path, _: Place) -> None:
+    (folder / name_of(2)).rename(folder / name_of(1))
+
+
+def put_another(folder: Path, place: Place) -> None:
+    signing = signer(place.workshop.settings)
+    (folder / name_of(1)).write_bytes(signing.sign(Checkpoint("other books", 1, bytes(32)).text()))
+
+
+DONE_TO_ANCHORS = dict(zip(OF_ANCHORS, (delete_all, change_one, rename_one, put_another), strict=True))
+
+
+@pytest.mark.parametrize("what", OF_ANCHORS)
+def test_what_is_done_to_checkpoints_that_are_kept_elsewhere_is_found_at_every_level(
+    place: Place, store: FolderCheckpointStore, tmp_path: Path, what: str
+) -> None:
+    for _ in range(2):
+        receive(place.ledger, 2)
+        sealed_place(place, store)
+    for level in list(Level)[:3]:
+        assert verified_here(place, level)["holds"] is True
+    DONE_TO_ANCHORS[what](tmp_path / "checkpoints", place)
+    for level in list(Level)[:3]:
+        assert [finding["code"] for finding in verified_here(place, level)["findings"]] == [OF_ANCHORS[what]]
+
+
+def verified_here(place: Place, level: Level) -> dict[str, Any]:
+    return verify_record(place.workshop, new_order(level=level.value))
+
+
+def test_of_many_checkpoints_the_newest_are_read_and_each_older_one_some_day() -> None:
+    sizes = list(range(1, ANCHORS_NEWEST + 301))
+    read = [chosen(sizes) for _ in range(100)]
+    assert all(each[-ANCHORS_NEWEST:] == sizes[-ANCHORS_NEWEST:] and each == sorted(set(each)) for each in read)
+    assert {len(each) for each in read} == {ANCHORS_NEWEST + ANCHORS_OLDER}
+    assert set().union(*read) == set(sizes)
+    assert chosen(sizes[:5]) == sizes[:5]
 
 
 def make_due(place: Place) -> None:
