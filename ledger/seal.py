@@ -23,7 +23,7 @@ from psycopg2.extras import execute_values
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from ledger.database import lock_at_once, rows
+from ledger.database import driver_cursor, lock_at_once, rows
 from ledger.errors import ConflictError
 from ledger.event_store import EVENTS_TABLE
 from ledger.merkle import leaf_hash, node_hash, root
@@ -191,6 +191,5 @@ def _complete(session: Session, nodes: StoredNodes, old_size: int, size: int) ->
 
 
 def _insert(session: Session, statement: str, values: Iterable[tuple[Any, ...]]) -> None:
-    cursor: Any = session.connection().connection.cursor()
-    with cursor:
+    with driver_cursor(session) as cursor:
         execute_values(cursor, statement, list(values), page_size=1_000)

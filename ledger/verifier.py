@@ -23,7 +23,7 @@ from itertools import pairwise
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from ledger.database import rows, unavailable_as_error
+from ledger.database import rows, snapshot, unavailable_as_error
 from ledger.erased_keys import findings_about_keys
 from ledger.event_store import EVENTS_TABLE
 from ledger.findings import Finding, Level, Verified
@@ -62,8 +62,7 @@ def verify(
     Args:
         on_progress: called with the position reached, and the position of the last sealed event.
     """
-    snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
-    with unavailable_as_error(), Session(snapshot) as session, session.begin():
+    with unavailable_as_error(), snapshot(engine) as session:
         return verify_in(session, keys, origin, anchors, level, on_progress)
 
 

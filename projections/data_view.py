@@ -22,8 +22,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from ledger.application import Ledger
-from ledger.database import lock_at_once
+from ledger.database import lock_at_once, snapshot
 from ledger.domain.filejob import FileJob
 from ledger.errors import ConflictError, LedgerError, PartUnavailableError
 from ledger.failpoints import failpoint
@@ -132,7 +131,7 @@ class DataView:
             build.catch_up()
             build.settle()
             comparison = TableComparison()
-            with _snapshot(self._ledger) as session:
+            with snapshot(self._ledger.engine) as session:
                 build.changed.clear()
                 comparison.compare(session, self._table(), build.table)
                 comparison.result(session)  # to look for the records that differ takes long: now, and not with the lock
@@ -261,11 +260,3 @@ def _hold(session: Session, dataset: str) -> None:
     session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {SILENT_MILLISECONDS_MAX}"))
     session.execute(text(f"SET LOCAL lock_timeout = {LOADS_MILLISECONDS_MAX}"))
     hold_table(session, dataset)
-
-
-@contextmanager
-def _snapshot(ledger: Ledger) -> Iterator[Session]:
-    """A session that sees rows and log as they stood at one moment."""
-    engine = ledger.engine.execution_options(isolation_level="REPEATABLE READ")
-    with Session(engine) as session, session.begin():
-        yield session
