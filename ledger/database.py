@@ -155,6 +155,19 @@ class LogListener:
         return self._connection.driver_connection
 
 
+def driver_cursor(session: Session) -> Any:
+    """The driver's own cursor in a session's transaction: for it a % in a text is only a %, and it can COPY."""
+    return session.connection().connection.cursor()
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Session]:
+    """A session that sees one state of the database throughout."""
+    seen_at_once = engine.execution_options(isolation_level="REPEATABLE READ")
+    with Session(seen_at_once) as session, session.begin():
+        yield session
+
+
 def rows(session: Session, statement: str, **parameters: Any) -> Sequence[Any]:
     """The rows of a SELECT, each with its columns as attributes."""
     return session.execute(text(statement), parameters).all()

@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from eventsourcing.persistence import ApplicationRecorder
@@ -98,6 +99,15 @@ class LedgerFactory(SQLAlchemyFactory):
         assert isinstance(recorder, LedgerRecorder)
         recorder.lock_seconds_max = float(self.env.get(LOCK_SECONDS_MAX) or 30.0)
         return recorder
+
+
+def content_of(state: bytes) -> dict[str, Any] | None:
+    """The content of an event as its row has it; None if that is no JSON object: somebody has changed it."""
+    try:
+        content = json.loads(state)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def event_store_environment(database_url: str, lock_seconds_max: float) -> dict[str, str]:

@@ -22,8 +22,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from ledger.application import Ledger
-from ledger.database import lock_at_once
+from ledger.database import lock_at_once, snapshot
 from ledger.domain.filejob import FileJob
 from ledger.errors import ConflictError, LedgerError, PartUnavailableError
 from ledger.failpoints import failpoint
@@ -48,7 +47,7 @@ from projections.table_exchange import (
     set_free,
     table_in_use_as_error,
 )
-from projections.views import Order, Parts, Standing
+from projections.views import Order, Parts, Standing, ViewBusyError
 
 DATA = "data."
 # How long loads that are under way are waited for, and those that come meanwhile wait.
@@ -74,7 +73,8 @@ class DataView:
         """Build the table anew, compare, and switch.
 
         Raises:
-            ConflictError: it is being rebuilt already, or its shape is not that of its contract.
+            ViewBusyError: it is being rebuilt already.
+            ConflictError: its shape is not that of its contract.
             RebuildStoppedError: an event cannot be replayed.
             TableInUseError: readers or loads did not let go of it.
         """
@@ -114,7 +114,7 @@ class DataView:
         with self._ledger.transaction() as session:
             session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             if not lock_at_once(session, f"rebuild {self._view}"):
-                raise ConflictError(f"The view {self._view!r} is being rebuilt already.", "Wait until that is done.")
+                raise ViewBusyError(f"The view {self._view!r} is being rebuilt already.", "Wait until that is done.")
             yield
 
     def _table(self) -> DataTable:
@@ -131,7 +131,7 @@ class DataView:
             build.catch_up()
             build.settle()
             comparison = TableComparison()
-            with _snapshot(self._ledger) as session:
+            with snapshot(self._ledger.engine) as session:
                 build.changed.clear()
                 comparison.compare(session, self._table(), build.table)
                 comparison.result(session)  # to look for the records that differ takes long: now, and not with the lock
@@ -260,11 +260,3 @@ def _hold(session: Session, dataset: str) -> None:
     session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {SILENT_MILLISECONDS_MAX}"))
     session.execute(text(f"SET LOCAL lock_timeout = {LOADS_MILLISECONDS_MAX}"))
     hold_table(session, dataset)
-
-
-@contextmanager
-def _snapshot(ledger: Ledger) -> Iterator[Session]:
-    """A session that sees rows and log as they stood at one moment."""
-    engine = ledger.engine.execution_options(isolation_level="REPEATABLE READ")
-    with Session(engine) as session, session.begin():
-        yield session

@@ -15,7 +15,7 @@ from ledger.application import Ledger
 from ledger.database import lock_at_once
 from ledger.errors import ConflictError
 from ledger.failpoints import failpoint
-from projections.views import DIFFERENCES_TOLD_MAX, Comparison, Live, Order, Standing
+from projections.views import DIFFERENCES_TOLD_MAX, Comparison, Live, Order, Standing, ViewBusyError
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class GenerationView:
         """Build it anew, compare, and switch.
 
         Raises:
-            ConflictError: it is being rebuilt already.
+            ViewBusyError: it is being rebuilt already.
             PartUnavailableError: what it is made of or kept in is away.
         """
         with self._alone():
@@ -145,7 +145,7 @@ class GenerationView:
         name = self._kept.name
         with self._ledger.transaction() as session:
             if not lock_at_once(session, f"rebuild {name}"):
-                raise ConflictError(f"The view {name!r} is being rebuilt already.", "Wait until that is done.")
+                raise ViewBusyError(f"The view {name!r} is being rebuilt already.", "Wait until that is done.")
             yield
 
     def _old(self, there: Live) -> Generation:

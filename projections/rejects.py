@@ -19,6 +19,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from ledger.database import driver_cursor
 from projections.formats.rows import Flaw
 
 RAW_BYTES_MAX = 1 << 20
@@ -47,7 +48,7 @@ def replace_rejects(session: Session, job_id: UUID, chunk: int, records: range, 
     )
     if rejects:
         lines = (_copy_line(job_id, chunk, reject) for reject in rejects)
-        cursor: Any = session.connection().connection.cursor()
+        cursor = driver_cursor(session)
         cursor.copy_expert(f"COPY rejects.records ({COLUMNS}) FROM STDIN", io.BytesIO(b"".join(lines)))
 
 

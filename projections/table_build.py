@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 from ledger.application import LoggedEvent
 from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
-from ledger.errors import ConflictError, LedgerError, PartUnavailableError
+from ledger.errors import LedgerError, PartUnavailableError
 from ledger.failpoints import failpoint
 from projections.data_tables import (
     DataTable,
@@ -48,7 +48,7 @@ from projections.replaying import (
     read_story,
     take_out_what_the_table_refused,
 )
-from projections.views import Order, Parts, RebuildStoppedError
+from projections.views import Order, Parts, RebuildStoppedError, ViewBusyError
 
 REBUILDING = "rebuilding"
 BATCH_EVENTS = 500
@@ -56,7 +56,7 @@ STORIES_KEPT = 1_000
 FOREIGN_JOBS_KEPT = 100_000
 
 
-class TakenOverError(ConflictError):
+class TakenOverError(ViewBusyError):
     """Somebody else moves a build on."""
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from ledger.application import Ledger
 from ledger.blobs import BlobStore
 from ledger.domain.fiscal_calendar import FiscalCalendar
-from ledger.errors import LedgerError
+from ledger.errors import ConflictError, LedgerError
 
 DIFFERENCES_TOLD_MAX = 10
 
@@ -106,6 +106,10 @@ class View(Protocol):
 
     def standing(self) -> Standing:
         """Where it stands."""
+
+
+class ViewBusyError(ConflictError):
+    """Somebody else builds the view anew just now."""
 
 
 class RebuildStoppedError(LedgerError):

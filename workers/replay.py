@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
-from ledger.blobs import BlobStore, FolderBlobStore
+from ledger.blobs import BlobStore, FolderBlobStore, sha256_of
 from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
 from ledger.domain.reconciliation import LoadedChunk, add_digests
@@ -52,6 +52,10 @@ DIFFERENCES_TOLD_MAX = 100
 BUT = frozenset({"fiscal_years"})
 
 
+class NeverPlannedError(ConflictError):
+    """Nothing was made of a job's file."""
+
+
 @dataclass
 class Findings:
     """What differs: what it is, of which chunk if of one, what the log says, and what was found."""
@@ -74,7 +78,7 @@ def replay_job(workshop: Workshop, order: Order) -> dict[str, Any]:
 
     Raises:
         NotFoundError: there is no such job.
-        ConflictError: it was never planned, so that there is nothing to replay.
+        NeverPlannedError: it was never planned, so that there is nothing to replay.
         PartUnavailableError: the blob store or PostgreSQL cannot be reached.
         LedgerError: the process that reads the file was killed.
     """
@@ -88,7 +92,7 @@ class _Replay:
         self._workshop, self._job, self._order = workshop, job, order
         self._story: Story = story_of(events)
         if not self._story.plans:
-            raise ConflictError(f"Job {job.id} was never planned.", "There is nothing to replay before it is.")
+            raise NeverPlannedError(f"Job {job.id} was never planned.", "There is nothing to replay before it is.")
         self._queued = self._story.plans[-1]
         version = self._queued.originator_version
         later: list[Any] = [logged.event for logged in events if logged.event.originator_version > version]
@@ -133,7 +137,7 @@ class _Replay:
         return contract
 
     def _is_whole(self, what: str, sha256: str) -> bool:
-        return self._found.compare(what, sha256, _sha256_of(self._workshop.blobs, sha256))
+        return self._found.compare(what, sha256, sha256_of(self._workshop.blobs, sha256))
 
     def _made_again(self, contract: Contract, kept: Plan | None) -> Text | None:
         """The text and the plan, made of the file again; None if that cannot be done."""
@@ -241,18 +245,6 @@ class _Replay:
 def _as_sent(reject: Reject) -> tuple[Any, ...]:
     """What of a reject follows from the file alone; why it was refused is told in the words of then."""
     return reject.line, reject.byte_offset, reject.byte_length, reject.raw[:RAW_BYTES_MAX], reject.code
-
-
-def _sha256_of(blobs: BlobStore, sha256: str) -> str | None:
-    """The SHA-256 of what is kept under that name, None if nothing is."""
-    digest, offset = hashlib.sha256(), 0
-    try:
-        while data := blobs.read(sha256, offset, READ_BYTES):
-            digest.update(data)
-            offset += len(data)
-    except NotFoundError:
-        return None
-    return digest.hexdigest()
 
 
 def _range(blobs: BlobStore, sha256: str, start: int, end: int) -> bytes:

@@ -219,10 +219,10 @@ def _verify_proof(proof: Path, key: str | None, file: Path | None, as_json: bool
 
 def _kept(keep: Path, keys: list[PublicKey]) -> Checkpoint:
     """The checkpoint that a witness has kept, if the ledger's key signed it."""
-    from ledger.notes import Checkpoint, NoteRefusedError, open_note
+    from ledger.notes import Checkpoint, NoteRefusedError
 
     try:
-        return Checkpoint.parse(open_note(keep.read_bytes(), keys)[0])
+        return Checkpoint.open(keep.read_bytes(), keys)
     except NoteRefusedError as refused:
         raise CommandError(
             f"{keep} is not believed: {refused}",
@@ -234,11 +234,11 @@ def _kept(keep: Path, keys: list[PublicKey]) -> Checkpoint:
 def _continued(answer: dict[str, Any], seen: Checkpoint | None, keys: list[PublicKey]) -> bytes:
     """The newest checkpoint as a note, if its signature holds and it continues the one that was seen."""
     from ledger.merkle import check_consistency
-    from ledger.notes import Checkpoint, open_note
+    from ledger.notes import Checkpoint
 
     note: bytes = answer["checkpoint"].encode()
     try:
-        new = Checkpoint.parse(open_note(note, keys)[0])
+        new = Checkpoint.open(note, keys)
         if seen is not None:
             proof = [bytes.fromhex(each) for each in answer["consistency"]]
             check_consistency(seen.size, new.size, proof, seen.root, new.root)

@@ -86,8 +86,13 @@ def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     waiting = f" {result['events_not_sealed']:,} events are not sealed yet." if result["events_not_sealed"] else ""
     if result["holds"]:
         return f"{what}{waiting} Nothing was changed."
+    missed = "".join(f"\n  {each}" for each in result["not_compared"])
+    if missed:
+        missed = f"\nNot everything was looked at, so ask again:{missed}"
+    if result["holds"] is None:
+        return f"{what}{waiting} Nothing was found.{missed}"
     listed = "\n".join(f"  {finding['message']}" for finding in result["findings"])
-    return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}"
+    return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}{missed}"
 
 
 # KIND of operation -> what it came to.

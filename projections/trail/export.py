@@ -26,6 +26,7 @@ from ledger.database import rows
 from ledger.domain.audit import Told
 from ledger.domain.words import ExportFormat
 from ledger.event_store import EVENTS_TABLE
+from ledger.seal import newest_checkpoint
 from projections.status import rfc3339
 from projections.trail.entries import Entry
 from projections.trail.questions import Question, oldest_first
@@ -52,8 +53,8 @@ class Export:
         self.size = 0
         with ledger.transaction() as session:
             self.position = position_of(session)
-            found = rows(session, "SELECT note FROM ledger.checkpoints ORDER BY size DESC LIMIT 1")
-        self._checkpoint = bytes(found[0].note).decode() if found else None
+            newest = newest_checkpoint(session)
+        self._checkpoint = None if newest is None else newest[1].decode()
 
     def blocks(self) -> Iterator[bytes]:
         """The file, block by block."""

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from ledger import telemetry
 from ledger.application import Ledger
-from ledger.database import lock, rows
+from ledger.database import driver_cursor, lock, rows
 from ledger.failpoints import failpoint
 from projections.trail.entries import Entry, Subject, asked_for, entries_of
 from projections.views import Live
@@ -118,8 +118,7 @@ class TrailStore:
         return {row.stream: Subject(row.job, row.dataset, row.sha256, row.filename) for row in found}
 
     def _insert(self, session: Session, entries: Iterator[Entry]) -> None:
-        cursor: Any = session.connection().connection.cursor()
-        with cursor:
+        with driver_cursor(session) as cursor:
             execute_values(
                 cursor,
                 f"INSERT INTO trail.entries (generation, {COLUMNS}) VALUES %s",
@@ -136,8 +135,7 @@ class TrailStore:
         )
         events = [logged for row in streams for logged in self._ledger.events_of(row.stream)]
         events.sort(key=lambda logged: logged.position)
-        cursor: Any = session.connection().connection.cursor()
-        with cursor:
+        with driver_cursor(session) as cursor:
             execute_values(
                 cursor,
                 "UPDATE trail.entries SET filename = told.filename, text = told.text"

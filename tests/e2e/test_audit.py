@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ledger.seal_key import new_seal_key
-from tests.stack import Stack
+from tests.stack import Stack, children
 
 DIFFERS = 9
 WAIT_SECONDS_MAX = 60.0
@@ -179,3 +179,16 @@ def run_direct(own: Stack) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in own.environment.items() if not name.startswith("LEDGER_")}
     command = [sys.executable, "-m", "api.cli.main", "audit", "verify", "--direct"]
     return subprocess.run(command, env={**environment, **settings}, capture_output=True, text=True, check=False)
+
+
+def test_no_process_but_the_sealer_is_told_where_the_key_is_that_seals(own: Stack) -> None:
+    told = set()
+    for name, pid in own.state()["pids"].items():
+        for each in (pid, *children(pid)):
+            try:
+                variables = Path(f"/proc/{each}/environ").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):  # it has ended since
+                continue
+            if any(b"seal.pem" in variable or variable.startswith(b"LEDGER_SEAL_KEY") for variable in variables):
+                told.add(name)
+    assert told == {"sealer"}

@@ -21,7 +21,7 @@ from ledger.application import Ledger
 from ledger.errors import ConflictError, NotFoundError
 from ledger.proofs import Record, prove_event, prove_stream
 from ledger.seal import seal
-from tests.integration.place import running_ledger
+from tests.integration.place import running_ledger, unguard
 from tests.integration.test_seal import IMPOSTOR, NOW, ORIGIN, SIGNER, append
 
 STREAM = UUID(int=7)
@@ -202,3 +202,19 @@ def test_nothing_in_a_proof_can_look_like_a_line_of_the_program(ledger: Ledger) 
     lines = verify_proof.verify(proof, KEY)
     assert [line for line in lines if not line.isprintable()] == []
     assert sum(line.startswith("Proven") for line in lines) == 1
+
+
+def test_a_leaf_behind_the_last_checkpoint_is_not_proven(ledger: Ledger) -> None:
+    with Session(ledger.engine) as session:
+        unguard(session)
+        stream = UUID(int=8)
+        append_version(session, stream, 1)
+        session.flush()
+        made = seal(session, SIGNER, ORIGIN, NOW)
+        assert made is not None
+        assert prove_stream(session, stream)
+        session.execute(text("DELETE FROM ledger.checkpoints WHERE size = :size"), {"size": made.checkpoint.size})
+        with pytest.raises(ConflictError, match="not sealed yet"):
+            prove_stream(session, stream)
+        assert prove_stream(session, STREAM), "what the checkpoint before it has can be proven"
+        session.rollback()
