@@ -23,7 +23,6 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from ledger.application import Ledger
-from ledger.database import lock_at_once
 from ledger.domain.filejob import FileJob
 from ledger.errors import ConflictError, LedgerError, PartUnavailableError
 from ledger.failpoints import failpoint
@@ -48,7 +47,7 @@ from projections.table_exchange import (
     set_free,
     table_in_use_as_error,
 )
-from projections.views import Order, Parts, Standing
+from projections.views import Order, Parts, Standing, alone
 
 DATA = "data."
 # How long loads that are under way are waited for, and those that come meanwhile wait.
@@ -78,12 +77,12 @@ class DataView:
             RebuildStoppedError: an event cannot be replayed.
             TableInUseError: readers or loads did not let go of it.
         """
-        with self._alone():
+        with alone(self._ledger, self._view):
             return self._build(order, switch=True)
 
     def check(self, order: Order) -> dict[str, Any]:
         """Build the table anew, compare, and drop what was built. Raises as `rebuild` does."""
-        with self._alone():
+        with alone(self._ledger, self._view):
             return self._build(order, switch=False)
 
     def roll_back(self, order: Order) -> dict[str, Any]:
@@ -93,7 +92,7 @@ class DataView:
             ConflictError: nothing is kept of them, or rows have changed since.
             TableInUseError: readers or loads did not let go of the table.
         """
-        with self._alone():
+        with alone(self._ledger, self._view):
             with self._ledger.transaction() as session:
                 drop_build(session, self._dataset)
                 superseded = self._superseded(session)
@@ -108,14 +107,6 @@ class DataView:
             there = exists(session, LIVE, self._dataset)
             generation = kept(session, self._dataset).generation
         return Standing(self._view, self._ledger.position() if there else None, generation if there else None)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self._ledger.transaction() as session:
-            session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-            if not lock_at_once(session, f"rebuild {self._view}"):
-                raise ConflictError(f"The view {self._view!r} is being rebuilt already.", "Wait until that is done.")
-            yield
 
     def _table(self) -> DataTable:
         dataset = self._ledger.dataset(self._dataset)

@@ -21,7 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from api.embedded.home import Home
-from api.embedded.parts import embedded_parts
+from api.embedded.parts import MongoDBServer, embedded_parts
 from api.embedded.postgresql import PostgreSQL
 from api.embedded.supervisor import Supervisor
 from ledger.application import Arrival, Ledger
@@ -155,6 +155,20 @@ def running_ledger(**settings: Any) -> Iterator[Ledger]:
             ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url, **settings))
             prepare_all(ledger)
             yield ledger
+            ledger.engine.dispose()
+
+
+@contextmanager
+def running_ledger_with_views() -> Iterator[tuple[Ledger, str]]:
+    """A ledger as above, and the URL of a MongoDB-protocol server, with NAME for a database's name."""
+    with open_folder() as folder:
+        home = Home(folder / "home")
+        with Supervisor(home, threading.Event()) as supervisor:
+            ports = home.choose_ports({"postgresql": 0, "mongodb": 0})
+            supervisor.start(embedded_parts(home, ports), ports)
+            ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url))
+            prepare_all(ledger)
+            yield ledger, MongoDBServer(home, ports["mongodb"]).url_of("NAME")
             ledger.engine.dispose()
 
 
