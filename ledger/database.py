@@ -15,6 +15,7 @@ from uuid import UUID
 
 import psycopg2
 from eventsourcing.persistence import PersistenceError
+from psycopg2 import errors
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -89,6 +90,8 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(cause, PoolTimeoutError):
         return True
     if isinstance(cause, psycopg2.InterfaceError):
+        return True
+    if isinstance(cause, errors.IdleInTransactionSessionTimeout):  # a server's setting: it gave the connection up
         return True
     # Classes 08, 53 and 57: connection, resources, intervention; no code at all: the connection broke.
     return isinstance(cause, psycopg2.OperationalError) and (cause.pgcode or "08")[:2] in ("08", "53", "57")

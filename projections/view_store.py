@@ -40,13 +40,12 @@ PAGE_INDEXES = (
     ["status", "received_position"],
     ["sha256", "received_position"],
 )
-# Documents that somebody has changed by hand may have anything there, or nothing.
 RECEIVED = "received_position"
-HAS_POSITION: Document = {
-    "$or": [{RECEIVED: {"$type": "int"}}, {RECEIVED: {"$type": "long"}}],
-    "$nor": [{RECEIVED: {"$type": "array"}}],
-}
 POSITION_MIN, POSITION_MAX = -(2**63), 2**63 - 1
+# A document that somebody has changed by hand may have anything there, or nothing. Of an array its items are compared.
+NO_ARRAY: Document = {f"{RECEIVED}.0": {"$exists": False}}
+NUMBER: Document = {RECEIVED: {"$gte": POSITION_MIN, "$lte": POSITION_MAX}, **NO_ARRAY}
+NO_NUMBER: Document = {"$or": [{"$nor": [NUMBER]}, {RECEIVED: {"$type": "array"}}]}
 MILLISECONDS_MAX = {"serverSelectionTimeoutMS": 2_000, "connectTimeoutMS": 2_000, "socketTimeoutMS": 5_000}
 
 # pymongo's messages go on with its settings and its picture of all servers.
@@ -183,8 +182,8 @@ class ViewStore:
         Reads in pages: no process holds the whole view, and no single answer has to beat the socket's time limit.
         """
         with _unavailable_as_error(self._database):
-            yield from self._collection.find({"$nor": [HAS_POSITION]})
-            wanted, there = HAS_POSITION, list[Any]()
+            yield from self._collection.find(NO_NUMBER)
+            wanted, there = NUMBER, list[Document]()
             while page := list(self._collection.find(wanted).sort(RECEIVED, ASCENDING).limit(DIGEST_PAGE_DOCUMENTS)):
                 yield from page
                 last = page[-1][RECEIVED]
@@ -192,7 +191,7 @@ class ViewStore:
                 there = [*there, *page] if there and there[-1][RECEIVED] == last else page
                 there = [document for document in there if document[RECEIVED] == last]
                 seen = [document["_id"] for document in there]
-                wanted = {**HAS_POSITION, RECEIVED: {"$gte": last}, "_id": {"$nin": seen}}
+                wanted = {RECEIVED: {"$gte": last, "$lte": POSITION_MAX}, "_id": {"$nin": seen}, **NO_ARRAY}
 
     def drop(self) -> None:
         """Forget the generation."""

@@ -181,7 +181,7 @@ def live_trail(ledger: Ledger) -> TrailStore:
 
 
 def live(ledger: Ledger) -> Live:
-    """What is live."""
+    """What is live, what was before, and who switched."""
     with ledger.transaction() as session:
         [found] = rows(session, "SELECT generation, previous, switched_by FROM trail.live")
     return Live(found.generation, found.previous, found.switched_by)
@@ -211,6 +211,11 @@ def switch(ledger: Ledger, generation: int, *, previous: int = 0, by: str | None
             text("UPDATE trail.live SET generation = :generation, previous = :previous, switched_by = :by"),
             {"generation": generation, "previous": previous, "by": by},
         )
+
+
+def live_generation(session: Session) -> int:
+    """The generation that readers see."""
+    return int(session.execute(text("SELECT generation FROM trail.live")).scalar_one())
 
 
 def position_of(session: Session, generation: str = LIVE) -> int:

@@ -15,9 +15,13 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from ledger.application import Ledger
+from ledger.database import is_unavailable
 from ledger.erasures import erase_job
+from ledger.errors import ConflictError
 from projections import rebuild, runner
 from projections.runner import STATUS, live_store
 from projections.trail.store import TRAIL, TrailStore, generations, live_trail
@@ -30,6 +34,8 @@ from tests.integration.views import new_order, parts_of
 
 Views = Database[dict[str, Any]]
 EVENTS_MEANWHILE = 5
+# So that the log does not grow without need.
+PAUSE_SECONDS = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,7 @@ class Bustle:
 
     def _write(self, jobs: list[UUID]) -> None:
         old, erased = iter(jobs), cycle((True, False, False))
-        while not self._stop.is_set():
+        while not self._stop.wait(PAUSE_SECONDS):
             new = receive(self._ledger, 2)
             fail(self._ledger, next(old, new[0]))
             if next(erased):
@@ -113,72 +119,6 @@ class Bustle:
 @pytest.fixture
 def bustle(ledger: Ledger, views: Views) -> Bustle:
     return Bustle(ledger, views)
-
-
-@pytest.mark.parametrize("name", [STATUS, TRAIL])
-def test_a_sound_view_is_found_equal_while_events_come_in_all_the_time(
-    ledger: Ledger, views: Views, bustle: Bustle, name: str
-) -> None:
-    jobs = receive(ledger, 200)
-    catch_up(ledger, views)
-    view = view_of(ledger, views, name)
-    with bustle.about(jobs):
-        checked = view.check(new_order())
-        rebuilt = view.rebuild(new_order())
-    for result in (checked, rebuilt):
-        assert (result["equal"], result["differences_total"]) == (True, 0), result
-        assert result["digest"] == result["digest_before"]
-    catch_up(ledger, views)
-    assert view.check(new_order())["equal"] is True
-
-
-def test_drift_of_the_status_is_found_while_events_come_in_all_the_time(
-    ledger: Ledger, views: Views, bustle: Bustle
-) -> None:
-    changed, deleted, *jobs = receive(ledger, 200)
-    catch_up(ledger, views)
-    collection = views[f"{STATUS}_{live_store(views).generation}"]
-    collection.update_one({"_id": str(changed)}, {"$set": {"rows_loaded": 99}})
-    collection.delete_one({"_id": str(deleted)})
-    # As many as there can be of jobs that no event tells of: behind the end of the log as well.
-    collection.insert_one({"_id": "made up", "version": 1, "received_position": 2**60})
-    expected = [(str(changed), "changed"), (str(deleted), "missing"), ("made up", "unknown")]
-    with bustle.about(jobs):
-        checked = view_of(ledger, views, STATUS).check(new_order())
-        rebuilt = view_of(ledger, views, STATUS).rebuild(new_order())
-    for result in (checked, rebuilt):
-        assert (result["equal"], result["differences_total"]) == (False, 3)
-        assert [(found["job_id"], found["what"]) for found in result["differences"]] == expected
-        assert result["digest"] != result["digest_before"]
-
-
-def test_drift_of_the_trail_is_found_while_events_come_in_all_the_time(
-    ledger: Ledger, views: Views, bustle: Bustle
-) -> None:
-    jobs = receive(ledger, 200)
-    catch_up(ledger, views)
-    [first, second, *_] = [entry.position for entry in live_trail(ledger).in_order()]
-    with ledger.transaction() as session:
-        session.execute(text("UPDATE trail.entries SET filename = 'x' WHERE position = :at"), {"at": first})
-        session.execute(text("DELETE FROM trail.entries WHERE position = :at"), {"at": second})
-        # Before the beginning of the log, as only somebody's hand enters it.
-        session.execute(
-            text(
-                "INSERT INTO trail.entries SELECT generation, -7, at, actor, topic, :stream, version, job, related_job,"
-                " dataset, fiscal_years, sha256, filename, correlation, traceparent, text FROM trail.entries"
-                " WHERE position = :at"
-            ),
-            {"at": first, "stream": uuid4()},
-        )
-    expected = [(-7, "unknown"), (first, "changed"), (second, "missing")]
-    with bustle.about(jobs):
-        checked = view_of(ledger, views, TRAIL).check(new_order())
-        rebuilt = view_of(ledger, views, TRAIL).rebuild(new_order())
-    for result in (checked, rebuilt):
-        assert (result["equal"], result["differences_total"]) == (False, 3)
-        assert [(found["position"], found["what"]) for found in result["differences"]] == expected
-    catch_up(ledger, views)
-    assert view_of(ledger, views, TRAIL).check(new_order())["equal"] is True
 
 
 def test_readers_find_in_the_new_generation_what_came_in_since_the_comparison(
@@ -270,3 +210,131 @@ def test_a_check_that_ends_by_an_error_leaves_nothing_behind(ledger: Ledger, vie
     with pytest.raises(StoppedError):
         view_of(ledger, views, name).check(new_order(tell=stop))
     assert (status_generations(views, STATUS), generations(ledger)) == before
+
+
+@pytest.mark.parametrize("name", [STATUS, TRAIL])
+def test_a_sound_view_is_found_equal_while_events_come_in_all_the_time(
+    ledger: Ledger, views: Views, bustle: Bustle, name: str
+) -> None:
+    jobs = receive(ledger, 50)
+    catch_up(ledger, views)
+    view = view_of(ledger, views, name)
+    with bustle.about(jobs):
+        checked = view.check(new_order())
+        rebuilt = view.rebuild(new_order())
+    for result in (checked, rebuilt):
+        assert (result["equal"], result["differences_total"]) == (True, 0), result
+        assert result["digest"] == result["digest_before"]
+    catch_up(ledger, views)
+    assert view.check(new_order())["equal"] is True
+
+
+def test_drift_of_the_status_is_found_while_events_come_in_all_the_time(
+    ledger: Ledger, views: Views, bustle: Bustle
+) -> None:
+    changed, deleted, *jobs = receive(ledger, 50)
+    catch_up(ledger, views)
+    collection = views[f"{STATUS}_{live_store(views).generation}"]
+    collection.update_one({"_id": str(changed)}, {"$set": {"rows_loaded": 99}})
+    collection.delete_one({"_id": str(deleted)})
+    # As many as there can be of jobs that no event tells of: behind the end of the log as well.
+    collection.insert_one({"_id": "made up", "version": 1, "received_position": 2**60})
+    expected = [(str(changed), "changed"), (str(deleted), "missing"), ("made up", "unknown")]
+    with bustle.about(jobs):
+        checked = view_of(ledger, views, STATUS).check(new_order())
+        rebuilt = view_of(ledger, views, STATUS).rebuild(new_order())
+    for result in (checked, rebuilt):
+        assert (result["equal"], result["differences_total"]) == (False, 3)
+        assert [(found["job_id"], found["what"]) for found in result["differences"]] == expected
+        assert result["digest"] != result["digest_before"]
+
+
+def test_drift_of_the_trail_is_found_while_events_come_in_all_the_time(
+    ledger: Ledger, views: Views, bustle: Bustle
+) -> None:
+    jobs = receive(ledger, 50)
+    catch_up(ledger, views)
+    [first, second, *_] = [entry.position for entry in live_trail(ledger).in_order()]
+    with ledger.transaction() as session:
+        session.execute(text("UPDATE trail.entries SET filename = 'x' WHERE position = :at"), {"at": first})
+        session.execute(text("DELETE FROM trail.entries WHERE position = :at"), {"at": second})
+        # Before the beginning of the log, as only somebody's hand enters it.
+        session.execute(
+            text(
+                "INSERT INTO trail.entries SELECT generation, -7, at, actor, topic, :stream, version, job, related_job,"
+                " dataset, fiscal_years, sha256, filename, correlation, traceparent, text FROM trail.entries"
+                " WHERE position = :at"
+            ),
+            {"at": first, "stream": uuid4()},
+        )
+    expected = [(-7, "unknown"), (first, "changed"), (second, "missing")]
+    with bustle.about(jobs):
+        checked = view_of(ledger, views, TRAIL).check(new_order())
+        rebuilt = view_of(ledger, views, TRAIL).rebuild(new_order())
+    for result in (checked, rebuilt):
+        assert (result["equal"], result["differences_total"]) == (False, 3)
+        assert [(found["position"], found["what"]) for found in result["differences"]] == expected
+    catch_up(ledger, views)
+    assert view_of(ledger, views, TRAIL).check(new_order())["equal"] is True
+
+
+def test_a_rebuild_stays_alone_however_briefly_the_server_lets_transactions_be_idle(
+    ledger: Ledger, views: Views
+) -> None:
+    receive(ledger, 3)
+    catch_up(ledger, views)
+    holder = (
+        "SELECT 1 FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE state = 'idle in transaction'"
+        " AND locktype = 'advisory' AND clock_timestamp() - state_change > interval '1 second'"
+    )
+    refused: list[ConflictError] = []
+
+    def wait_longer(progress: dict[str, Any]) -> None:
+        def is_held() -> bool:
+            with ledger.transaction() as session:
+                session.execute(text("SET LOCAL ROLE NONE"))  # the ledger's own role does not see who is idle
+                return bool(session.execute(text(holder)).all())
+
+        wait_until(is_held, "nobody holds the lock of the rebuild so long")
+        with pytest.raises(ConflictError, match="being rebuilt") as found:
+            view_of(ledger, views, STATUS).check(new_order())
+        refused.append(found.value)
+
+    with server_setting(ledger, "idle_in_transaction_session_timeout = '100ms'"):
+        assert view_of(ledger, views, STATUS).check(new_order(tell=wait_longer))["equal"] is True
+    assert refused
+
+
+def test_a_connection_that_the_server_gave_up_because_it_was_idle_is_a_part_that_is_away(ledger: Ledger) -> None:
+    def is_gone(pid: int) -> bool:
+        with Session(ledger.engine) as session:
+            found = session.execute(text("SELECT 1 FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid})
+            return found.first() is None
+
+    with Session(ledger.engine) as session:
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 1"))
+        pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        wait_until(lambda: is_gone(pid), "the server does not give the connection up")
+        with pytest.raises(DBAPIError) as found:
+            session.execute(text("SELECT 1"))
+        assert is_unavailable(found.value), found.value
+        session.invalidate()
+
+
+@contextmanager
+def server_setting(ledger: Ledger, setting: str) -> Iterator[None]:
+    """As an operator sets it for every connection that is made from now on."""
+    name = setting.partition(" ")[0]
+
+    def alter(change: str) -> None:
+        with Session(ledger.engine) as session, session.begin():
+            session.execute(text("SET LOCAL ROLE NONE"))
+            database = session.execute(text("SELECT current_database()")).scalar_one()
+            session.execute(text(f"ALTER DATABASE {database} {change}"))
+        ledger.engine.dispose()
+
+    alter(f"SET {setting}")
+    try:
+        yield
+    finally:
+        alter(f"RESET {name}")
