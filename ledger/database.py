@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from ledger.errors import PartUnavailableError
-from ledger.event_store import CHANNEL
+from ledger.event_store import CHANNEL, ROLE
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ def prepare(engine: Engine, package: str) -> None:
             with cursor:
                 cursor.execute("SET LOCAL ROLE NONE")
                 cursor.execute(files(package).joinpath("schema.sql").read_text())
+                cursor.execute(f"SELECT set_config('ledger.role', {ROLE}, true)")
                 cursor.execute(files("ledger").joinpath("roles.sql").read_text())
         _take_role_in(engine)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from api.embedded.home import Home
@@ -34,7 +34,7 @@ from ledger.domain.values import ColumnType
 from ledger.domain.words import OnDuplicate, Stage, Status
 from ledger.settings import Settings
 from tests.homes import new_home
-from tests.stack import open_folder
+from tests.stack import GUARD, UNGUARD, open_folder
 from workers.dispatcher import Dispatcher
 from workers.leases import Work, claim
 from workers.load import load_chunk
@@ -141,7 +141,8 @@ class Place:
 def unguard(session: Session) -> None:
     """Be somebody who owns the database and has taken the guards of the record away, for this transaction."""
     session.execute(text("SET LOCAL ROLE NONE"))
-    session.execute(text("SET LOCAL session_replication_role = replica"))
+    session.execute(text(UNGUARD))
+    event.listen(session, "before_commit", lambda session: session.execute(text(GUARD)), once=True)
 
 
 @contextmanager
