@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 SCHEMA = "ledger"
 EVENTS_TABLE = f"{SCHEMA}.stored_events"
 CHANNEL = "stored_events"
-# The name of the ledger's own role, as SQL. Roles belong to a whole server, of which several databases may be ledgers, and
+# The name of the ledger's own role, as SQL. Roles belong to a whole server, several databases of which may be ledgers;
 # a name has 63 bytes at most.
 ROLE = (
     "'ledger_app_' || CASE WHEN octet_length(current_database()::text) <= 52"
