@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ from ledger.domain.words import OnDuplicate, Stage, Status
 from ledger.settings import Settings
 from tests.homes import new_home
 from tests.stack import GUARD, UNGUARD, open_folder
+from tests.waiting import wait_until
 from workers.dispatcher import Dispatcher
 from workers.leases import Work, claim
 from workers.load import load_chunk
@@ -52,14 +53,6 @@ CONTRACT = Contract(
     rejects_max="0",  # so that one bad record fails its file
 )
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1")
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-    return found
 
 
 @dataclass
