@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 from ledger.application import LoggedEvent
 from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
-from ledger.errors import LedgerError, PartUnavailableError
+from ledger.errors import BlobCutError, LedgerError, PartUnavailableError
 from ledger.failpoints import failpoint
 from projections.data_tables import (
     DataTable,
@@ -285,6 +285,8 @@ def _stopping_at(logged: LoggedEvent) -> Iterator[None]:
     """Say at which event the build stops, if its file cannot be read."""
     try:
         yield
+    except BlobCutError as error:  # the store answers: what it has is no file that a rebuild could wait for
+        raise _stopped(logged, error.message) from error
     except PartUnavailableError:
         raise
     except LedgerError as error:

@@ -26,7 +26,8 @@ from ledger.domain.words import OnDuplicate, Stage
 from ledger.errors import PartUnavailableError
 from ledger.failpoints import FailpointError
 from ledger.settings import Settings
-from tests.integration.smtp import WAIT_SECONDS_MAX, Postbox, certificate, wait_until
+from tests.integration.smtp import WAIT_SECONDS_MAX, Postbox, certificate
+from tests.waiting import wait_until
 from workers.mail import Mailer
 
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "anna", "request-1")

@@ -26,7 +26,7 @@ from ledger.application import Ledger
 from ledger.domain.audit import AuditExport, Told
 from ledger.domain.base import Stamp
 from ledger.domain.words import ExportFormat
-from ledger.errors import NotFoundError, PartUnavailableError
+from ledger.errors import ConflictError, NotFoundError, PartUnavailableError
 from ledger.manifests import (
     FORM,
     ExportRefusedError,
@@ -42,7 +42,7 @@ from ledger.seal import seal
 from projections.trail import export as export_module
 from projections.trail.export import COLUMNS, Export
 from projections.trail.questions import Question
-from projections.trail.store import TrailStore, live_trail
+from projections.trail.store import TrailStore, live_trail, new_generation, switch
 from tests.integration.place import running_ledger, unguard
 from tests.integration.trail_model import Meant, Storyteller, answers
 
@@ -140,6 +140,59 @@ def test_what_comes_in_meanwhile_is_not_in_the_export(
     data += b"".join(blocks)
     assert [json.loads(line)["position"] for line in data.splitlines()] == [each.position for each in told]
     told.extend(teller.told)
+
+
+def started(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> tuple[Export, Iterator[bytes]]:
+    """An export of which one page was read, and the blocks of the others."""
+    monkeypatch.setattr(export_module, "PAGE_ENTRIES", 10)
+    export = Export(ledger, Question(), ExportFormat.NDJSON)
+    blocks = export.blocks()
+    next(blocks)
+    return export, blocks
+
+
+def test_an_export_under_way_goes_on_in_its_generation_whichever_is_live(
+    ledger: Ledger, told: list[Meant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = live_trail(ledger)
+    export, blocks = started(ledger, monkeypatch)
+    switch(ledger, new_generation(ledger), previous=old.generation)  # to one that is still empty
+    try:
+        list(blocks)
+    finally:
+        switch(ledger, old.generation)
+    assert export.told == Told(len(told), told[0].position, told[-1].position)
+
+
+def test_an_export_whose_generation_is_dropped_fails_and_does_not_end_as_if_it_were_whole(
+    ledger: Ledger, told: list[Meant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = live_trail(ledger)
+    _, blocks = started(ledger, monkeypatch)
+    new = TrailStore(ledger, new_generation(ledger))
+    catch_up(new)
+    switch(ledger, new.generation)
+    old.drop()
+    with pytest.raises(ConflictError, match="export again"):
+        list(blocks)
+
+
+def test_an_entry_of_before_the_beginning_of_the_log_is_exported(ledger: Ledger, told: list[Meant]) -> None:
+    columns = ", ".join(name for name in COLUMNS[1:-2] if name != "stream")
+    with ledger.transaction() as session:
+        session.execute(
+            text(
+                f"INSERT INTO trail.entries (generation, position, stream, {columns})"
+                f" SELECT generation, -3, gen_random_uuid(), {columns} FROM trail.entries WHERE position = :at"
+            ),
+            {"at": told[0].position},
+        )
+    try:
+        lines = take(ledger, Question(), ExportFormat.NDJSON)[0].splitlines()
+        assert (json.loads(lines[0])["position"], len(lines)) == (-3, len(told) + 1)
+    finally:
+        with ledger.transaction() as session:
+            session.execute(text("DELETE FROM trail.entries WHERE position = -3"))
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1", " =1", "  @x"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ledger.errors import FileRefusedError, LedgerError, PartUnavailableError
 from ledger.settings import Settings
 from projections.formats.recognise import TEXT
 from projections.transcribe import Transcription
+from tests.waiting import wait_until
 from workers import transcription
 from workers.retry import is_worth_retrying
 from workers.transcription import transcription_of
@@ -191,13 +191,6 @@ def has_ended(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def started(tmp_path: Path) -> bool:
