@@ -100,7 +100,7 @@ class GenerationComparison:
         found = Comparison(True, digest, digest_before)
         if ahead or not follows:
             what = "beyond the end of the log" if ahead else "cannot follow the log"
-            _add(found, [(ITSELF, {"position": self._old.position(), "what": what})])
+            _add(found, [(ITSELF, {"view_position": self._old.position(), "what": what})])
         if digest != digest_before:
             _add(found, self._differences(follows=follows))
         if found.equal:

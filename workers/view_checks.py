@@ -5,7 +5,7 @@ Rules:
    file (`workers.replay`). Of a job that was never planned only the file is looked at. Nothing is changed by it.
 2. What cannot be built or read is a finding, whatever is wrong with it, and the others are looked at all the same. A
    part that is away is none: then the verification is tried again.
-3. A view that is being rebuilt, or that events come into too fast, is no finding: it is told as not compared.
+3. A view that is being rebuilt is no finding: it is told as not compared.
 4. Findings name jobs, views and codes of errors. An error's own words may name a file, and a finding is for ever.
 """
 
@@ -82,9 +82,7 @@ def _about_view(parts: Parts, order: Order, name: str) -> Iterator[Found]:
     except (ViewBusyError, TableInUseError) as busy:
         yield NotCompared(f"The view {name} was not compared, for it is in use ({busy.code}).")
         return
-    if found["equal"] is None:
-        yield NotCompared(f"The view {name} was not compared, for events came in too fast.")
-    elif not found["equal"]:
+    if not found["equal"]:
         count = found["differences_total"]
         message = f"The view {name} differs from what the log says in {count:,} places: `ledger rebuild {name}`."
         yield Finding("view_differs", message)

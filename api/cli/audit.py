@@ -89,7 +89,7 @@ def verify(
     if proof is not None:
         _verify_proof(proof, key, file, as_json)
     elif direct:
-        _tell(_verify_here(level, key, as_json), as_json)
+        tell_verified(_verify_here(level, key, as_json), as_json)
     elif key is not None:
         raise CommandError(
             "The ledger verifies itself with its own key.",
@@ -102,7 +102,7 @@ def verify(
         if not wait:
             tell(operation, as_json)
             return
-        _tell(result_of(watched(client, operation, "verifying", quiet=as_json)), as_json)
+        tell_verified(result_of(watched(client, operation, "verifying", quiet=as_json)), as_json)
 
 
 @audit.command()
@@ -174,13 +174,14 @@ def _key_of(private: Path, origin: str | None) -> str:
     return str(signer(settings).public)
 
 
-def _tell(result: dict[str, Any], as_json: bool) -> None:
+def tell_verified(result: dict[str, Any], as_json: bool) -> None:
+    """Tell what a verification came to. Ends the command unless all was looked at and nothing was found."""
     if as_json:
         print_json(result)
     else:
         say(verified({}, result), None if result["holds"] else "red")
     if not result["holds"]:
-        raise typer.Exit(ExitCode.DIFFERS)
+        raise typer.Exit(ExitCode.NOT_COMPARED if result["holds"] is None else ExitCode.DIFFERS)
 
 
 def _verify_here(level: Level, key: str | None, quiet: bool) -> dict[str, Any]:

@@ -17,13 +17,11 @@ def _rebuilt(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     compared = {
         True: "Its content equals the old one's.",
         False: "The old one had drifted from the log; the new one is right.",
-        None: "Events came in too fast to compare it with the old one.",
     }
     if arguments.get("check"):
         compared = {
             True: "The live one equals what the log says.",
             False: "The live one differs from what the log says. `ledger rebuild` puts it right.",
-            None: "Events came in too fast to compare it with the live one: nobody can say. Try again.",
         }
     done = "built beside the live one" if arguments.get("check") else "rebuilt"
     return "\n".join(
@@ -56,6 +54,8 @@ def _listed(result: dict[str, Any], line: Callable[[dict[str, Any]], str]) -> li
 
 
 def _difference(found: dict[str, Any]) -> str:
+    if "view_position" in found:
+        return f"the view itself, at position {found['view_position']:,}: {found['what']}"
     if "position" in found:
         return f"the entry of position {found['position']:,}: {found['what']}"
     if "what" in found:

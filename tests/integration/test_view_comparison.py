@@ -179,7 +179,7 @@ def test_a_view_that_says_to_be_beyond_the_end_of_the_log_is_told(ledger: Ledger
     views["positions"].update_one({"_id": f"{STATUS}_{live_store(views).generation}"}, {"$set": {"position": beyond}})
     checked = view_of(ledger, views, STATUS).check(new_order())
     assert (checked["equal"], checked["differences"]) == (
-        False, [{"position": beyond, "what": "beyond the end of the log"}],
+        False, [{"view_position": beyond, "what": "beyond the end of the log"}],
     )  # fmt: skip
     assert view_of(ledger, views, STATUS).rebuild(new_order())["equal"] is False
     assert view_of(ledger, views, STATUS).check(new_order())["equal"] is True

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from api.cli.audit import tell_verified
 from api.cli.client import EXIT_CODE_OF_STATUS, Client, CommandError, ExitCode
 from api.cli.main import EXIT_CODE_OF, exit_code_of
 from api.cli.operations import rebuild
@@ -46,7 +47,7 @@ def test_a_file_that_cannot_be_written_is_a_mistake_of_the_command(tmp_path: Pat
 
 
 class Checked:
-    """A ledger each of whose views comes to what is told: equal, not, not compared (None), or an error."""
+    """A ledger each of whose views comes to what is told: equal, not, or an error."""
 
     def __init__(self, found: list[Any]) -> None:
         self.found = {f"data.d{number}": each for number, each in enumerate(found)}
@@ -73,10 +74,9 @@ FAILED = CommandError("It failed.", exit_code=ExitCode.FAILED)
     ("found", "code"),
     [
         ([True, True], 0),
-        ([None, True], ExitCode.NOT_COMPARED),
-        ([None, False, True], ExitCode.DIFFERS),
+        ([True, False, True], ExitCode.DIFFERS),
         ([AWAY, False], ExitCode.DIFFERS),
-        ([None, AWAY, FAILED, True], ExitCode.UNREACHABLE),
+        ([True, AWAY, FAILED, True], ExitCode.UNREACHABLE),
     ],
 )
 def test_a_check_of_all_views_ends_as_the_worst_of_them(
@@ -88,13 +88,22 @@ def test_a_check_of_all_views_ends_as_the_worst_of_them(
     assert ended.value.exit_code == code
 
 
-def test_a_view_that_was_not_compared_is_told_so_and_not_as_one_that_differs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("holds", "code", "words"),
+    [
+        (None, ExitCode.NOT_COMPARED, "Not everything was looked at, so ask again:\n  The view status is in use."),
+        (False, ExitCode.DIFFERS, "1 findings"),
+    ],
+)
+def test_what_was_not_compared_is_told_so_and_not_as_what_differs(
+    holds: bool | None, code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Client, "found", lambda: Checked([None]))
+    result = {
+        **{"level": "views", "events": 1, "leaves": 1, "checkpoints": 1, "anchors": 1, "events_not_sealed": 0},
+        **{"holds": holds, "findings": [] if holds is None else [{"message": "x"}]},
+        **{"findings_total": 0 if holds is None else 1, "not_compared": ["The view status is in use."]},
+    }
     with pytest.raises(typer.Exit) as ended:
-        rebuild(view="data.d0", every=False, check=True, roll_back=False, wait=True, as_json=False)
-    assert ended.value.exit_code == ExitCode.NOT_COMPARED
-    told = capsys.readouterr().err
-    assert "nobody can say" in told
-    assert "differs" not in told
+        tell_verified(result, False)
+    assert ended.value.exit_code == code
+    assert words in capsys.readouterr().err
