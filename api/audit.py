@@ -11,14 +11,13 @@ from fastapi.responses import Response
 
 from api.operations import operation_answer
 from api.state import CurrentState, State, id_of, stamp
-from ledger.database import rows
 from ledger.domain.filejob import FileJob
 from ledger.domain.words import Stage
 from ledger.errors import ConflictError, NotFoundError
 from ledger.findings import Level
 from ledger.merkle import consistency_proof
 from ledger.proofs import Record, prove_event, prove_stream
-from ledger.seal import StoredNodes
+from ledger.seal import StoredNodes, newest_checkpoint
 from ledger.seal_key import public_keys
 from projections.lineage import origin_of
 
@@ -34,10 +33,10 @@ def show_checkpoint(
 ) -> dict[str, Any]:
     """The newest checkpoint, and the proof that it continues an older one."""
     with state.ledger.transaction() as session:
-        found = rows(session, "SELECT size, note FROM ledger.checkpoints ORDER BY size DESC LIMIT 1")
-        if not found:
+        newest = newest_checkpoint(session)
+        if newest is None:
             raise NotFoundError("Nothing is sealed yet.", "Ask again in a moment; is the sealer running?")
-        [(size, note)] = found
+        size, note = newest
         if since > size:
             raise ConflictError(
                 f"Only {size:,} events are sealed, and the caller has seen a checkpoint over {since:,}.",
@@ -46,7 +45,7 @@ def show_checkpoint(
         proof = consistency_proof(StoredNodes(session), since, size)
     return {
         "size": size,
-        "checkpoint": bytes(note).decode(),
+        "checkpoint": note.decode(),
         "since": since,
         "consistency": [each.hex() for each in proof],
         "public_keys": [str(key) for key in public_keys(state.settings)],

@@ -17,11 +17,11 @@ from ledger.domain.contract import Contract, check_dataset_name
 from ledger.domain.dataset import Dataset
 from ledger.domain.odcs import to_odcs
 from ledger.domain.odcs_import import from_odcs, is_odcs
+from ledger.domain.words import REASON_CHARACTERS_MAX
 from ledger.errors import InvalidRequestError, no_such_dataset
 
 router = APIRouter(tags=["datasets"])
 
-REASON_CHARACTERS_MAX = 500
 PATTERNS_SECONDS_MAX = 60.0
 PATTERN_SYNTAX = "Write patterns in the syntax of RE2, which has no look-around and no references back."
 CONTRACT_BYTES_MAX = 16 << 20

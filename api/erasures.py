@@ -7,8 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Request
 
-from api.jobs import REASON_CHARACTERS_MAX
-from api.state import CurrentState, State, id_of, stamp
+from api.state import CurrentState, Reason, State, id_of, stamp
 from ledger.domain.erasure import Erasure
 from ledger.erasures import NOT_ERASED, erase_actor, erase_job
 from ledger.errors import InvalidRequestError, NotFoundError
@@ -23,8 +22,8 @@ ACTOR_CHARACTERS_MAX = 200
 def erase(
     request: Request,
     state: CurrentState,
-    reason: Annotated[str, Body(max_length=REASON_CHARACTERS_MAX, description="Why, for the record.")],
-    job_id: Annotated[UUID | None, Body(description="The job whose file's name is to be erased.")] = None,
+    reason: Reason,
+    job_id: Annotated[str | None, Body(description="The job whose file's name is to be erased.")] = None,
     actor_id: Annotated[
         str | None, Body(max_length=ACTOR_CHARACTERS_MAX, description="The pseudonym of whom to erase.")
     ] = None,
@@ -33,7 +32,7 @@ def erase(
     if (job_id is None) == (actor_id is None):
         raise InvalidRequestError("It has to be either a job or an actor.", "Give job_id or actor_id.")
     if job_id is not None:
-        erasure = erase_job(state.ledger, job_id, stamp(request), reason=reason)
+        erasure = erase_job(state.ledger, id_of(job_id), stamp(request), reason=reason)
     else:
         erasure = erase_actor(state.ledger, str(actor_id), stamp(request), reason=reason)
     return _certificate(erasure)

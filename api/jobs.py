@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Query, Request
 
 from api.answers import event_answer, job_events, task_answer, task_at, task_from_log, tasks_answer, wait_for_end
-from api.state import POSITION_MAX, CurrentState, WaitSeconds, caller, id_of, stamp
+from api.state import POSITION_MAX, CurrentState, Reason, WaitSeconds, caller, id_of, stamp
 from ledger.domain.words import Status
 from workers.commands import cancel
 
@@ -15,9 +15,6 @@ router = APIRouter(tags=["jobs"])
 
 PAGE_JOBS = 50
 PAGE_JOBS_MAX = 500
-REASON_CHARACTERS_MAX = 500
-
-Reason = Annotated[str, Body(embed=True, max_length=REASON_CHARACTERS_MAX, description="Why, for the record.")]
 
 
 @router.get("/task/{task_id}")

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
 
-from api.state import CurrentState, caller, stamp
+from api.state import CurrentState, Reason, caller, stamp
 from ledger import keys
 from ledger.application import Ledger
 from ledger.domain.access import Role
-from ledger.domain.api_key import NAME_CHARACTERS_MAX, REASON_CHARACTERS_MAX, ApiKey
+from ledger.domain.api_key import NAME_CHARACTERS_MAX
 from ledger.keys import ListedKey
-from projections.status import rfc3339
+from projections.status import rfc3339, rfc3339_or_none
 
 router = APIRouter(prefix="/api/v1", tags=["access"])
 
@@ -57,11 +57,11 @@ def revoke_key(
     key_id: str,
     request: Request,
     state: CurrentState,
-    reason: Annotated[str, Body(embed=True, max_length=REASON_CHARACTERS_MAX, description="Why, for the record.")],
+    reason: Reason,
 ) -> dict[str, Any]:
     """Close a key for ever, from now on."""
     key = keys.revoke_key(state.ledger, key_id, stamp(request), reason=reason)
-    return {"key_id": key.key_id, "status": "revoked", "revoked_at": _instant(key)}
+    return {"key_id": key.key_id, "status": "revoked", "revoked_at": rfc3339_or_none(key.revoked_at)}
 
 
 @router.get("/whoami")
@@ -93,13 +93,9 @@ def _answer(listed: ListedKey) -> dict[str, Any]:
         "status": "revoked" if key.revoked_at else "expired" if listed.has_expired else "active",
         "created_at": rfc3339(key.created_on),
         "created_by": key.created_by,
-        "expires_at": None if key.expires_at is None else rfc3339(key.expires_at),
-        "last_used_at": None if listed.last_used_at is None else rfc3339(listed.last_used_at),
-        "revoked_at": _instant(key),
+        "expires_at": rfc3339_or_none(key.expires_at),
+        "last_used_at": rfc3339_or_none(listed.last_used_at),
+        "revoked_at": rfc3339_or_none(key.revoked_at),
         "revoked_by": key.revoked_by,
         "revoked_because": key.revoked_because,
     }
-
-
-def _instant(key: ApiKey) -> str | None:
-    return None if key.revoked_at is None else rfc3339(key.revoked_at)

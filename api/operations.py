@@ -21,7 +21,7 @@ from ledger.domain.operation import Operation
 from ledger.domain.words import OperationStatus, Stage
 from ledger.errors import InvalidRequestError, PartUnavailableError
 from projections.rebuild import check_view, view_names, view_of
-from projections.status import rfc3339
+from projections.status import rfc3339, rfc3339_or_none
 from projections.views import Parts, Standing
 from workers.leases import is_leased
 
@@ -107,5 +107,5 @@ def operation_answer(operation: Operation, status: OperationStatus, progress: di
         "error": operation.error,
         "requested_at": rfc3339(operation.created_on),
         "requested_by": operation.requested_by,
-        "finished_at": None if operation.finished_at is None else rfc3339(operation.finished_at),
+        "finished_at": rfc3339_or_none(operation.finished_at),
     }

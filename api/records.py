@@ -12,7 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import StreamingResponse
 
-from api.state import CurrentState, State, id_of, stamp
+from api.state import CurrentState, Reason, State, id_of, stamp
 from ledger.domain.filejob import FileJob
 from ledger.domain.settlement import settled_as, settlement_id
 from ledger.errors import ConflictError, InvalidRequestError, NotFoundError, no_such_dataset
@@ -27,7 +27,6 @@ router = APIRouter(tags=["records"])
 PAGE_REJECTS = 100
 PAGE_REJECTS_MAX = 1_000
 ROWS_MAX = 100
-REASON_CHARACTERS_MAX = 500
 OPEN = {"state": "open", "settled_by": None, "settled_at": None, "settled_by_job": None, "settled_because": None}
 NOT_WHERE = frozenset({"limit"})
 
@@ -54,7 +53,7 @@ def waive_rejects(
     job_id: str,
     request: Request,
     state: CurrentState,
-    reason: Annotated[str, Body(max_length=REASON_CHARACTERS_MAX, description="Why they are not wanted.")],
+    reason: Reason,
     records: Annotated[list[int] | None, Body(description="Their numbers; by default all that are open.")] = None,
 ) -> dict[str, Any]:
     """Decide that rejects are not wanted: they are no longer open."""

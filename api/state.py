@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-from fastapi import Depends, Query, Request
+from fastapi import Body, Depends, Query, Request
 from pymongo.database import Database
 
 from api.access_record import AccessRecord
@@ -17,6 +17,7 @@ from ledger.application import Ledger
 from ledger.blobs import BlobStore
 from ledger.domain.access import Caller
 from ledger.domain.base import Stamp
+from ledger.domain.words import REASON_CHARACTERS_MAX
 from ledger.errors import NotFoundError
 from ledger.settings import Settings
 from workers.results import Results
@@ -24,6 +25,7 @@ from workers.results import Results
 WAIT_SECONDS_MAX = 30.0
 POSITION_MAX = (1 << 63) - 1  # the column's type
 
+Reason = Annotated[str, Body(embed=True, max_length=REASON_CHARACTERS_MAX, description="Why, for the record.")]
 WaitSeconds = Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for its end.")]
 
 

@@ -4,10 +4,11 @@ Rules:
 1. A token counts if it is signed by a key that the provider publishes, with one of `ALGORITHMS` (none of which has a
    secret to share), was issued by the provider for us, and holds now. Clocks may differ by `LEEWAY_SECONDS`.
    Source: RFC 8725, https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation.
-2. The provider's keys are kept for `KEYS_SECONDS`. A token that names an unknown one makes us ask again, at most once
-   in `ASK_AGAIN_SECONDS`, so that nobody can make us ask all the time.
-3. A provider that is away is not the caller's mistake: 503, and not asked again for `SILENT_SECONDS`. Tokens by keys
-   that are known go on to count meanwhile.
+2. The provider's keys are kept for `KEYS_SECONDS`, and no longer: then one that the provider has taken back is not
+   known any more. A token that names an unknown one makes us ask again, at most once in `ASK_AGAIN_SECONDS`, so that
+   nobody can make us ask all the time.
+3. A provider that is away, or whose answer is none, is not the caller's mistake: 503, and not asked again for
+   `SILENT_SECONDS`. Tokens by keys that were fetched less than `KEYS_SECONDS` ago go on to count meanwhile.
 4. Roles are the words in a claim that are roles here; other words mean nothing. If a claim for datasets is set up, a
    token without it is for no dataset; `*` is all of them.
 """
@@ -44,6 +45,15 @@ TOKEN_CHARACTERS_MAX = 16_384
 NAME_CHARACTERS_MAX = 200
 DISCOVERY_PATH = "/.well-known/openid-configuration"
 ALL_DATASETS = "*"
+# How it shows that a provider does not answer, or with what is no answer: nested too deep, say.
+NO_ANSWER = (
+    jwt.PyJWKClientConnectionError,
+    jwt.PyJWKSetError,
+    httpx2.HTTPError,
+    OSError,
+    ValueError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,17 @@ class Bearer:
     name: str
     roles: tuple[Role, ...]
     datasets: frozenset[str] | None
+
+
+class ProviderKeys(jwt.PyJWKClient):
+    """The keys that a provider publishes."""
+
+    def fetch_data(self) -> Any:
+        """What it answers; told as an answer that did not come if it is none, and not as one without the key."""
+        try:
+            return super().fetch_data()
+        except jwt.PyJWKClientError as error:
+            raise jwt.PyJWKClientConnectionError(str(error)) from error
 
 
 class Tokens:
@@ -69,7 +90,7 @@ class Tokens:
         self._datasets_claim = settings.oidc_datasets_claim
         self._clock = clock
         self._lock = threading.Lock()
-        self._provider: jwt.PyJWKClient | None = None
+        self._provider: ProviderKeys | None = None
         self._silent_until_seconds = 0.0
 
     def bearer(self, token: str) -> Bearer:
@@ -123,15 +144,15 @@ class Tokens:
             try:
                 self._provider = self._provider or self._discovered()
                 return self._provider.get_signing_key(key_id)
-            except (jwt.PyJWKClientConnectionError, jwt.PyJWKSetError, httpx2.HTTPError, OSError, ValueError) as error:
+            except NO_ANSWER as error:
                 self._silent_until_seconds = self._clock() + SILENT_SECONDS
                 log.warning("the identity provider: %s", error, extra={"action": "identity_provider_unavailable"})
                 raise _away(self._issuer, type(error).__name__) from error
             except jwt.PyJWKClientError:
                 raise _refused("the provider does not publish the key that signed it") from None
 
-    def _discovered(self) -> jwt.PyJWKClient:
-        return jwt.PyJWKClient(
+    def _discovered(self) -> ProviderKeys:
+        return ProviderKeys(
             self._keys_url or _keys_url_of(self._issuer),
             lifespan=KEYS_SECONDS,
             timeout=ANSWER_SECONDS_MAX,

@@ -17,9 +17,10 @@ from ledger.audit_reads import kept, record_read
 from ledger.domain.audit import AuditExport, ReadKind, Told
 from ledger.domain.base import Stamp
 from ledger.domain.moments import end_of, start_of
+from ledger.domain.words import ExportFormat
 from ledger.errors import InvalidRequestError, NotFoundError
 from ledger.manifests import digest_of, keep_manifest, manifest_text, signed_manifest
-from projections.trail.export import Export, ExportFormat, entry_values, stored_at
+from projections.trail.export import Export, entry_values, stored_at
 from projections.trail.questions import Question, newest_first, oldest_first
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 
-from api.jobs import REASON_CHARACTERS_MAX
 from api.operations import operation_answer
-from api.state import CurrentState, State, stamp
+from api.state import CurrentState, Reason, State, stamp
 from archive import closing
 from archive.closing import Closing
 from ledger.domain.fiscal_year import FiscalYear
@@ -24,7 +23,6 @@ router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
 
 CASE_CHARACTERS_MAX = 200
 
-Reason = Annotated[str, Body(max_length=REASON_CHARACTERS_MAX, description="Why, for the record.")]
 Case = Annotated[str, Body(max_length=CASE_CHARACTERS_MAX, description="The legal case.")]
 
 
@@ -74,7 +72,7 @@ def reopen(
     label: str,
     request: Request,
     state: CurrentState,
-    reason: Annotated[str, Body(embed=True, max_length=REASON_CHARACTERS_MAX, description="Why, for the record.")],
+    reason: Reason,
 ) -> dict[str, Any]:
     """Ask for a year to take adjustments again, which a second person has to approve."""
     by = stamp(request)

@@ -102,9 +102,10 @@ class LoggedEvent:
     topic: str
 
 
-# Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
 # What a sender says by which the same bytes can be several things to load.
 PARTS = ("member", "sheet", "record")
+
+# Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
 AGGREGATES = (
     FileJob, Dataset, DeadLetter, Erasure, Operation, Settlement, AuditRead, AuditExport, ApiKey, User, Denial,
     FiscalYear,

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 ABANDONED_SECONDS = 24 * 3600
 SYNC_BYTES = 64 << 20
+READ_BYTES = 1 << 20
 
 
 class BlobWriter(Protocol):
@@ -68,6 +69,18 @@ def put(store: BlobStore, data: bytes) -> str:
         return writer.finish()
     finally:
         writer.abort()
+
+
+def sha256_of(store: BlobStore, sha256: str) -> str | None:
+    """The SHA-256 of what is kept under that name, None if nothing is. Raises PartUnavailableError as `read` does."""
+    digest, offset = hashlib.sha256(), 0
+    try:
+        while data := store.read(sha256, offset, READ_BYTES):
+            digest.update(data)
+            offset += len(data)
+    except NotFoundError:
+        return None
+    return digest.hexdigest()
 
 
 def open_blob_store(url: str) -> BlobStore:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from ledger.errors import ConflictError, InvalidRequestError, PartUnavailableError
+from ledger.notes import Checkpoint, NoteRefusedError, PublicKey
 from ledger.settings import Settings
 
 NAME = re.compile(r"([0-9]{16})\.checkpoint")
@@ -52,6 +54,23 @@ def open_checkpoint_store(settings: Settings) -> CheckpointStore | None:
     raise InvalidRequestError(
         f"{settings.checkpoints_url!r} is no place for checkpoints.", "Give file:///folder or s3://bucket/prefix."
     )
+
+
+def read_checkpoint(store: CheckpointStore, size: int, known: Iterable[PublicKey], origin: str) -> Checkpoint:
+    """One that is kept, if it is what its name says.
+
+    Raises:
+        NoteRefusedError: it is signed by nobody who is known, or it is of another size or another log.
+        PartUnavailableError: it cannot be read now.
+    """
+    checkpoint = Checkpoint.open(store.read(size), known)
+    if (checkpoint.size, checkpoint.origin) != (size, origin):
+        raise NoteRefusedError(
+            f"What is kept as the checkpoint of {origin} over {size:,} events is that of {checkpoint.origin} over "
+            f"{checkpoint.size:,}.",
+            "Find out who put it there.",
+        )
+    return checkpoint
 
 
 def name_of(size: int) -> str:

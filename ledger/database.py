@@ -15,13 +15,14 @@ from uuid import UUID
 
 import psycopg2
 from eventsourcing.persistence import PersistenceError
+from psycopg2 import errors
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from ledger.errors import PartUnavailableError
-from ledger.event_store import CHANNEL
+from ledger.event_store import CHANNEL, ROLE
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def prepare(engine: Engine, package: str) -> None:
             with cursor:
                 cursor.execute("SET LOCAL ROLE NONE")
                 cursor.execute(files(package).joinpath("schema.sql").read_text())
+                cursor.execute(f"SELECT set_config('ledger.role', {ROLE}, true)")
                 cursor.execute(files("ledger").joinpath("roles.sql").read_text())
         _take_role_in(engine)
 
@@ -89,6 +91,8 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(cause, PoolTimeoutError):
         return True
     if isinstance(cause, psycopg2.InterfaceError):
+        return True
+    if isinstance(cause, errors.IdleInTransactionSessionTimeout):  # a server's setting: it gave the connection up
         return True
     # Classes 08, 53 and 57: connection, resources, intervention; no code at all: the connection broke.
     return isinstance(cause, psycopg2.OperationalError) and (cause.pgcode or "08")[:2] in ("08", "53", "57")
@@ -153,6 +157,19 @@ class LogListener:
             with driver_connection.cursor() as cursor:
                 cursor.execute(f"LISTEN {CHANNEL}")
         return self._connection.driver_connection
+
+
+def driver_cursor(session: Session) -> Any:
+    """The driver's own cursor in a session's transaction: for it a % in a text is only a %, and it can COPY."""
+    return session.connection().connection.cursor()
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Session]:
+    """A session that sees one state of the database throughout."""
+    seen_at_once = engine.execution_options(isolation_level="REPEATABLE READ")
+    with Session(seen_at_once) as session, session.begin():
+        yield session
 
 
 def rows(session: Session, statement: str, **parameters: Any) -> Sequence[Any]:

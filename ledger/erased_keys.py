@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 
 from sqlalchemy.orm import Session
 
 from ledger.database import rows
-from ledger.event_store import EVENTS_TABLE
+from ledger.event_store import EVENTS_TABLE, content_of
 from ledger.findings import Finding
 
 NAMES_WITHOUT_KEY = f"""
@@ -26,8 +24,9 @@ def findings_about_keys(session: Session) -> Iterator[Finding]:
         return
     erased: dict[str, int] = {}
     for row in rows(session, f"SELECT id, state FROM {EVENTS_TABLE} WHERE topic = 'erasure.carried_out'"):
-        with suppress(ValueError, KeyError, TypeError):  # one that was changed is a finding already
-            erased[str(json.loads(bytes(row.state))["subject"])] = row.id
+        event = content_of(bytes(row.state))
+        if event is not None and "subject" in event:  # one that was changed is a finding already
+            erased[str(event["subject"])] = row.id
     destroyed = {row.subject for row in rows(session, "SELECT subject FROM subjects.keys WHERE wrapped IS NULL")}
     for subject in sorted(destroyed - erased.keys()):
         yield Finding("key_destroyed", f"The key of {subject} is destroyed, and no event says so.")

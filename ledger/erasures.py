@@ -100,6 +100,15 @@ def erase_actor(ledger: Ledger, actor: str, stamp: Stamp, *, reason: str) -> Era
     return erasure
 
 
+def last_name_erased(ledger: Ledger) -> int:
+    """The position of the last event by which the name of a job's file was erased, 0 if there is none."""
+    with ledger.transaction() as session:
+        [found] = rows(
+            session, f"SELECT coalesce(max(id), 0) AS position FROM {EVENTS_TABLE} WHERE topic = 'filejob.name_erased'"
+        )
+    return int(found.position)
+
+
 def _check_reason(reason: str) -> None:
     if not reason.strip():
         raise InvalidRequestError("Nothing says why it is to be erased.", "Give a reason, for the record.")

@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from eventsourcing.persistence import ApplicationRecorder
@@ -24,6 +25,12 @@ from sqlalchemy.orm import Session
 SCHEMA = "ledger"
 EVENTS_TABLE = f"{SCHEMA}.stored_events"
 CHANNEL = "stored_events"
+# The name of the ledger's own role, as SQL. Roles belong to a whole server, several databases of which may be ledgers;
+# a name has 63 bytes at most.
+ROLE = (
+    "'ledger_app_' || CASE WHEN octet_length(current_database()::text) <= 52"
+    " THEN current_database()::text ELSE md5(current_database()::text) END"
+)
 LOCK_SECONDS_MAX = "LOCK_SECONDS_MAX"
 # Of the longest wait for the log's lock: how long its holder may be silent.
 SILENT_SHARE = 0.5
@@ -80,9 +87,13 @@ class LedgerDatastore(SQLAlchemyDatastore):
 
 
 def _take_role(connection: Any, _: object) -> None:
-    """Have a new connection work as the ledger's own role, if its database has one: see `roles.sql`."""
+    """Have a new connection work as the ledger's own role, if its database has one and it may: see `roles.sql`."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('role', rolname, false) FROM pg_roles WHERE rolname = 'ledger_app'")
+        # In this order: before PostgreSQL 16 there is no right to SET, and then there is no such role.
+        cursor.execute(
+            "SELECT set_config('role', rolname, false) FROM pg_roles"
+            f" WHERE CASE WHEN rolname = {ROLE} THEN pg_has_role(session_user, oid, 'SET') ELSE false END"
+        )
     connection.commit()
 
 
@@ -98,6 +109,15 @@ class LedgerFactory(SQLAlchemyFactory):
         assert isinstance(recorder, LedgerRecorder)
         recorder.lock_seconds_max = float(self.env.get(LOCK_SECONDS_MAX) or 30.0)
         return recorder
+
+
+def content_of(state: bytes) -> dict[str, Any] | None:
+    """The content of an event as its row has it; None if that is no JSON object: somebody has changed it."""
+    try:
+        content = json.loads(state)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def event_store_environment(database_url: str, lock_seconds_max: float) -> dict[str, str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from ledger.notes import Checkpoint
+if TYPE_CHECKING:  # the command line needs the levels alone, and reading notes takes longer than most commands
+    from ledger.notes import Checkpoint
+
+FINDINGS_TOLD = 100
 
 
 class Level(StrEnum):
@@ -35,9 +40,19 @@ class Finding:
     field: str | None = None
 
 
+@dataclass(frozen=True)
+class NotCompared:
+    """Something that could not be looked at now, though nothing is wrong with it as far as is known."""
+
+    message: str
+
+
 @dataclass
 class Verified:
-    """What a run came to: what it read of each, the last checkpoint, and how many events are not sealed yet."""
+    """What a run came to: what it read of each, the last checkpoint, and how many events are not sealed yet.
+
+    Of the findings the first `FINDINGS_TOLD` are kept: a log that was written anew has as many as events.
+    """
 
     checkpoints: int = 0
     leaves: int = 0
@@ -45,3 +60,31 @@ class Verified:
     checkpoint: Checkpoint | None = None
     unsealed: int = 0
     findings: list[Finding] = field(default_factory=list)
+    findings_total: int = 0
+    not_compared: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether nothing was found; None if that cannot be said, for something was not compared."""
+        if self.findings_total:
+            return False
+        return None if self.not_compared else True
+
+    def add(self, found: Finding | NotCompared) -> None:
+        """Take something in."""
+        if isinstance(found, NotCompared):
+            self.not_compared.append(found.message)
+            return
+        self.findings_total += 1
+        if len(self.findings) < FINDINGS_TOLD:
+            self.findings.append(found)
+
+    def put_first(self, findings: list[Finding]) -> None:
+        """Take in what is to be told before the others."""
+        self.findings = [*findings, *self.findings][:FINDINGS_TOLD]
+        self.findings_total += len(findings)
+
+    def extend(self, found: Iterable[Finding | NotCompared]) -> None:
+        """Take in one after the other."""
+        for each in found:
+            self.add(each)

@@ -64,7 +64,7 @@ class KnownKey:
 
 @dataclass(frozen=True)
 class ListedKey:
-    """A key with what its row adds to the record."""
+    """A key as the log tells it, with whether it has expired by now, and what its row adds to the record."""
 
     key: ApiKey
     has_expired: bool
@@ -132,15 +132,16 @@ def key_of(ledger: Ledger, key_id: str) -> ApiKey:
 
 
 def list_keys(ledger: Ledger) -> list[ListedKey]:
-    """All keys that were ever given out, the first one first."""
+    """All keys that were ever given out, as the log tells them, the first one first."""
     with ledger.transaction() as session:
-        found = rows(
-            session,
-            "SELECT key_id, last_used_at, coalesce(expires_at <= clock_timestamp(), false) AS has_expired"
-            " FROM ledger.api_keys",
-        )
-    listed = [ListedKey(key_of(ledger, row.key_id), row.has_expired, row.last_used_at) for row in found]
-    return sorted(listed, key=lambda each: (each.key.created_on, each.key.key_id))
+        asked_at = now(session)
+        used = {
+            row.key_id: row.last_used_at for row in rows(session, "SELECT key_id, last_used_at FROM ledger.api_keys")
+        }
+        keys = _keys_in_log(ledger, session)
+    return [
+        ListedKey(key, key.expires_at is not None and key.expires_at <= asked_at, used.get(key.key_id)) for key in keys
+    ]
 
 
 def look_up(ledger: Ledger, key_id: str) -> KnownKey | None:
@@ -175,12 +176,7 @@ def restore_keys(ledger: Ledger) -> int:
     """Make the rows say what the log says; how many keys there are. The last use of a key stays where it is known."""
     with ledger.transaction() as session:
         lock(session, KEYS_LOCK)
-        found = rows(
-            session,
-            f"SELECT convert_from(state, 'UTF8')::json ->> 'key_id' AS key_id FROM {EVENTS_TABLE}"
-            " WHERE topic = 'key.created'",
-        )
-        keys = [key_of(ledger, row.key_id) for row in found]
+        keys = _keys_in_log(ledger, session)
         session.execute(
             text("DELETE FROM ledger.api_keys WHERE key_id <> ALL(:key_ids)"), {"key_ids": [key.key_id for key in keys]}
         )
@@ -197,12 +193,7 @@ def keys_that_differ(ledger: Ledger) -> list[str]:
             session,
             "SELECT key_id, role, datasets, expires_at, secret_sha256, revoked_at FROM ledger.api_keys",
         )
-        listed = rows(
-            session,
-            f"SELECT convert_from(state, 'UTF8')::json ->> 'key_id' AS key_id FROM {EVENTS_TABLE}"
-            " WHERE topic = 'key.created'",
-        )
-        keys = [key_of(ledger, row.key_id) for row in listed]
+        keys = _keys_in_log(ledger, session)
     by_rows = {
         row.key_id: (row.role, row.datasets, row.expires_at, bytes(row.secret_sha256), row.revoked_at) for row in found
     }
@@ -211,6 +202,15 @@ def keys_that_differ(ledger: Ledger) -> list[str]:
         for key in keys
     }
     return sorted(key_id for key_id in by_rows.keys() | by_log.keys() if by_rows.get(key_id) != by_log.get(key_id))
+
+
+def _keys_in_log(ledger: Ledger, session: Session) -> list[ApiKey]:
+    found = rows(
+        session,
+        f"SELECT convert_from(state, 'UTF8')::json ->> 'key_id' AS key_id FROM {EVENTS_TABLE}"
+        " WHERE topic = 'key.created' ORDER BY id",
+    )
+    return [key_of(ledger, row.key_id) for row in found]
 
 
 def _write(session: Session, key: ApiKey) -> None:

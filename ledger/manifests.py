@@ -4,7 +4,9 @@ Rules:
 1. A manifest's text is the name of its form, then JSON with sorted names. It is signed as a note (`ledger.notes`); its
    first line is no origin of a log, so that nobody can take it for a checkpoint.
 2. The door that hands out a file writes the manifest's text down with the event that has its digest, in one
-   transaction. Who has the key signs it afterwards, and signs nothing of which the log does not say the same.
+   transaction. Who has the key signs it afterwards, and signs nothing of which the log does not say the same. Whoever
+   gets at the database can put a text there, so nothing is signed that is not of the form of a manifest; it is logged,
+   and what waits behind it is signed all the same.
 3. Whoever checks a file believes nothing but the public keys that he is given.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,10 @@ from sqlalchemy.orm import Session
 
 from ledger.database import rows
 from ledger.errors import LedgerError, NotFoundError, PartUnavailableError
-from ledger.event_store import EVENTS_TABLE
+from ledger.event_store import EVENTS_TABLE, content_of
 from ledger.notes import PublicKey, Signer, open_note
+
+log = logging.getLogger(__name__)
 
 FORM = "ledger audit export, form 1"
 READ_BYTES = 1 << 20
@@ -75,22 +80,44 @@ def signed_manifest(session: Session, export_id: UUID) -> bytes:
     return bytes(found[0].note)
 
 
-def sign_manifests(session: Session, signer: Signer) -> int:
-    """Sign what waits for it, and leave alone of what the log says something else; how many manifests were signed."""
+def sign_manifests(session: Session, signer: Signer, refused: set[UUID]) -> int:
+    """Sign what waits for it; how many manifests were signed.
+
+    Args:
+        refused: the exports whose manifest is not signed. Those that are found now are added, and none is read again.
+    """
     waiting = rows(
         session,
-        "SELECT m.export_id, m.text FROM audit.manifests m WHERE note IS NULL AND EXISTS ("
-        f" SELECT FROM {EVENTS_TABLE} e WHERE e.originator_id = m.export_id AND e.topic = 'audit.exported'"
-        " AND convert_from(e.state, 'UTF8')::json ->> 'manifest_sha256' = encode(sha256(convert_to(m.text, 'UTF8')),"
-        " 'hex')) LIMIT :limit FOR UPDATE SKIP LOCKED",
+        f"SELECT m.export_id, m.text, e.state FROM audit.manifests m LEFT JOIN {EVENTS_TABLE} e"
+        " ON e.originator_id = m.export_id AND e.originator_version = 1 AND e.topic = 'audit.exported'"
+        " WHERE m.note IS NULL AND m.export_id <> ALL (:refused) LIMIT :limit FOR UPDATE OF m SKIP LOCKED",
+        refused=list(refused),
         limit=SIGNED_AT_ONCE,
     )
+    signed = 0
     for row in waiting:
+        event = None if row.state is None else content_of(bytes(row.state))
+        if event is None or event.get("manifest_sha256") != digest_of(row.text) or not _is_manifest(row.text):
+            refused.add(row.export_id)
+            log.error(
+                "the manifest of export %s is not what the log says of it, and is not signed: verify the record",
+                row.export_id,
+                extra={"action": "manifest_refused", "export_id": str(row.export_id)},
+            )
+            continue
         session.execute(
             text("UPDATE audit.manifests SET note = :note WHERE export_id = :export_id"),
             {"note": signer.sign(row.text), "export_id": row.export_id},
         )
-    return len(waiting)
+        signed += 1
+    return signed
+
+
+def _is_manifest(manifest: str) -> bool:
+    """Whether a text has the form of a manifest (rule 1), so that its note is read as that and as nothing else."""
+    form, _, body = manifest.partition("\n")
+    # A note's text ends where its last blank line is.
+    return form == FORM and body.endswith("\n") and "\n\n" not in manifest and content_of(body.encode()) is not None
 
 
 def check_export(file: Path, manifest: bytes, known: Iterable[PublicKey]) -> dict[str, Any]:

@@ -139,6 +139,15 @@ class Checkpoint:
         return "".join(f"{line}\n" for line in lines)
 
     @classmethod
+    def open(cls, note: bytes, known: Iterable[PublicKey]) -> Checkpoint:
+        """The checkpoint that a note holds.
+
+        Raises:
+            NoteRefusedError: it is signed by nobody who is known, or it is no checkpoint.
+        """
+        return cls.parse(open_note(note, known)[0])
+
+    @classmethod
     def parse(cls, text: str) -> Checkpoint:
         """Read what `text` gave.
 

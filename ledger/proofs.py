@@ -23,7 +23,7 @@ from ledger.database import rows
 from ledger.errors import ConflictError, NotFoundError, no_such_job
 from ledger.event_store import EVENTS_TABLE
 from ledger.merkle import inclusion_proof
-from ledger.seal import FIELDS, StoredNodes
+from ledger.seal import FIELDS, StoredNodes, newest_checkpoint
 
 FORM = "ledger proof, form 1"
 
@@ -79,14 +79,13 @@ def _rows(session: Session, condition: str, **parameters: Any) -> list[Any]:
 
 
 def _proof(session: Session, about: str, found: list[Any], **more: Any) -> bytes:
-    sealed = [row for row in found if row.leaf_index is not None]
-    checkpoint = rows(session, "SELECT size, note FROM ledger.checkpoints ORDER BY size DESC LIMIT 1")
-    if not sealed or not checkpoint:
+    size, note = newest_checkpoint(session) or (0, b"")
+    sealed = [row for row in found if row.leaf_index is not None and row.leaf_index < size]
+    if not sealed:
         raise ConflictError(
             f"The events of {found[0].originator_id} are not sealed yet.",
             "Ask again in a moment; if that does not help, see whether the sealer runs: ledger doctor",
         )
-    [(size, note)] = [(row.size, bytes(row.note)) for row in checkpoint]
     nodes = StoredNodes(session)
     events = [_proven(nodes, row, size) for row in sealed]
     proof = {"form": FORM, "about": about, "checkpoint": note.decode(), "events": events, **more}

@@ -13,6 +13,9 @@ CREATE TABLE IF NOT EXISTS ledger.stored_events (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS stored_events_originator
     ON ledger.stored_events (originator_id, originator_version);
+-- For `ledger.erasures.last_name_erased`, which every follower asks again and again, and for `ledger.keys`.
+CREATE INDEX IF NOT EXISTS stored_events_name_erased ON ledger.stored_events (id) WHERE topic = 'filejob.name_erased';
+CREATE INDEX IF NOT EXISTS stored_events_key_created ON ledger.stored_events (id) WHERE topic = 'key.created';
 
 -- Which job answers for which bytes in which dataset, and the short name that each row of the job carries:
 -- the position of its Received event. `part` tells which part of the bytes it is about, if not all of them, such as a
@@ -52,21 +55,26 @@ CREATE TABLE IF NOT EXISTS ledger.checkpoints (
     note bytea  NOT NULL  -- a signed note, which also says when it was signed
 );
 
--- What is only added to. The triggers stop accidents, be it those of whoever owns the database; who takes them away and
--- changes something is found out by the seal.
+-- What is only added to. The triggers stop accidents, be it those of whoever owns the database, and in a session that
+-- takes itself for a replica; who takes them away and changes something is found out by the seal.
+CREATE OR REPLACE FUNCTION ledger.guarded_tables() RETURNS text[] LANGUAGE sql IMMUTABLE AS
+    $$ SELECT ARRAY['stored_events', 'leaves', 'nodes', 'checkpoints'] $$;
 CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     RAISE EXCEPTION '%.% is only added to: % is refused', TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP
         USING ERRCODE = 'insufficient_privilege';
 END $$;
-DO $$ DECLARE guarded text; BEGIN
-    FOREACH guarded IN ARRAY ARRAY['stored_events', 'leaves', 'nodes', 'checkpoints'] LOOP
-        IF NOT EXISTS (
-            SELECT FROM pg_trigger WHERE tgrelid = ('ledger.' || guarded)::regclass AND tgname = 'only_added_to'
-        ) THEN
+DO $$ DECLARE guarded text; enabled text; BEGIN
+    FOREACH guarded IN ARRAY ledger.guarded_tables() LOOP
+        SELECT tgenabled INTO enabled
+            FROM pg_trigger WHERE tgrelid = ('ledger.' || guarded)::regclass AND tgname = 'only_added_to';
+        IF enabled IS NULL THEN
             EXECUTE format(
                 'CREATE TRIGGER only_added_to BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.%I '
                 'FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()', guarded
             );
+        END IF;
+        IF enabled IS DISTINCT FROM 'A' THEN
+            EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER only_added_to', guarded);
         END IF;
     END LOOP;
 END $$;

@@ -16,14 +16,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg2.extras import execute_values
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from ledger.database import lock_at_once, rows
+from ledger.database import driver_cursor, lock_at_once, rows
+from ledger.errors import ConflictError
 from ledger.event_store import EVENTS_TABLE
 from ledger.merkle import leaf_hash, node_hash, root
 from ledger.notes import Checkpoint, Signer
@@ -107,11 +108,24 @@ class StoredNodes:
         return hashes
 
 
-class TreeDamagedError(Exception):
+class TreeDamagedError(ConflictError):
     """Hashes of the tree are missing."""
 
+    code = "tree_damaged"
+
     def __init__(self, level: int, start: int, end: int, found: int) -> None:
-        super().__init__(f"of the hashes {start} to {end - 1} of level {level} there are {found}")
+        super().__init__(
+            f"The sealed log is damaged: of the hashes {start:,} to {end - 1:,} of level {level} there are {found:,}.",
+            "Nothing more is sealed. See what else was changed with `ledger audit verify`, then restore the tables "
+            "ledger.leaves and ledger.nodes from a backup.",
+        )
+
+
+class Sealed(NamedTuple):
+    """What sealing came to: the new checkpoint, and how many events it takes in."""
+
+    checkpoint: Checkpoint
+    events: int
 
 
 def folded(hashes: Sequence[bytes]) -> bytes:
@@ -121,7 +135,7 @@ def folded(hashes: Sequence[bytes]) -> bytes:
     return hashes[0]
 
 
-def seal(session: Session, signer: Signer, origin: str, now: datetime) -> Checkpoint | None:
+def seal(session: Session, signer: Signer, origin: str, now: datetime) -> Sealed | None:
     """Add the next events of the log to the tree and sign its root; None if there is none, or somebody else seals."""
     if not lock_at_once(session, SEAL_LOCK):
         return None
@@ -144,7 +158,13 @@ def seal(session: Session, signer: Signer, origin: str, now: datetime) -> Checkp
         text("INSERT INTO ledger.checkpoints (size, note) VALUES (:size, :note)"),
         {"size": new_size, "note": signer.sign(checkpoint.text())},
     )
-    return checkpoint
+    return Sealed(checkpoint, len(events))
+
+
+def newest_checkpoint(session: Session) -> tuple[int, bytes] | None:
+    """The checkpoint over the most events, as it is kept: its size, and the note. None if nothing is sealed."""
+    found = rows(session, "SELECT size, note FROM ledger.checkpoints ORDER BY size DESC LIMIT 1")
+    return (found[0].size, bytes(found[0].note)) if found else None
 
 
 def told_of(previous: int, sealed_at: datetime) -> tuple[str, ...]:
@@ -171,6 +191,5 @@ def _complete(session: Session, nodes: StoredNodes, old_size: int, size: int) ->
 
 
 def _insert(session: Session, statement: str, values: Iterable[tuple[Any, ...]]) -> None:
-    cursor: Any = session.connection().connection.cursor()
-    with cursor:
+    with driver_cursor(session) as cursor:
         execute_values(cursor, statement, list(values), page_size=1_000)

@@ -17,6 +17,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.errors import InvalidRequestError
 
 MEBIBYTE = 1 << 20
 ORIGIN = re.compile(r"[^\s+]{1,100}")
@@ -215,12 +216,16 @@ class Settings(BaseSettings):
         return list(dict.fromkeys(address.strip() for address in (self.mail_to or "").split(",") if address.strip()))
 
     def admin_key(self) -> str | None:
-        """The admin key, from the setting itself or from its file; None when neither is given."""
-        return _secret(self.api_key, self.api_key_file)
+        """The admin key, from the setting itself or from its file; None when neither is given.
+
+        Raises:
+            InvalidRequestError: the file cannot be read.
+        """
+        return _secret("LEDGER_API_KEY", self.api_key, self.api_key_file)
 
     def master_key(self) -> str | None:
         """The master key of the subjects' keys, likewise."""
-        return _secret(self.subject_key, self.subject_key_file)
+        return _secret("LEDGER_SUBJECT_KEY", self.subject_key, self.subject_key_file)
 
     def explained(self) -> list[dict[str, Any]]:
         """Each setting with its value (secrets masked) and where it came from, for `ledger config`."""
@@ -265,7 +270,16 @@ class Settings(BaseSettings):
             raise ValueError("smtp_url needs both a user and a password, or neither")
 
 
-def _secret(value: SecretStr | None, file: Path | None) -> str | None:
+def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
     if value is not None:
         return value.get_secret_value()
-    return None if file is None else file.read_text().strip()
+    if file is None:
+        return None
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InvalidRequestError(
+            f"The file {file}, which {name}_FILE names, cannot be read: {why}.",
+            f"Let this process read it, name another one, or give {name} itself.",
+        ) from None  # the error of a text that is none quotes it

@@ -3,7 +3,8 @@
 Rules:
 1. A key is made in the transaction of the first event that needs it. Whoever stores another event of its subject shares
    the key's row until the commit, so no key is destroyed under an event that is being written with it.
-2. A destroyed key leaves its row behind, without the key: erased and lost are two things.
+2. A destroyed key leaves its row behind, without the key: erased and lost are two things. Also where there was no row:
+   it was lost, and what brings it back later must not go unseen.
 3. No process keeps a key. Each reading of events fetches the keys that it needs, in its own transaction, so nothing
    has to be told to other processes when a key is destroyed: nobody has it.
 4. The master key is not in the database. Each row says which one wrapped it, so another one is told as such, and never
@@ -123,7 +124,15 @@ class SubjectKeys:
         return {name: hmac.digest(key, name.encode(), "sha256").hex() for name in wanted}
 
     def destroy(self, session: Session, subject: str) -> bool:
-        """Destroy a key; whether there was one. Waits for whoever is writing with it."""
+        """Destroy a key; whether there was one. Its row stays in any case. Waits for whoever is writing with it."""
+        session.execute(
+            text(
+                "INSERT INTO subjects.keys (subject, wrapped, master) VALUES (:subject, NULL, :master)"
+                " ON CONFLICT DO NOTHING"
+            ),
+            {"subject": subject, "master": self._id},
+        )
+        # A statement of its own: it sees the key of whoever was just making one, whom the first one has waited for.
         statement = (
             "UPDATE subjects.keys SET wrapped = NULL WHERE subject = :subject AND wrapped IS NOT NULL RETURNING 1"
         )

@@ -23,7 +23,7 @@ from itertools import pairwise
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from ledger.database import rows, unavailable_as_error
+from ledger.database import rows, snapshot, unavailable_as_error
 from ledger.erased_keys import findings_about_keys
 from ledger.event_store import EVENTS_TABLE
 from ledger.findings import Finding, Level, Verified
@@ -34,7 +34,7 @@ from ledger.merkle import (
     consistency_proof,
     leaf_hash,
 )
-from ledger.notes import Checkpoint, NoteRefusedError, PublicKey, open_note
+from ledger.notes import Checkpoint, NoteRefusedError, PublicKey
 from ledger.seal import (
     FIELD_CHECK_BYTES,
     FIELDS,
@@ -62,8 +62,7 @@ def verify(
     Args:
         on_progress: called with the position reached, and the position of the last sealed event.
     """
-    snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
-    with unavailable_as_error(), Session(snapshot) as session, session.begin():
+    with unavailable_as_error(), snapshot(engine) as session:
         return verify_in(session, keys, origin, anchors, level, on_progress)
 
 
@@ -85,7 +84,7 @@ def verify_in(
     else:
         _Walk(session, checkpoints, kept_elsewhere, found).run(level, on_progress or (lambda done, total: None))
     if level.reads_events:
-        found.findings += findings_about_keys(session)
+        found.extend(findings_about_keys(session))
     [(waiting,)] = rows(
         session,
         f"SELECT count(*) FROM {EVENTS_TABLE} WHERE id > (SELECT coalesce(max(position), 0) FROM ledger.leaves)",
@@ -100,13 +99,13 @@ def _checkpoints(session: Session, keys: Sequence[PublicKey], origin: str, found
     for row in rows(session, "SELECT size, coalesce(note, '') AS note FROM ledger.checkpoints ORDER BY size"):
         names_before, previous = f"previous {previous}", row.size
         try:
-            checkpoint = Checkpoint.parse(open_note(bytes(row.note), keys)[0])
+            checkpoint = Checkpoint.open(bytes(row.note), keys)
         except NoteRefusedError as refused:
-            found.findings.append(Finding(refused.code, f"Checkpoint {row.size}: {refused.message}"))
+            found.add(Finding(refused.code, f"Checkpoint {row.size}: {refused.message}"))
             continue
         if (checkpoint.origin, checkpoint.size, checkpoint.more[:1]) != (origin, row.size, (names_before,)):
             message = f"Checkpoint {row.size} of {origin}, {names_before}, is signed as {checkpoint.text()!r}."
-            found.findings.append(Finding("checkpoint_of_another", message))
+            found.add(Finding("checkpoint_of_another", message))
             continue
         checkpoints[row.size] = found.checkpoint = checkpoint
     return checkpoints
@@ -123,10 +122,10 @@ def _check_consistency(
             proof = consistency_proof(nodes, old.size, new.size)
             check_consistency(old.size, new.size, proof, old.root, new.root)
         except ProofRefusedError as refused:
-            found.findings.append(Finding("checkpoint_inconsistent", f"Checkpoint {new.size}: {refused.message}"))
+            found.add(Finding("checkpoint_inconsistent", f"Checkpoint {new.size}: {refused.message}"))
         except TreeDamagedError as damaged:
-            found.findings.append(Finding("tree_damaged", f"Checkpoint {new.size} cannot be checked: {damaged}."))
-    found.findings += _ends(size, [each for each in checkpoints if each > size], anchors.values(), found.checkpoint)
+            found.add(Finding("tree_damaged", f"Checkpoint {new.size} cannot be checked: {damaged.message}"))
+    found.extend(_ends(size, [each for each in checkpoints if each > size], anchors.values(), found.checkpoint))
 
 
 def _ends(
@@ -186,10 +185,10 @@ class _Walk:
             for node_level, index in self._nodes:
                 self._say(Finding("node_unknown", f"There is no node {index} of level {node_level} in the tree."))
             size = self._tree.size
-            self._found.findings += _ends(size, self._checkpoints, self._anchors.values(), self._found.checkpoint)
+            self._found.extend(_ends(size, self._checkpoints, self._anchors.values(), self._found.checkpoint))
 
     def _say(self, finding: Finding) -> None:
-        self._found.findings.append(finding)
+        self._found.add(finding)
 
     def _compare(self, event: StoredEvent | None, leaf: _Leaf | None) -> None:
         """Compare an event with its leaf."""

@@ -4,15 +4,20 @@ This file needs nothing but Python 3.9 or later and the package `cryptography`. 
 made the proof, so that whoever does not trust that ledger can read all that there is to trust here.
 
 PUBLIC_KEY is the key itself, written name+id+key, or a file that holds it. Of several, with commas between, any may
-have signed. FILE is the file that the job is about, as
-it was sent, or the text that the ledger made of it if it was none; with it the proof is checked against its bytes.
+have signed. FILE is the file that the job is about, as it was sent; with it the proof is checked against its bytes. If
+that is no plain text in UTF-8 (a workbook, say), its records are those of the text that the ledger made of it: then a
+proof of a record needs that text, and says so.
 
 What it checks, one after the other:
 1. The checkpoint is signed by the public key (C2SP signed note, Ed25519).
 2. Each event, as it is stored, is a leaf of the tree whose root the checkpoint has (RFC 9162, section 2.1.3.2).
 3. The events are of one stream, and their versions are 1, 2, 3, ... without a gap; or it is a single event.
-4. A record that the proof is about stands in the part of the file that one of these events says was loaded. With FILE:
-   the file and the part have the digests that the events say, and the record's bytes are those of the file.
+4. The bytes of a record that the proof is about are in a chunk that one of these events says was loaded. With FILE:
+   the file and the chunk have the digests that the events say, and the bytes are those of the file. Which of the
+   chunk's records they are is not proven: that needs whoever reads the chunk as the ledger did.
+
+What is printed of a proof stands in quotes, with escapes for what cannot be seen: none of it can look like a line of
+this program.
 
 Exit status: 0 proven; 1 refused: the proof does not hold; 2 the command or a file cannot be read.
 """
@@ -160,8 +165,8 @@ def verify(data: bytes, key_text: str, file: Optional[bytes] = None) -> List[str
         found = root_by(leaf_of(event), event["index"], size, event["proof"])
         check(found == root, f"version {version} of the stream is not in the log, or not as it stands in the proof")
     count = "1 event" if len(events) == 1 else f"{len(events)} events"
-    lines = [f"Proven: {count} of {events[0]['originator_id']} in {origin}, checkpoint {size}."]
-    lines += [f"  {event['originator_version']}  {event['topic']}  at position {event['id']}" for event in events]
+    lines = [f"Proven: {count} of {events[0]['originator_id']} in {origin!r}, checkpoint {size}."]
+    lines += [f"  {event['originator_version']}  {event['topic']!r}  at position {event['id']}" for event in events]
     if proof["about"] == "record":
         lines += verify_record(proof["record"], states_of(events), file)
     elif file is not None:
@@ -175,31 +180,51 @@ def states_of(events: List[Values]) -> List[Tuple[str, Values]]:
 
 
 def verify_record(record: Values, states: List[Tuple[str, Values]], file: Optional[bytes]) -> List[str]:
-    """What is proven about a record: its number, where it begins, and its bytes."""
+    """What is proven about a record: which bytes stand where, and in which chunk. Not its number, see rule 4."""
     check(set(record) == RECORD_NAMES, "the record has not the parts that one has")
     number, start, raw = record["record"], record["byte_offset"], from_base64(record["bytes"])
-    chunks = [
-        state
-        for topic, state in states
-        if topic == "filejob.chunk_loaded"
-        and state["first_record"] <= number < state["first_record"] + state["records"]
-        and state["start"] <= start <= start + len(raw) <= state["end"]
-    ]
-    check(bool(chunks), f"no chunk that was loaded has record {number} at byte {start}")
-    chunk = chunks[-1]
-    [received] = [state for topic, state in states if topic == "filejob.received"]
+    check(type(number) is int and type(start) is int, "the record's number or place is no whole number")
+    end = start + len(raw)
+    chunk, text, is_file = chunk_of(number, start, end, states)
+    whole = "the file that arrived" if is_file else "the text that the ledger made of the file"
+    first, last = chunk["first_record"], chunk["first_record"] + chunk["records"] - 1
     lines = [
-        f"Record {number} stands at byte {start} of chunk {chunk['chunk']}, whose SHA-256 is {chunk['sha256']},",
-        f"  of the file {received['sha256']}. Its bytes:",
-        f"  {raw.decode('utf-8', 'backslashreplace').rstrip()}",
+        f"Bytes {start} to {end} of {whole}, whose SHA-256 is {text!r}, are in chunk {chunk['chunk']!r}.",
+        f"  Of that chunk it is proven: bytes {chunk['start']!r} to {chunk['end']!r}, records {first!r} to {last!r}, "
+        f"SHA-256 {chunk['sha256']!r}.",
+        f"Said to be record {number}, which only who counts the records of the chunk can confirm:",
+        f"  {raw.decode('utf-8', 'backslashreplace')!r}",
     ]
     if file is None:
-        return [*lines, "  They are the file's only if the file has them there: give it as the third argument."]
-    lines += verify_file(states, file)
+        return [*lines, f"That the bytes are these is not proven: give {whole} as the third argument."]
+    digest = hashlib.sha256(file).hexdigest()
+    arrived = [state["sha256"] for topic, state in states if topic == "filejob.received"]
+    if digest != text:
+        instead = "; give that instead of the file that was sent" if digest in arrived else ""
+        raise Refused(f"what was given has the SHA-256 {digest}, and {whole} {text!r}{instead}")
     part = hashlib.sha256(file[chunk["start"] : chunk["end"]]).hexdigest()
-    check(part == chunk["sha256"], f"chunk {chunk['chunk']} of the file has not the SHA-256 that was loaded")
-    check(file[start : start + len(raw)] == raw, f"record {number} reads otherwise in the file")
-    return [*lines, f"Record {number} is in the file, as it stands here."]
+    check(part == chunk["sha256"], f"chunk {chunk['chunk']!r} of the file has not the SHA-256 that was loaded")
+    check(file[start:end] == raw, f"bytes {start} to {end} read otherwise in the file")
+    return [*lines, f"Proven: bytes {start} to {end} of {whole} are these."]
+
+
+def chunk_of(number: int, start: int, end: int, states: List[Tuple[str, Values]]) -> Tuple[Values, str, bool]:
+    """The chunk that has some bytes, the SHA-256 of what it is a part of, and whether that is the file that arrived."""
+    arrived, transcript, found = "", None, None
+    for topic, state in states:
+        if topic == "filejob.received":
+            arrived = state["sha256"]
+        elif topic == "filejob.queued":
+            transcript = state.get("transcript")
+        elif (
+            topic == "filejob.chunk_loaded"
+            and state["first_record"] <= number < state["first_record"] + state["records"]
+            and state["start"] <= start <= end <= state["end"]
+        ):
+            found = state, transcript or arrived, not transcript
+    if found is None:
+        raise Refused(f"no chunk that was loaded has record {number} at byte {start}")
+    return found
 
 
 def verify_file(states: List[Tuple[str, Values]], file: bytes) -> List[str]:
@@ -213,12 +238,8 @@ def verify_file(states: List[Tuple[str, Values]], file: bytes) -> List[str]:
     raise Refused(f"the file, whose SHA-256 is {digest}, is not the one that the events tell of")
 
 
-def main(arguments: List[str]) -> int:
-    """Verify, print, and say how it ended."""
-    if len(arguments) not in (2, 3):
-        print(__doc__)
-        return UNREADABLE
-    path, key, *rest = arguments
+def examine(path: str, key: str, file_path: Optional[str] = None) -> Tuple[int, List[str]]:
+    """How it ended, as the exit status says it, and the lines to be told."""
     try:
         with open(path, "rb") as opened:
             proof = opened.read()
@@ -226,21 +247,27 @@ def main(arguments: List[str]) -> int:
             with open(key, encoding="utf-8") as opened_key:
                 key = opened_key.read()
         file = None
-        for name in rest:
-            with open(name, "rb") as opened:
+        if file_path is not None:
+            with open(file_path, "rb") as opened:
                 file = opened.read()
     except (OSError, ValueError) as error:
-        print(f"Cannot be read: {error}")
-        return UNREADABLE
+        return UNREADABLE, [f"Cannot be read: {error}"]
     try:
-        print("\n".join(verify(proof, key, file)))
+        return PROVEN, verify(proof, key, file)
     except Refused as refused:
-        print(f"Refused: {refused}.")
-        return REFUSED
+        return REFUSED, [f"Refused: {refused}."]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        print(f"Refused: it is no proof, or its key is none ({type(error).__name__}: {error}).")
-        return REFUSED
-    return PROVEN
+        return REFUSED, [f"Refused: it is no proof, or its key is none ({type(error).__name__}: {str(error)!r})."]
+
+
+def main(arguments: List[str]) -> int:
+    """Verify, print, and say how it ended."""
+    if len(arguments) not in (2, 3):
+        print(__doc__)
+        return UNREADABLE
+    ended, lines = examine(*arguments)
+    print("\n".join(lines))
+    return ended
 
 
 if __name__ == "__main__":

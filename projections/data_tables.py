@@ -26,7 +26,7 @@ from psycopg2 import errors, sql
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from ledger.database import lock, lock_shared
+from ledger.database import driver_cursor, lock, lock_shared
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
@@ -112,7 +112,7 @@ def create(session: Session, table: DataTable) -> None:
     ]
     if table.partition_column == RECEIVED:
         columns.append(sql.SQL("_received date NOT NULL DEFAULT lineage.received()"))
-    with _cursor(session) as cursor:
+    with driver_cursor(session) as cursor:
         cursor.execute(
             sql.SQL("CREATE TABLE {} ({}) PARTITION BY RANGE ({})").format(
                 table.name, sql.SQL(", ").join(columns), sql.Identifier(table.partition_column)
@@ -130,7 +130,7 @@ def _add_columns(session: Session, table: DataTable) -> None:
     lacking = [column for column in table.contract.columns if column.name not in known]
     if lacking:
         added = sql.SQL(", ").join(sql.SQL("ADD COLUMN {}").format(_definition(column)) for column in lacking)
-        with _cursor(session) as cursor:
+        with driver_cursor(session) as cursor:
             cursor.execute(sql.SQL("ALTER TABLE {} {}").format(table.name, added))
 
 
@@ -154,7 +154,7 @@ def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, ye
         if exists(session, table.schema, name):
             return
         start, end = _bounds(table, calendar, year)
-        with _cursor(session) as cursor:
+        with driver_cursor(session) as cursor:
             cursor.execute(
                 sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)").format(
                     partition, table.name
@@ -206,7 +206,7 @@ def copy_rows(
         PartitionMissingError: add the partition, then start the transaction again.
         psycopg2.Error: see `is_about_the_file`.
     """
-    with _cursor(session) as cursor:
+    with driver_cursor(session) as cursor:
         cursor.execute("CREATE TEMPORARY SEQUENCE IF NOT EXISTS ledger_record CACHE 1000")
         cursor.execute(
             "SELECT setval('pg_temp.ledger_record', %(first_record)s, false), set_config('ledger.job', %(job)s, true),"
@@ -241,7 +241,7 @@ def withdraw(session: Session, dataset: str, job: int, schema: str = LIVE) -> in
     """Take a job's rows out of its dataset's table, which the transaction shares; how many there were."""
     if not exists(session, schema, dataset):
         return 0
-    with _cursor(session) as cursor:
+    with driver_cursor(session) as cursor:
         cursor.execute(sql.SQL("DELETE FROM {} WHERE _job = %s").format(sql.Identifier(schema, dataset)), (job,))
         return int(cursor.rowcount)
 
@@ -255,10 +255,6 @@ def exists(session: Session, schema: str, name: str) -> bool:
     """Whether there is a table of that name."""
     found = session.execute(text("SELECT to_regclass(:name)"), {"name": f'{schema}."{name}"'}).scalar()
     return found is not None
-
-
-def _cursor(session: Session) -> Any:
-    return session.connection().connection.cursor()
 
 
 def _copy_statement(

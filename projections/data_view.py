@@ -8,28 +8,26 @@ Rules:
 3. The switch (`projections.table_exchange`) is one transaction with the end of the operation in the log. Where readers
    or loads do not let go of the table in time it is undone as a whole and tried again.
 4. One generation is kept for a roll-back, which is refused when rows have changed since: the old one lacks that.
-5. A rebuild that cannot go on keeps what it has built only if it is tried again by itself.
+5. A rebuild that cannot go on, whatever the reason, keeps what it has built only if it is tried again by itself.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from ledger.application import Ledger
-from ledger.database import lock_at_once
+from ledger.database import is_unavailable, snapshot
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_year import FiscalYear
-from ledger.errors import ConflictError, LedgerError, PartUnavailableError
+from ledger.errors import ConflictError, PartUnavailableError
 from ledger.failpoints import failpoint
 from projections.data_tables import LIVE, DataTable, exists, hold_table
-from projections.replaying import is_withdrawal, read_story
+from projections.replaying import is_withdrawal
 from projections.table_build import BATCH_EVENTS, REBUILDING, TableBuild, TakenOverError, drop_build, forget_build
 from projections.table_comparison import TableComparison
 from projections.table_exchange import (
@@ -39,7 +37,10 @@ from projections.table_exchange import (
     Partition,
     TableInUseError,
     check_bounds,
+    check_dependents,
     check_shape,
+    check_there,
+    copy_indexes,
     drop_discarded,
     exchange,
     keep,
@@ -49,7 +50,7 @@ from projections.table_exchange import (
     set_free,
     table_in_use_as_error,
 )
-from projections.views import Order, Parts, Standing
+from projections.views import Order, Parts, Standing, alone
 
 DATA = "data."
 # How long loads that are under way are waited for, and those that come meanwhile wait.
@@ -75,29 +76,31 @@ class DataView:
         """Build the table anew, compare, and switch.
 
         Raises:
-            ConflictError: it is being rebuilt already, or its shape is not that of its contract.
+            ViewBusyError: it is being rebuilt already.
+            ConflictError: its shape is not that of its contract, or others refer to parts of it.
             RebuildStoppedError: an event cannot be replayed.
             TableInUseError: readers or loads did not let go of it.
         """
-        with self._alone():
+        with alone(self._ledger, self._view):
             return self._build(order, switch=True)
 
     def check(self, order: Order) -> dict[str, Any]:
         """Build the table anew, compare, and drop what was built. Raises as `rebuild` does."""
-        with self._alone():
+        with alone(self._ledger, self._view):
             return self._build(order, switch=False)
 
     def roll_back(self, order: Order) -> dict[str, Any]:
         """Switch back to the partitions that were live before the last switch.
 
         Raises:
-            ConflictError: nothing is kept of them, or rows have changed since.
+            ConflictError: nothing is kept of them, rows have changed since, or others refer to them.
             TableInUseError: readers or loads did not let go of the table.
         """
-        with self._alone():
+        with alone(self._ledger, self._view):
             with self._ledger.transaction() as session:
                 drop_build(session, self._dataset)
                 superseded = self._superseded(session)
+                check_dependents(session, self._dataset)
                 check_bounds(session, SUPERSEDED, superseded)
                 position = kept(session, self._dataset).switched_at_position
             position = self._unchanged_from(position)
@@ -110,14 +113,6 @@ class DataView:
             generation = kept(session, self._dataset).generation
         return Standing(self._view, self._ledger.position() if there else None, generation if there else None)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self._ledger.transaction() as session:
-            session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-            if not lock_at_once(session, f"rebuild {self._view}"):
-                raise ConflictError(f"The view {self._view!r} is being rebuilt already.", "Wait until that is done.")
-            yield
-
     def _table(self) -> DataTable:
         dataset = self._ledger.dataset(self._dataset)
         assert dataset is not None, "a view that does not exist is refused before"
@@ -126,13 +121,15 @@ class DataView:
     def _build(self, order: Order, *, switch: bool) -> dict[str, Any]:
         with self._ledger.transaction() as session:
             check_shape(session, self._table())
+            if switch:
+                check_dependents(session, self._dataset)
         build = TableBuild(self._parts, self._dataset, order)
         try:
             build.begin()
             build.catch_up()
             build.settle()
             comparison = TableComparison()
-            with _snapshot(self._ledger) as session:
+            with snapshot(self._ledger.engine) as session:
                 build.changed.clear()
                 comparison.compare(session, self._table(), build.table)
                 comparison.result(session)  # to look for the records that differ takes long: now, and not with the lock
@@ -140,13 +137,14 @@ class DataView:
             build.catch_up()
             if switch:
                 with self._ledger.transaction() as session:
+                    copy_indexes(session, self._dataset, REBUILDING)
                     check_bounds(session, REBUILDING, partitions(session, REBUILDING, self._dataset))
             return self._repeatedly(
                 lambda session, wait: self._end(session, order, build, comparison, wait if switch else None)
             )
-        except (PartUnavailableError, TakenOverError):  # another attempt goes on with it, this operation's or another's
-            raise
-        except LedgerError:
+        except Exception as error:
+            if isinstance(error, PartUnavailableError | TakenOverError) or is_unavailable(error):
+                raise  # another attempt goes on with it, this operation's or another's
             with self._ledger.transaction() as session:
                 drop_build(session, self._dataset)
             raise
@@ -187,7 +185,8 @@ class DataView:
         session.execute(text(f"SET LOCAL lock_timeout = {wait_milliseconds}"))
         drop_discarded(session, self._dataset)
         if state.superseded is not None:
-            move_all(session, state.superseded, SUPERSEDED, DISCARDED)
+            there = [each for each in state.superseded if exists(session, SUPERSEDED, each.name)]  # not dropped by hand
+            move_all(session, there, SUPERSEDED, DISCARDED)
         incoming = set_free(session, REBUILDING, self._dataset)
         outgoing = exchange(session, self._table(), incoming, REBUILDING, wait_milliseconds=wait_milliseconds)
         forget_build(session, self._dataset)
@@ -223,6 +222,7 @@ class DataView:
             raise ConflictError(
                 f"Nothing is kept of {self._view} from before a switch.", "Only the last rebuild can be rolled back."
             )
+        check_there(session, self._dataset, superseded)
         return superseded
 
     def _unchanged_from(self, position: int) -> int:
@@ -244,7 +244,7 @@ class DataView:
         if isinstance(event, FiscalYear.Dropped | FiscalYear.Reopened):
             return True
         changes = isinstance(event, FileJob.ChunkLoaded) or (is_withdrawal(event) and event.rows_withdrawn)
-        return bool(changes) and read_story(self._ledger, event.originator_id).received.dataset == self._dataset
+        return bool(changes) and self._ledger.dataset_of_job(event.originator_id) == self._dataset
 
     def _repeatedly(self, attempt: Callable[[Session, int], dict[str, Any]]) -> dict[str, Any]:
         """Try a switch until nobody stands in its way, in a transaction each time."""
@@ -267,11 +267,3 @@ def _hold(session: Session, dataset: str) -> None:
     session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {SILENT_MILLISECONDS_MAX}"))
     session.execute(text(f"SET LOCAL lock_timeout = {LOADS_MILLISECONDS_MAX}"))
     hold_table(session, dataset)
-
-
-@contextmanager
-def _snapshot(ledger: Ledger) -> Iterator[Session]:
-    """A session that sees rows and log as they stood at one moment."""
-    engine = ledger.engine.execution_options(isolation_level="REPEATABLE READ")
-    with Session(engine) as session, session.begin():
-        yield session

@@ -19,6 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from ledger.blobs import BlobStore
+from ledger.database import driver_cursor
 from ledger.domain.column import excerpt
 from ledger.domain.contract import Contract, check_dataset_name
 from ledger.domain.filejob import FileJob
@@ -96,7 +97,7 @@ def rows_where(
         " JOIN ledger.arrivals ON arrivals.position = data._job WHERE {} ORDER BY data._job, data._record LIMIT %s"
     ).format(sql.Identifier(dataset), sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true"))
     session.execute(text("SET LOCAL TimeZone = 'UTC'"))
-    cursor: Any = session.connection().connection.cursor()
+    cursor = driver_cursor(session)
     try:
         cursor.execute(statement, (*where.values(), limit))
     except errors.DataError as error:

@@ -4,7 +4,8 @@ Rules:
 1. Nothing here depends on who loads: the same bytes, plan, contract and table give the same rows, totals and digest.
 2. A record that its contract refuses is a flaw; so is one that only PostgreSQL refuses, and one that a key keeps out.
    The others are loaded all the same.
-3. PostgreSQL's own words may quote a value: no error of loading repeats them.
+3. PostgreSQL's own words may quote a value: no error of loading repeats them. None names the file: a rebuild writes it
+   down where names are not sealed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from uuid import UUID
 
@@ -59,17 +60,21 @@ class CopyFailedError(LedgerError):
 class LoadedFile:
     """What is known of a planned file: its job, the text that its chunks are ranges of, and how that is read.
 
-    `job_position` is the position of the job's Received event, `received` the day of it.
+    `job_position` is the position of the job's Received event, `received_at` the time of it.
     """
 
     job_id: UUID
     job_position: int
-    filename: str
-    received: date
+    received_at: datetime
     text: str
     dialect: Dialect
     plan: Plan
     calendar: FiscalCalendar
+
+    @property
+    def received(self) -> date:
+        """The day on which it was received."""
+        return self.received_at.astimezone(self.calendar.zone).date()
 
 
 def reading_of(contract: Contract, plan: Plan, calendar: FiscalCalendar) -> Reading:
@@ -183,7 +188,7 @@ def _try_copy(
             raise
         # Not the original error behind it: its context may quote a record.
         raise CopyFailedError(
-            f"COPY of {file.filename!r} failed ({error.pgcode}: {_without_values(error)}).", "It will be tried again."
+            f"COPY of a chunk failed ({error.pgcode}: {_without_values(error)}).", "It will be tried again."
         ) from None
     savepoint.commit()
     content.flaws.update((record - content.chunk.first_record, _repeated(table)) for record in copied.repeated)

@@ -19,6 +19,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from ledger.database import driver_cursor
 from projections.formats.rows import Flaw
 
 RAW_BYTES_MAX = 1 << 20
@@ -47,21 +48,34 @@ def replace_rejects(session: Session, job_id: UUID, chunk: int, records: range, 
     )
     if rejects:
         lines = (_copy_line(job_id, chunk, reject) for reject in rejects)
-        cursor: Any = session.connection().connection.cursor()
+        cursor = driver_cursor(session)
         cursor.copy_expert(f"COPY rejects.records ({COLUMNS}) FROM STDIN", io.BytesIO(b"".join(lines)))
 
 
 def rejects_of(
-    session: Session, job_id: UUID, *, after_record: int = 0, limit: int, but_code: str | None = None
+    session: Session,
+    job_id: UUID,
+    *,
+    after_record: int = 0,
+    before_record: int | None = None,
+    limit: int,
+    but_code: str | None = None,
 ) -> list[Reject]:
-    """The rejects of a job in the order of its file, at most `limit`, from behind a record on, but those of a code."""
+    """The rejects of a job but those of a code, in the order of its file: from behind a record on, before another."""
     found = session.execute(
         text(
             "SELECT record, line, byte_offset, byte_length, raw, column_name, code, reason FROM rejects.records"
-            " WHERE job_id = :job_id AND record > :after_record AND code IS DISTINCT FROM :but_code"
+            " WHERE job_id = :job_id AND record > :after_record"
+            " AND record < coalesce(:before_record, 9223372036854775807) AND code IS DISTINCT FROM :but_code"
             " ORDER BY record LIMIT :limit"
         ),
-        {"job_id": job_id, "after_record": after_record, "limit": limit, "but_code": but_code},
+        {
+            "job_id": job_id,
+            "after_record": after_record,
+            "before_record": before_record,
+            "limit": limit,
+            "but_code": but_code,
+        },
     )
     return [
         Reject(

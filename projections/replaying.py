@@ -95,8 +95,7 @@ def loaded_file(story: Story, queued: FileJob.Queued, plan: Plan, calendar: Fisc
     return LoadedFile(
         job_id=received.originator_id,
         job_position=story.position,
-        filename=received.filename,
-        received=received.timestamp.astimezone(calendar.zone).date(),
+        received_at=received.timestamp,
         text=queued.transcript or received.sha256,
         dialect=Dialect.from_dict(queued.dialect),
         plan=plan,

@@ -7,6 +7,8 @@ Rules:
 3. MongoDB or PostgreSQL away is not an error but a wait, growing to `PAUSE_SECONDS_MAX`.
 4. Each view has a follower of its own. One that stopped begins again where it was after a pause, and the others go on
    meanwhile; when none of them can go on, all end, and with them the process.
+5. What is kept of a view for a roll-back follows the log only as far as the last erasure of a name, so that no erased
+   name stays in it.
 """
 
 from __future__ import annotations
@@ -14,18 +16,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event as StopSignal
 from threading import Lock
+from typing import Protocol, TypeVar
 
 from pymongo.database import Database
 
 from ledger import telemetry
 from ledger.application import Ledger
 from ledger.database import LogListener, prepare
+from ledger.erasures import last_name_erased
 from ledger.errors import PartUnavailableError
 from projections.status import Document, fold
-from projections.trail.store import BATCH_EVENTS, TRAIL, live_trail
-from projections.view_store import ViewStore, live_generation, switch
+from projections.trail.store import BATCH_EVENTS, TRAIL, TrailStore, live_trail
+from projections.trail.store import live as trail_standing
+from projections.view_store import ViewStore, live, live_generation, switch
+from projections.views import Live
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +81,56 @@ def live_store(database: Database[Document]) -> ViewStore:
     return store
 
 
+class Kept(Protocol):
+    """A generation that is kept for a roll-back."""
+
+    def position(self) -> int:
+        """The position in the log that it reflects, 0 if none."""
+
+    def drop(self) -> None:
+        """Forget it."""
+
+
+Store = TypeVar("Store", bound=Kept)
+
+
+def erase_in_kept(
+    ledger: Ledger, standing: Callable[[], Live], opened: Callable[[int], Store], apply: Callable[[Store, int], int]
+) -> int:
+    """Take the next events up to the last erasure into what is kept of a view.
+
+    Args:
+        apply: takes the next events of the log into a generation, none after a position; how many.
+
+    Returns:
+        How many events were taken; 0 means that no erased name is left in it.
+    """
+    generation = standing().previous
+    if not generation:
+        return 0
+    kept, erased = opened(generation), last_name_erased(ledger)
+    if kept.position() >= erased:
+        return 0
+    count = apply(kept, erased)
+    after = standing()
+    if generation not in (after.generation, after.previous):  # a rebuild has dropped it meanwhile
+        kept.drop()
+    return count
+
+
 def run(ledger: Ledger, database: Database[Document], stop: StopSignal) -> None:
     """Keep the status view up to date until told to stop."""
 
     def apply() -> tuple[int, int]:
         store = live_store(database)
-        return apply_batch(ledger, store), store.position()
+        count = apply_batch(ledger, store)
+        erased = erase_in_kept(
+            ledger,
+            partial(live, database, STATUS),
+            partial(ViewStore, database, STATUS),
+            lambda kept, until: apply_batch(ledger, kept, until=until),
+        )
+        return max(count, erased), store.position()
 
     follow(ledger, STATUS, apply, stop)
 
@@ -90,7 +141,14 @@ def run_trail(ledger: Ledger, stop: StopSignal) -> None:
 
     def apply() -> tuple[int, int]:
         trail = live_trail(ledger)
-        return trail.apply_batch(), trail.position()
+        count = trail.apply_batch()
+        erased = erase_in_kept(
+            ledger,
+            partial(trail_standing, ledger),
+            partial(TrailStore, ledger),
+            lambda kept, until: kept.apply_batch(until=until),
+        )
+        return max(count, erased), trail.position()
 
     follow(ledger, TRAIL, apply, stop)
 

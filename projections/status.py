@@ -77,6 +77,11 @@ def rfc3339(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def rfc3339_or_none(instant: datetime | None) -> str | None:
+    """The same of an instant that may not be known, or not have come."""
+    return None if instant is None else rfc3339(instant)
+
+
 def _received(event: FileJob.Received, position: int) -> Document:
     return {
         "_id": str(event.originator_id),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pymongo.database import Database
 
 from ledger.application import Ledger
-from projections.generation_view import Generation
+from projections.generation_comparison import Generation, Place, Seen
 from projections.runner import STATUS, apply_batch, live_store
 from projections.status import Document
-from projections.view_store import ViewStore, generations, live, new_generation, switch
+from projections.view_store import ViewStore, generations, line_of, live, new_generation, received_position, switch
 from projections.views import Live
 
 
@@ -47,13 +47,17 @@ class StatusGenerations:
         """Make a generation the live one."""
         switch(self._database, STATUS, generation, previous=previous, by=by)
 
-    def place(self, item: Document) -> int:
-        """Where a job's story begins in the log."""
-        return int(item["received_position"])
+    def place(self, item: Document) -> Place:
+        """Where a job's story begins in the log, and the job."""
+        return received_position(item), str(item["_id"])
 
-    def told(self, item: Document) -> dict[str, Any]:
+    def line(self, item: Document) -> bytes:
+        """As canonical JSON."""
+        return line_of(item)
+
+    def told(self, place: Place) -> dict[str, Any]:
         """Its job."""
-        return {"job_id": item["_id"]}
+        return {"job_id": place[1]}
 
 
 class _Generation:
@@ -74,5 +78,18 @@ class _Generation:
     def in_order(self) -> Iterator[Document]:
         return self._store.in_order()
 
+    def at(self, places: Sequence[Place]) -> Seen:
+        position = self._store.position()  # before the documents, which are written before it
+        documents = self._store.documents([job_id for _, job_id in places])
+        end = self._ledger.position()
+        items = {place: documents[place[1]] for place in places if place[1] in documents}
+        later = {place for place, document in items.items() if _is_between(document.get("position"), position, end)}
+        return Seen(position, items, frozenset(later))
+
     def drop(self) -> None:
         self._store.drop()
+
+
+def _is_between(position: Any, after: int, end: int) -> bool:
+    """Whether a document's position, which somebody may have changed to whatever he liked, is one of the log's."""
+    return isinstance(position, int) and after < position <= end

@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from ledger.application import LoggedEvent
 from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
-from ledger.errors import ConflictError, LedgerError, PartUnavailableError
+from ledger.errors import BlobCutError, LedgerError, PartUnavailableError
 from ledger.failpoints import failpoint
 from ledger.fiscal_years import dropped_years
 from projections.data_tables import (
@@ -50,7 +50,7 @@ from projections.replaying import (
     read_story,
     take_out_what_the_ledger_refused,
 )
-from projections.views import Order, Parts, RebuildStoppedError
+from projections.views import Order, Parts, RebuildStoppedError, ViewBusyError
 
 REBUILDING = "rebuilding"
 BATCH_EVENTS = 500
@@ -58,7 +58,7 @@ STORIES_KEPT = 1_000
 FOREIGN_JOBS_KEPT = 100_000
 
 
-class TakenOverError(ConflictError):
+class TakenOverError(ViewBusyError):
     """Somebody else moves a build on."""
 
 
@@ -282,6 +282,7 @@ RULES: dict[type[FileJob.Event], Callable[[TableBuild, LoggedEvent, Story], bool
     FileJob.Failed: TableBuild._withdraw,
     FileJob.Retried: TableBuild._nothing,
     FileJob.Cancelled: TableBuild._withdraw,
+    FileJob.NameErased: TableBuild._nothing,
     FileJob.Archived: TableBuild._nothing,  # what is here is told by the year: it may be reopened
     FileJob.Restored: TableBuild._nothing,
 }
@@ -304,6 +305,8 @@ def _stopping_at(logged: LoggedEvent) -> Iterator[None]:
     """Say at which event the build stops, if its file cannot be read."""
     try:
         yield
+    except BlobCutError as error:  # the store answers: what it has is no file that a rebuild could wait for
+        raise _stopped(logged, error.message) from error
     except PartUnavailableError:
         raise
     except LedgerError as error:

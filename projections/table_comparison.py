@@ -21,6 +21,7 @@ from psycopg2 import sql
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from ledger.database import driver_cursor
 from ledger.domain.reconciliation import digest_text
 from projections.data_tables import RECEIVED, DataTable, exists
 from projections.views import DIFFERENCES_TOLD_MAX, Comparison
@@ -131,7 +132,7 @@ def _contents(
 ) -> Iterator[tuple[Place, Content]]:
     if not exists(session, table.schema, table.dataset):
         return
-    cursor = _cursor(session)
+    cursor = driver_cursor(session)
     query = sql.SQL("SELECT _job, partition, digest FROM ({}) AS r").format(_rows(session, table, shape, jobs))
     sums = _Sums()
     cursor.copy_expert(sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query).as_string(cursor), sums)
@@ -194,7 +195,7 @@ def _records(session: Session, live: DataTable, built: DataTable, job: int) -> t
             else sql.SQL("")
         )
         statement = sql.SQL("SELECT _record FROM (SELECT _record, digest FROM ({}) AS r{}) AS d ORDER BY 1 LIMIT {}")
-        cursor = _cursor(session)
+        cursor = driver_cursor(session)
         cursor.execute(
             statement.format(_rows(session, table, built, [job]), without, sql.Literal(2 * RECORDS_TOLD_MAX))
         )
@@ -227,7 +228,3 @@ def _rows(session: Session, table: DataTable, shape: DataTable, jobs: Collection
     return sql.SQL(
         "SELECT _job, _record, tableoid AS partition, sha256(record_send(ROW({}))) AS digest FROM {}{}"
     ).format(sql.SQL(", ").join(columns), table.name, where)
-
-
-def _cursor(session: Session) -> Any:
-    return session.connection().connection.cursor()

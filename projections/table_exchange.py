@@ -2,7 +2,8 @@
 
 Rules:
 1. The table itself stays: what others have made of it, views and grants, goes on to hold. Its partitions move, with
-   their indexes: those that go to schema `superseded`, those that come to schema `data`.
+   their indexes: those that go to schema `superseded`, those that come to schema `data`. Indexes that others have made
+   are made on these as well (`copy_indexes`); what would be lost, or break, is told before (`check_dependents`).
 2. Readers are held up for as long as the exchange takes, which does not depend on the number of rows: what a partition
    may hold is checked before, by a constraint of its own. A reader is waited for only briefly; if he takes longer, the
    transaction ends without an exchange, and somebody tries again.
@@ -37,6 +38,27 @@ SHAPE = (
     "SELECT attname, format_type(atttypid, atttypmod) AS type, attnotnull FROM pg_attribute"
     " WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped"
 )
+# Views of the live table's partitions, or of what is kept of those before, and foreign keys to these or to the table.
+DEPENDENTS = """
+WITH own AS (
+    SELECT inhrelid AS id FROM pg_inherits WHERE inhparent = to_regclass(:table)
+    UNION SELECT oid FROM pg_class JOIN (
+        SELECT jsonb_array_elements(superseded) ->> 'name' AS name FROM views.data_tables WHERE dataset = :dataset
+    ) AS kept ON relname = name AND relnamespace = 'superseded'::regnamespace
+)
+SELECT DISTINCT 'the view ' || ev_class::regclass AS what, own.id::regclass::text AS refers_to
+    FROM own JOIN pg_depend ON refobjid = own.id AND refclassid = 'pg_class'::regclass
+    JOIN pg_rewrite r ON classid = 'pg_rewrite'::regclass AND objid = r.oid
+UNION SELECT format('the foreign key %I of %s', conname, conrelid::regclass), confrelid::regclass::text
+    FROM pg_constraint
+    WHERE contype = 'f' AND conparentid = 0 AND (confrelid IN (SELECT id FROM own) OR confrelid = to_regclass(:table))
+ORDER BY 1, 2
+"""
+INDEXES = """
+SELECT indexrelid::regclass::text AS name, CASE WHEN indisunique THEN 'unique' ELSE 'any' END
+    || substring(pg_get_indexdef(indexrelid) FROM ' USING .*') AS kind
+FROM pg_index WHERE indrelid = to_regclass(:name) ORDER BY 1
+"""
 TYPE_NAMES = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp"}
 
 
@@ -117,6 +139,54 @@ def check_shape(session: Session, table: DataTable) -> None:
         )
 
 
+def check_dependents(session: Session, dataset: str) -> None:
+    """Raise ConflictError if others have made views or foreign keys that an exchange would break or be stopped by.
+
+    Views of the table itself go on to hold. Those of a partition would go with it, and keep it from being dropped.
+    """
+    found = session.execute(text(DEPENDENTS), {"dataset": dataset, "table": f'{LIVE}."{dataset}"'}).all()
+    if found:
+        several = ", ".join(f"{row.what} on {row.refers_to}" for row in found)
+        raise ConflictError(
+            f"Partitions of data.{dataset} cannot be exchanged, because others refer to them: {several}.",
+            f"Nothing was changed. Drop these, or have the views read data.{dataset} itself; then try again.",
+        )
+
+
+def check_there(session: Session, dataset: str, names: Sequence[Partition]) -> None:
+    """Raise ConflictError if partitions that were kept of a dataset's table have been dropped."""
+    gone = [f"superseded.{each.name}" for each in names if not exists(session, SUPERSEDED, each.name)]
+    if gone:
+        raise ConflictError(
+            f"What was live of data.{dataset} before the switch is not there any more: somebody has dropped "
+            f"{', '.join(gone)}.",
+            "Nothing was changed. If something is wrong with the view, build it anew.",
+        )
+
+
+def copy_indexes(session: Session, dataset: str, schema: str) -> None:
+    """Make the indexes that others have made on the live table, and on its partitions, on one that nobody reads.
+
+    Raises:
+        ConflictError: its rows do not allow one.
+    """
+    names = [dataset, *(partition.name for partition in partitions(session, schema, dataset))]
+    for name in names:
+        there = {row.kind for row in session.execute(text(INDEXES), {"name": f'{schema}."{name}"'})}
+        for row in session.execute(text(INDEXES), {"name": f'{LIVE}."{name}"'}).all():
+            if row.kind in there:
+                continue
+            unique, _, definition = row.kind.partition(" ")
+            kind = sql.SQL("UNIQUE INDEX" if unique == "unique" else "INDEX")
+            try:
+                _execute(session, "CREATE {} ON {} {}", kind, sql.Identifier(schema, name), sql.SQL(definition))
+            except errors.IntegrityError as error:
+                raise ConflictError(
+                    f"The index {row.name} of data.{name} does not allow the rows that the log tells of.",
+                    "Nothing was switched. Drop the index, then try again.",
+                ) from error
+
+
 def exchange(
     session: Session, table: DataTable, incoming: Sequence[Partition], source: str, *, wait_milliseconds: int
 ) -> list[Partition]:
@@ -127,12 +197,13 @@ def exchange(
         wait_milliseconds: how long readers are waited for, and those who come meanwhile are held up.
 
     Raises:
-        ConflictError: a table that is no partition has the name of one, or rows would come back that are in cold
-            storage.
+        ConflictError: a table that is no partition has the name of one, rows would come back that are in cold storage,
+            or others refer to partitions.
         psycopg2.Error: see `table_in_use_as_error`.
     """
     if exists(session, LIVE, table.dataset):
         _hold_readers_up(session, table, wait_milliseconds)
+    check_dependents(session, table.dataset)
     _check_nothing_comes_back(session, table, incoming, source)
     guards = _guards(session, table)
     names = {partition.name for partition in incoming}

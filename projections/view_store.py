@@ -40,6 +40,12 @@ PAGE_INDEXES = (
     ["status", "received_position"],
     ["sha256", "received_position"],
 )
+RECEIVED = "received_position"
+POSITION_MIN, POSITION_MAX = -(2**63), 2**63 - 1
+# A document that somebody has changed by hand may have anything there, or nothing. Of an array its items are compared.
+NO_ARRAY: Document = {f"{RECEIVED}.0": {"$exists": False}}
+NUMBER: Document = {RECEIVED: {"$gte": POSITION_MIN, "$lte": POSITION_MAX}, **NO_ARRAY}
+NO_NUMBER: Document = {"$or": [{"$nor": [NUMBER]}, {RECEIVED: {"$type": "array"}}]}
 MILLISECONDS_MAX = {"serverSelectionTimeoutMS": 2_000, "connectTimeoutMS": 2_000, "socketTimeoutMS": 5_000}
 
 # pymongo's messages go on with its settings and its picture of all servers.
@@ -159,30 +165,33 @@ class ViewStore:
         if datasets is not None:
             # By its value for one alone: so the pages come in the order of an index.
             wanted["dataset"] = next(iter(datasets)) if len(datasets) == 1 else {"$in": sorted(datasets)}
-        if before is not None:
-            wanted["received_position"] = {"$lt": before}
+        wanted[RECEIVED] = {"$lt": POSITION_MAX if before is None else before}  # which only numbers are
         with _unavailable_as_error(self._database):
-            return list(self._collection.find(wanted).sort("received_position", DESCENDING).limit(limit))
+            return list(self._collection.find(wanted).sort(RECEIVED, DESCENDING).limit(limit))
 
     def digest(self) -> str:
         """SHA-256 over all documents in the order in which they were received, each a line of canonical JSON."""
         digest = hashlib.sha256()
         for document in self.in_order():
-            line = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-            digest.update(line.encode() + b"\n")
+            digest.update(line_of(document))
         return digest.hexdigest()
 
     def in_order(self) -> Iterator[Document]:
-        """All documents in the order in which they were received.
+        """All documents in the order in which they were received; before them those without such a position.
 
         Reads in pages: no process holds the whole view, and no single answer has to beat the socket's time limit.
         """
-        wanted: Document = {}
-        order = "received_position"
         with _unavailable_as_error(self._database):
-            while page := list(self._collection.find(wanted).sort(order, ASCENDING).limit(DIGEST_PAGE_DOCUMENTS)):
+            yield from self._collection.find(NO_NUMBER)
+            wanted, there = NUMBER, list[Document]()
+            while page := list(self._collection.find(wanted).sort(RECEIVED, ASCENDING).limit(DIGEST_PAGE_DOCUMENTS)):
                 yield from page
-                wanted = {order: {"$gt": page[-1][order]}}
+                last = page[-1][RECEIVED]
+                # Those of the same position are asked for again without these: only somebody's hand makes several.
+                there = [*there, *page] if there and there[-1][RECEIVED] == last else page
+                there = [document for document in there if document[RECEIVED] == last]
+                seen = [document["_id"] for document in there]
+                wanted = {RECEIVED: {"$gte": last, "$lte": POSITION_MAX}, "_id": {"$nin": seen}, **NO_ARRAY}
 
     def drop(self) -> None:
         """Forget the generation."""
@@ -206,6 +215,18 @@ class ViewStore:
                 raise
             return [documents[failed["index"]] for failed in failures]
         return []
+
+
+def received_position(document: Document) -> int:
+    """Where the story of a document begins in the log; before everything if it does not say so."""
+    found = document.get(RECEIVED)
+    return found if isinstance(found, int) else POSITION_MIN
+
+
+def line_of(document: Document) -> bytes:
+    """A document as a line of canonical JSON. What no view writes, and JSON does not know, is there as its text."""
+    line = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return line.encode("utf-8", "surrogatepass") + b"\n"
 
 
 @contextmanager

@@ -9,20 +9,25 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
 from pymongo.database import Database
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from ledger.application import Ledger
 from ledger.blobs import BlobStore
+from ledger.database import lock_at_once
 from ledger.domain.fiscal_calendar import FiscalCalendar
-from ledger.errors import LedgerError
+from ledger.errors import ConflictError, LedgerError
 
 DIFFERENCES_TOLD_MAX = 10
+# What a server may end a long transaction by that waits for work outside of it.
+TIMEOUTS = "idle_in_transaction_session_timeout", "transaction_timeout"
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,10 @@ class Standing:
 class Comparison:
     """What the comparison of a live view with one that was built from the log came to.
 
-    `equal` is None when events came in too fast to compare. Of what differs the first are told: by ids and numbers of
-    records, never by values.
+    Of what differs the first are told: by ids and numbers of records, never by values.
     """
 
-    equal: bool | None
+    equal: bool
     digest: str
     digest_before: str
     differences: list[dict[str, Any]] = field(default_factory=list)
@@ -108,7 +112,28 @@ class View(Protocol):
         """Where it stands."""
 
 
+class ViewBusyError(ConflictError):
+    """Somebody else builds the view anew just now."""
+
+
 class RebuildStoppedError(LedgerError):
     """An event of the log cannot be replayed, so a view cannot be built from it. It is never skipped."""
 
     code = "rebuild_stopped"
+
+
+@contextmanager
+def alone(ledger: Ledger, view: str) -> Iterator[None]:
+    """Be the only one who builds a view anew, checks it or rolls it back.
+
+    Raises:
+        ViewBusyError: somebody else does.
+    """
+    with ledger.transaction() as session:
+        session.execute(
+            text("SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY (:names)"),
+            {"names": list(TIMEOUTS)},
+        )
+        if not lock_at_once(session, f"rebuild {view}"):
+            raise ViewBusyError(f"The view {view!r} is being rebuilt already.", "Wait until that is done.")
+        yield

@@ -45,7 +45,7 @@ OF_EVENTS = [
     ),
     Tampering(
         "an event's version",
-        f"UPDATE ledger.stored_events SET originator_version = originator_version + 1 WHERE id = {EVENT}",
+        f"UPDATE ledger.stored_events SET originator_version = originator_version + 100 WHERE id = {EVENT}",
         ("event_changed",),
     ),
     Tampering(
@@ -102,11 +102,6 @@ OF_EVENTS = [
         ("event_changed",),
     ),
     Tampering(
-        "an event and a leaf that is gone, and another event behind it",
-        f"DELETE FROM ledger.leaves WHERE index = 300; UPDATE ledger.stored_events SET topic = 'x' WHERE id = {EVENT}",
-        ("leaf_missing", "event_changed"),
-    ),
-    Tampering(
         "a leaf's fields",
         "UPDATE ledger.leaves SET fields = 'x' WHERE index = 400",
         ("event_changed",),
@@ -121,6 +116,11 @@ OF_THE_TREE = [
     Tampering("a node is added", "INSERT INTO ledger.nodes VALUES (8, 2, sha256('x'))", ("node_unknown",)),
 ]
 OF_SIGNATURES = [
+    Tampering(
+        "an event and a leaf that is gone, and another event behind it",
+        f"DELETE FROM ledger.leaves WHERE index = 300; UPDATE ledger.stored_events SET topic = 'x' WHERE id = {EVENT}",
+        ("leaf_missing", "event_changed"),
+    ),
     Tampering("a leaf's hash", "UPDATE ledger.leaves SET hash = sha256('x') WHERE index = 400", ("event_changed",)),
     Tampering("a leaf's index", "UPDATE ledger.leaves SET index = 100000 WHERE index = 400", ("leaf_missing",)),
     Tampering("a leaf is deleted", "DELETE FROM ledger.leaves WHERE index = 400", ("leaf_missing",)),
@@ -144,7 +144,7 @@ OF_SIGNATURES = [
     Tampering(
         "one bit of a checkpoint's note",
         "UPDATE ledger.checkpoints SET note = set_bit(note, 9, 1 - get_bit(note, 9)) WHERE size = 258",
-        ("note_refused", "checkpoint_of_another"),
+        ("note_refused",),
     ),
     Tampering(
         "a checkpoint is deleted",
@@ -193,8 +193,16 @@ OF_VIEWS: dict[str, tuple[str, str, str]] = {
     "a key's role": (KEYS, "UPDATE {} SET role = 'admin'", "access_differs"),
     "a key is deleted": (KEYS, "DELETE FROM {}", "access_differs"),
 }
+# What is done where checkpoints are kept elsewhere -> what it is told as (`tests/integration/test_sealer.py`).
+OF_ANCHORS = {
+    "all checkpoints that are kept elsewhere are deleted": "anchors_missing",
+    "a checkpoint that is kept elsewhere is changed": "anchor_refused",
+    "a checkpoint that is kept elsewhere gets the name of another": "anchor_refused",
+    "a checkpoint of another log is put beside those that are kept elsewhere": "anchor_refused",
+}
 OF_DOCUMENTS = ("a document of the status view", "a document is inserted", "all documents are deleted")
-OF_BLOBS = ("changed", "cut", "deleted", "replaced by another")
+OF_BLOBS = {"file": ("file_differs", "view_not_built"), "plan": ("file_differs",)}
+BLOBS_ARE = ("changed", "cut", "deleted", "replaced by another")
 
 INTRODUCTION = """\
 # What is done to the record, and what finds it
@@ -221,9 +229,11 @@ def page() -> str:
         for level, found in FOUND_AT.items()
         for each in found
     ]
+    lines[:0] = [f"| {what} | {Level.SIGNATURES} | `{code}` |\n" for what, code in OF_ANCHORS.items()]
     lines += [_line(what, code) for what, (_, _, code) in OF_VIEWS.items()]
     lines += [_line(what, "view_differs") for what in OF_DOCUMENTS]
-    lines += [_line(f"the blob of a file or a plan is {how}", "file_differs`, `view_not_built") for how in OF_BLOBS]
+    for what, codes in OF_BLOBS.items():
+        lines += [_line(f"the blob of a {what} is {how}", "`, `".join(codes)) for how in BLOBS_ARE]
     return INTRODUCTION + "".join(lines) + ELSEWHERE
 
 

@@ -222,8 +222,7 @@ def _file(workshop: Workshop, job: FileJob, plan: Plan) -> LoadedFile:
     return LoadedFile(
         job_id=job.id,
         job_position=position,
-        filename=job.filename,
-        received=job.created_on.astimezone(workshop.calendar.zone).date(),
+        received_at=job.created_on,
         text=job.transcript or job.sha256,
         dialect=Dialect.from_dict(job.dialect),
         plan=plan,

@@ -2,13 +2,15 @@
 
 Rules:
 1. An operation ends in the log: Completed or Failed is appended in the transaction that forgets its work, which is also
-   that of the work itself where all of it is in PostgreSQL. What
-   Celery's result backend says (see `workers.results`) is news for those who watch, and nothing waits for it.
+   that of the work itself where all of it is in PostgreSQL. What Celery's result backend says (see `workers.results`)
+   is news for those who watch, and nothing waits for it.
 2. A part that is away is worth another attempt after a pause, up to `operator_attempts_max`. Anything else ends the
    operation: the operator is there to read why, and to ask again.
 3. Attempts are counted before the work. An operation whose worker was killed is claimed again, and starts anew.
 4. A conflict at the first attempt is somebody else's operation, and ends this one. Later it may be an earlier attempt
    of our own that is overtaken but not yet dead, so it is waited for.
+5. One that was asked for by itself, by the actor `SCHEDULE`, has nobody who waits for it: that it failed is an error in
+   the log.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from workers.retry import RetryPolicy, error_fields
 from workers.workshop import Workshop, attend, discard, vanished
 
 log = logging.getLogger(__name__)
+
+SCHEDULE = "schedule"
 
 # Says how far an operation is, as JSON values.
 Tell = Callable[[dict[str, Any]], None]
@@ -123,6 +127,15 @@ class Attempt:
 
     def _fail(self, work: Work, error: dict[str, Any], outcome: str) -> str:
         self._end(work, lambda ending: ending.fail(self._workshop.stamp(ending), error=error))
+        assert self.ended is not None, "it has just ended"
+        if self.ended.requested_by == SCHEDULE:
+            log.error(
+                "the operation %s (%s), which is done by itself every so often, has failed with %s",
+                self.ended.id,
+                work.stage.value,
+                error["code"],
+                extra={"action": "scheduled_failed", "operation_id": str(self.ended.id), "code": error["code"]},
+            )
         return outcome
 
     def _finish(self, work: Work, session: Session, result: dict[str, Any]) -> None:

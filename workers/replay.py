@@ -7,8 +7,12 @@ Rules:
    a job that was cancelled or has failed since as well. Where a chunk ends is told by the size that chunks had, not by
    the settings of today.
 3. What differs is told, each with what the log says and what was found, and the rest is compared all the same: as far
-   as there is something to compare.
+   as there is something to compare. Places that are not whole are told once, and the rejects that stand at them are
+   only counted.
 4. A reader that is another version now than then is told, and is no difference by itself.
+5. The result goes into the log and names no file: a refusal is told by its code, for its message can quote a name. The
+   file of an erased name was read by that name, so neither text nor plan is made of it again: those that were kept are
+   compared.
 """
 
 from __future__ import annotations
@@ -22,19 +26,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
-from ledger.blobs import BlobFile, BlobStore, BlobWriter, FolderBlobStore
+from ledger.blobs import BlobStore, FolderBlobStore, sha256_of
 from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
 from ledger.domain.reconciliation import LoadedChunk, add_digests
-from ledger.errors import ConflictError, LedgerError, NotFoundError, PartUnavailableError
+from ledger.errors import ConflictError, FileRefusedError, NotFoundError
 from projections.chunk import ChunkContent
 from projections.data_tables import CopiedRows
 from projections.formats.splitter import Chunk, Plan
 from projections.loading import checked_content, loaded_chunk
-from projections.plans import PLAN_BYTES_MAX, places_of
-from projections.rejects import RAW_BYTES_MAX, Reject, records_rejected, rejects_of
+from projections.plans import PLAN_BYTES_MAX, BlobDamagedError, places_of
+from projections.rejects import RAW_BYTES_MAX, Reject, rejects_of
 from projections.replaying import Story, differences, loaded_file, story_of, take_out_what_the_ledger_refused
 from projections.views import Order
+from workers.beside_store import BesideStore, copy_blob
 from workers.plan import text_to_load
 from workers.texts import Text
 from workers.trailers import with_trailer
@@ -45,6 +50,10 @@ READ_BYTES = 1 << 20
 DIFFERENCES_TOLD_MAX = 100
 # Which partitions took the rows, only the table knows.
 BUT = frozenset({"fiscal_years"})
+
+
+class NeverPlannedError(ConflictError):
+    """Nothing was made of a job's file."""
 
 
 @dataclass
@@ -64,39 +73,14 @@ class Findings:
         return False
 
 
-class BesideStore:
-    """A blob store whose blobs can be read, and that keeps new ones elsewhere."""
-
-    def __init__(self, store: BlobStore, beside: BlobStore) -> None:
-        self._store = store
-        self._beside = beside
-
-    def writer(self) -> BlobWriter:
-        """Start a blob, elsewhere."""
-        return self._beside.writer()
-
-    def read(self, sha256: str, start: int, size: int) -> bytes:
-        """Read what was kept elsewhere, or else in the store."""
-        try:
-            return self._beside.read(sha256, start, size)
-        except NotFoundError:
-            return self._store.read(sha256, start, size)
-
-    def check(self) -> None:
-        """Raise PartUnavailableError unless blobs can be kept elsewhere."""
-        self._beside.check()
-
-    def sweep(self) -> None:
-        """There is nothing to remove: the whole folder is thrown away."""
-
-
 def replay_job(workshop: Workshop, order: Order) -> dict[str, Any]:
     """Replay a job; what it came to.
 
     Raises:
         NotFoundError: there is no such job.
-        ConflictError: it was never planned, so that there is nothing to replay.
+        NeverPlannedError: it was never planned, so that there is nothing to replay.
         PartUnavailableError: the blob store or PostgreSQL cannot be reached.
+        LedgerError: the process that reads the file was killed.
     """
     job = workshop.ledger.job(UUID(order.arguments["job_id"]))
     return _Replay(workshop, job, order).result()
@@ -108,7 +92,7 @@ class _Replay:
         self._workshop, self._job, self._order = workshop, job, order
         self._story: Story = story_of(events)
         if not self._story.plans:
-            raise ConflictError(f"Job {job.id} was never planned.", "There is nothing to replay before it is.")
+            raise NeverPlannedError(f"Job {job.id} was never planned.", "There is nothing to replay before it is.")
         self._queued = self._story.plans[-1]
         version = self._queued.originator_version
         later: list[Any] = [logged.event for logged in events if logged.event.originator_version > version]
@@ -116,8 +100,6 @@ class _Replay:
         self._completed = next((event for event in later if isinstance(event, FileJob.Completed)), None)
         self._position = events[-1].position
         self._found = Findings()
-        with workshop.ledger.transaction() as session:
-            self._rejected = records_rejected(session, job.id)
 
     def result(self) -> dict[str, Any]:
         """Compare everything."""
@@ -128,11 +110,9 @@ class _Replay:
             if sha256 is not None:
                 self._is_whole(what, sha256)
         kept = _plan_in(blobs, queued.plan)
-        if kept is not None and kept.places is not None:
-            self._is_whole("places", kept.places)
-        made = self._made_again(contract, kept) if whole else None
+        made = self._made_again(contract, kept) if whole and not self._job.name_erased else None
         plan = kept or (None if made is None else made.plan)
-        got = [self._chunk(event, contract, plan) for event in self._chunks] if plan is not None else []
+        got = [] if plan is None else self._chunks_again(contract, plan)
         if self._completed is not None:
             self._compare_completed(self._completed, got)
         return {
@@ -145,6 +125,7 @@ class _Replay:
             "rows_loaded": sum(event.rows_loaded for event in self._chunks),
             "parser_version": queued.parser_version,
             "parser_version_now": None if made is None else made.made.parser_version,
+            "name_erased": self._job.name_erased,
             "position": self._position,
         }
 
@@ -156,7 +137,7 @@ class _Replay:
         return contract
 
     def _is_whole(self, what: str, sha256: str) -> bool:
-        return self._found.compare(what, sha256, _sha256_of(self._workshop.blobs, sha256))
+        return self._found.compare(what, sha256, sha256_of(self._workshop.blobs, sha256))
 
     def _made_again(self, contract: Contract, kept: Plan | None) -> Text | None:
         """The text and the plan, made of the file again; None if that cannot be done."""
@@ -166,10 +147,8 @@ class _Replay:
                 made = text_to_load(workshop, self._job, contract)
                 if self._job.corrects is None:
                     made = with_trailer(workshop.blobs, made, contract)
-            except PartUnavailableError:
-                raise
-            except LedgerError as error:
-                found.compare("reading", "as it was read", error.message)
+            except (FileRefusedError, BlobDamagedError, NotFoundError) as error:
+                found.compare("reading", "as it was read", error.code)
                 return None
         found.compare("transcript made again", queued.transcript, made.made.transcript)
         found.compare("dialect", queued.dialect, made.dialect.to_dict())
@@ -187,7 +166,7 @@ class _Replay:
             if self._queued.transcript is not None or not is_read_as_it_is(
                 workshop.blobs, received.sha256, received.reading
             ):
-                _copy(workshop.blobs, received.sha256, received.size, beside)  # a reader finds it only there
+                copy_blob(workshop.blobs, received.sha256, received.size, beside)  # a reader finds it only there
             settings = workshop.settings.model_copy(
                 update={"blobs_url": blobs.as_uri(), "chunk_bytes": self._chunk_bytes(kept)}
             )
@@ -202,8 +181,15 @@ class _Replay:
         alone = max((size for _, size in cut), default=1)
         return min(whole) if whole else max(alone, self._workshop.settings.chunk_bytes)
 
-    def _chunk(self, event: FileJob.ChunkLoaded, contract: Contract, plan: Plan) -> LoadedChunk | None:
-        """What a chunk comes to now; None if its bytes are others."""
+    def _chunks_again(self, contract: Contract, plan: Plan) -> list[LoadedChunk | None]:
+        """What the chunks come to now; None for one whose bytes are others."""
+        whole = plan.places is None or self._is_whole("places", plan.places)
+        are_placed = whole or plan.corrects  # the places of a correction say what it corrects, not where it stands
+        return [self._chunk(event, contract, plan, are_placed) for event in self._chunks]
+
+    def _chunk(
+        self, event: FileJob.ChunkLoaded, contract: Contract, plan: Plan, are_placed: bool
+    ) -> LoadedChunk | None:
         found, chunk = self._found, plan.chunks[event.chunk] if event.chunk < len(plan.chunks) else None
         file = loaded_file(self._story, self._queued, plan, self._workshop.calendar)
         data = _range(self._workshop.blobs, file.text, event.start, event.end)
@@ -217,21 +203,28 @@ class _Replay:
         got = loaded_chunk(file, content, data, CopiedRows(len(content.good), []))
         for name, expected, is_now in differences(event, got, but=BUT):
             found.compare(name, expected, is_now, event.chunk)
-        kept = len([record for record in self._rejected if record in chunk.record_numbers])
-        found.compare("rejects that are kept", event.rows_rejected, kept, event.chunk)
-        self._compare_rejects(content, plan, chunk)
+        kept = self._rejects_kept(chunk)
+        found.compare("rejects that are kept", event.rows_rejected, len(kept), event.chunk)
+        if are_placed:
+            self._compare_rejects(kept, content, plan)
         self._order.tell({"events": event.chunk + 1, "position": event.end, "log_position": self._job.text_size})
         return got
 
-    def _compare_rejects(self, content: ChunkContent, plan: Plan, chunk: Chunk) -> None:
-        """Compare each reject that is kept with the record as the file has it; never say what stands there."""
-        told_apart = content.flaws and not plan.corrects
-        made = content.rejects(places_of(self._workshop.blobs, plan, chunk) if told_apart else None)
+    def _rejects_kept(self, chunk: Chunk) -> dict[int, Reject]:
+        """The rejects that are kept of a chunk, by record."""
+        numbers = chunk.record_numbers
         with self._workshop.ledger.transaction() as session:
-            kept = rejects_of(session, self._job.id, after_record=chunk.first_record - 1, limit=chunk.records)
-        by_record = {reject.record: reject for reject in kept}
+            kept = rejects_of(
+                session, self._job.id, after_record=numbers.start - 1, before_record=numbers.stop, limit=len(numbers)
+            )
+        return {reject.record: reject for reject in kept}
+
+    def _compare_rejects(self, kept: dict[int, Reject], content: ChunkContent, plan: Plan) -> None:
+        """Compare each reject that is kept with the record as the file has it; never say what stands there."""
+        chunk, told_apart = content.chunk, content.flaws and not plan.corrects
+        made = content.rejects(places_of(self._workshop.blobs, plan, chunk) if told_apart else None)
         for reject in made:
-            there = by_record.get(reject.record)
+            there = kept.get(reject.record)
             equal = there is not None and _as_sent(there) == _as_sent(reject)
             says = "as it was sent" if equal else "otherwise"
             self._found.compare(f"the reject of record {reject.record}", "as it was sent", says, chunk.number)
@@ -254,18 +247,6 @@ def _as_sent(reject: Reject) -> tuple[Any, ...]:
     return reject.line, reject.byte_offset, reject.byte_length, reject.raw[:RAW_BYTES_MAX], reject.code
 
 
-def _sha256_of(blobs: BlobStore, sha256: str) -> str | None:
-    """The SHA-256 of what is kept under that name, None if nothing is."""
-    digest, offset = hashlib.sha256(), 0
-    try:
-        while data := blobs.read(sha256, offset, READ_BYTES):
-            digest.update(data)
-            offset += len(data)
-    except NotFoundError:
-        return None
-    return digest.hexdigest()
-
-
 def _range(blobs: BlobStore, sha256: str, start: int, end: int) -> bytes:
     """The bytes of a range of a blob, those that there are."""
     data = b""
@@ -284,13 +265,3 @@ def _plan_in(blobs: BlobStore, sha256: str) -> Plan | None:
     except NotFoundError:
         return None
     return Plan.from_json(data) if hashlib.sha256(data).hexdigest() == sha256 else None
-
-
-def _copy(blobs: BlobStore, sha256: str, size: int, target: BlobStore) -> None:
-    source, writer = BlobFile(blobs, sha256, size), target.writer()
-    try:
-        while data := source.read(READ_BYTES):
-            writer.write(data)
-        writer.finish()
-    finally:
-        writer.abort()

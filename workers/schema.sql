@@ -52,6 +52,6 @@ CREATE TABLE IF NOT EXISTS work.positions (
 
 -- When what is done by itself every so often was last asked for.
 CREATE TABLE IF NOT EXISTS work.schedule (
-    name    text PRIMARY KEY,
-    done_at timestamptz NOT NULL
+    name     text        PRIMARY KEY,
+    asked_at timestamptz NOT NULL
 );

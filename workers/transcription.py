@@ -5,6 +5,7 @@ Rules:
    it again. A kill from outside, an answer that is none and a part that is away are the world's.
 2. The process ends with the work that wants it, and has a limit of time and of memory.
 3. What a reader says, however much it is, never holds it up: it goes into files.
+4. An error of the world names no file: whoever replays a job writes it down where names are not sealed.
 """
 
 from __future__ import annotations
@@ -107,12 +108,12 @@ def _told(filename: str, ended: subprocess.CompletedProcess[str]) -> Transcripti
         raise _refused("reader_crashed", f"ends its reader ({signal.Signals(-ended.returncode).name})", filename)
     if ended.returncode != 0:
         kinds = ERROR_KIND.findall(ended.stderr) or ["it said nothing"]
-        raise LedgerError(f"The reader of {filename!r} ended with {ended.returncode}: {kinds[-1]}.", TRIED_AGAIN)
+        raise LedgerError(f"The reader of the file ended with {ended.returncode}: {kinds[-1]}.", TRIED_AGAIN)
     try:
         told = json.loads(ended.stdout)
         found = FileRefusedError(**told["refused"]) if "refused" in told else Transcription(**told["transcription"])
     except (ValueError, TypeError, KeyError):
-        raise LedgerError(f"The reader of {filename!r} gave no answer that can be read.", TRIED_AGAIN) from None
+        raise LedgerError("The reader of the file gave no answer that can be read.", TRIED_AGAIN) from None
     if isinstance(found, FileRefusedError):
         raise found
     return found

@@ -2,15 +2,19 @@
 
 Rules:
 1. The result is part of the record: what level, how many events, the checkpoint, and the first `FINDINGS_TOLD` findings
-   of all. That something was found is no failure of the operation; it is what it was asked for.
-2. Findings are an error in the log (`record_differs`) and a metric, so that somebody is told who did not ask.
-3. It is asked for by itself when `verify_seconds` have passed since it was last so: once, however many dispatchers run.
+   of all. That something was found is no failure of the operation; it is what it was asked for. `holds` is true only
+   if everything was looked at and nothing was found; it is null if nothing was found, and something not compared.
+2. Findings are an error in the log (`record_differs`) and a metric, so that somebody is told who did not ask. What was
+   found in the log itself stays found, and is in the result, if a part that the views need is away.
+3. It is asked for by itself when `verify_seconds` have passed since it was last so, and none is still open: once,
+   however many dispatchers run. If it fails, that is an error in the log as well (`workers.operations`, rule 5).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -21,38 +25,36 @@ from sqlalchemy import Engine, text
 
 from ledger import telemetry
 from ledger.application import Ledger
-from ledger.checkpoints import open_checkpoint_store
+from ledger.checkpoints import CheckpointStore, open_checkpoint_store, read_checkpoint
+from ledger.database import rows
 from ledger.domain.base import Stamp
 from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
-from ledger.errors import InvalidRequestError
-from ledger.findings import Finding, Level
-from ledger.notes import Checkpoint, NoteRefusedError, PublicKey, open_note
+from ledger.errors import InvalidRequestError, PartUnavailableError
+from ledger.findings import Finding, Level, NotCompared
+from ledger.notes import Checkpoint, NoteRefusedError, PublicKey
 from ledger.seal_key import public_keys
 from ledger.settings import Settings
 from ledger.verifier import verify
 from projections.view_store import connect
 from projections.views import Order, Parts
-from workers.view_checks import (
-    findings_about_access,
-    findings_about_arrivals,
-    findings_about_files,
-    findings_about_views,
-    findings_about_years,
-)
+from workers.operations import SCHEDULE
+from workers.view_checks import findings_about_views_and_files
 from workers.workshop import Workshop
 
 log = logging.getLogger(__name__)
 
-FINDINGS_TOLD = 100
-ANCHORS_MAX = 1_000
-SCHEDULE = "schedule"
+ANCHORS_NEWEST, ANCHORS_OLDER = 1_000, 100
+DUE = (
+    "asked_at < clock_timestamp() - :seconds * interval '1 second'"
+    " AND NOT EXISTS (SELECT FROM work.items WHERE stage = :name)"
+)
 
 
 def verify_record(workshop: Workshop, order: Order) -> dict[str, Any]:
     """Verify the record up to the level that the order names; what it came to, as JSON values. Raises as `verified`."""
     level = level_of(order.arguments["level"])
-    more = partial(_findings_about_views, workshop, order) if level is Level.VIEWS else None
+    more = partial(_findings_about_views_and_files, workshop, order) if level is Level.VIEWS else None
     return verified(
         workshop.ledger.engine,
         workshop.settings,
@@ -67,7 +69,7 @@ def verified(
     settings: Settings,
     level: Level,
     on_progress: Callable[[int, int], None],
-    more: Callable[[], list[Finding]] | None = None,
+    more: Callable[[], Iterator[Finding | NotCompared]] | None = None,
 ) -> dict[str, Any]:
     """What a verification comes to. But for views it needs nothing that a ledger has besides its database.
 
@@ -76,29 +78,46 @@ def verified(
 
     Raises:
         InvalidRequestError: there is no key to verify with.
-        PartUnavailableError: something that is needed for it is away.
+        PartUnavailableError: something that is needed for it is away, and nothing was found before.
     """
     keys = public_keys(settings)
-    anchors, findings = kept_elsewhere(settings, keys)
+    store = open_checkpoint_store(settings)
+    anchors, refused = ([], []) if store is None else kept_elsewhere(store, keys, settings.origin)
     found = verify(engine, keys, settings.origin, anchors, level, on_progress)
-    findings += found.findings
+    if store is not None and found.checkpoints and not store.sizes():  # asked again: it could just have been the first
+        message = "The log is sealed, and of its checkpoints none is where they are kept elsewhere."
+        refused.append(Finding("anchors_missing", message))
+    found.put_first(refused)
+    _say(found.findings, found.findings_total, level)
     if more is not None:
-        findings += more()
-    telemetry.VERIFICATION_FINDINGS.set(len(findings), {telemetry.LEVEL: level.value})
-    for finding in findings[:FINDINGS_TOLD]:
-        log.error("the record differs: %s", finding.message, extra={"action": "record_differs", "code": finding.code})
+        told = len(found.findings)
+        try:
+            found.extend(more())
+        except PartUnavailableError as away:
+            if not found.findings_total:
+                raise
+            found.add(NotCompared(f"Views and files were not all looked at, for a part was away ({away.code})."))
+        _say(found.findings[told:], found.findings_total, level)
     return {
         "level": level.value,
-        "holds": not findings,
+        "holds": found.holds,
         "checkpoints": found.checkpoints,
         "leaves": found.leaves,
         "events": found.events,
         "events_not_sealed": found.unsealed,
         "anchors": len(anchors),
         "checkpoint": None if found.checkpoint is None else found.checkpoint.text(),
-        "findings_total": len(findings),
-        "findings": [_told(finding) for finding in findings[:FINDINGS_TOLD]],
+        "findings_total": found.findings_total,
+        "findings": [_told(finding) for finding in found.findings],
+        "not_compared": found.not_compared,
     }
+
+
+def _say(findings: list[Finding], total: int, level: Level) -> None:
+    """Say at once what was found: what comes behind it may end the run."""
+    telemetry.VERIFICATION_FINDINGS.set(total, {telemetry.LEVEL: level.value})
+    for finding in findings:
+        log.error("the record differs: %s", finding.message, extra={"action": "record_differs", "code": finding.code})
 
 
 def level_of(name: str) -> Level:
@@ -108,51 +127,53 @@ def level_of(name: str) -> Level:
     return Level(name)
 
 
-def _findings_about_views(workshop: Workshop, order: Order) -> list[Finding]:
+def _findings_about_views_and_files(workshop: Workshop, order: Order) -> Iterator[Finding | NotCompared]:
     database = connect(workshop.settings.views_url.get_secret_value())
-    parts = Parts(workshop.ledger, workshop.blobs, database, workshop.calendar)
     try:
-        return [
-            *findings_about_views(parts, order),
-            *findings_about_arrivals(parts),
-            *findings_about_years(parts),
-            *findings_about_access(parts),
-            *findings_about_files(workshop, order),
-        ]
+        parts = Parts(workshop.ledger, workshop.blobs, database, workshop.calendar)
+        yield from findings_about_views_and_files(workshop, parts, order)
     finally:
         database.client.close()
 
 
-def kept_elsewhere(settings: Settings, keys: list[PublicKey]) -> tuple[list[Checkpoint], list[Finding]]:
-    """The newest checkpoints that are kept out of the database's reach, and what is wrong with those that are none."""
+def kept_elsewhere(
+    store: CheckpointStore, keys: list[PublicKey], origin: str
+) -> tuple[list[Checkpoint], list[Finding]]:
+    """Checkpoints that are kept out of the database's reach, and what is wrong with those that are none."""
     anchors: list[Checkpoint] = []
     findings: list[Finding] = []
-    store = open_checkpoint_store(settings)
-    if store is None:
-        return anchors, findings
-    for size in store.sizes()[-ANCHORS_MAX:]:
+    for size in chosen(store.sizes()):
         try:
-            anchors.append(Checkpoint.parse(open_note(store.read(size), keys)[0]))
+            anchors.append(read_checkpoint(store, size, keys, origin))
         except NoteRefusedError as refused:
             message = f"The checkpoint {size} that is kept elsewhere: {refused.message}"
             findings.append(Finding("anchor_refused", message))
     return anchors, findings
 
 
+def chosen(sizes: list[int]) -> list[int]:
+    """The newest of many, and some of the older ones: other ones each time, so that none is safe from being read."""
+    older = sizes[:-ANCHORS_NEWEST]
+    return sorted(random.sample(older, min(ANCHORS_OLDER, len(older)))) + sizes[-ANCHORS_NEWEST:]
+
+
 def request_if_due(ledger: Ledger, settings: Settings) -> Operation | None:
     """Ask for a verification if the last one by itself, or the first start, is long enough ago (rule 3)."""
     if not settings.verify_seconds or not (settings.seal_public_keys or settings.seal_key_file):
         return None
+    schedule = {"name": Stage.VERIFY.value, "seconds": settings.verify_seconds}
     with ledger.transaction() as session:
-        due = session.execute(
-            text(
-                "INSERT INTO work.schedule (name, done_at) VALUES (:name, clock_timestamp()) ON CONFLICT (name)"
-                " DO UPDATE SET done_at = clock_timestamp()"
-                " WHERE schedule.done_at < clock_timestamp() - :seconds * interval '1 second' RETURNING xmax <> 0"
-            ),
-            {"name": Stage.VERIFY.value, "seconds": settings.verify_seconds},
-        ).scalar()
-        if not due:  # nor was it when the row was only made: then it is the first start
+        found = rows(session, f"SELECT {DUE} AS is_due FROM work.schedule WHERE name = :name", **schedule)
+        if not found:  # the first start
+            session.execute(
+                text("INSERT INTO work.schedule VALUES (:name, clock_timestamp()) ON CONFLICT DO NOTHING"), schedule
+            )
+        if not found or not found[0].is_due:
+            return None
+        moved: Any = session.execute(
+            text(f"UPDATE work.schedule SET asked_at = clock_timestamp() WHERE name = :name AND {DUE}"), schedule
+        )
+        if not moved.rowcount:  # another dispatcher has just asked
             return None
         stamp = Stamp(datetime.now(UTC), SCHEDULE, str(uuid4()), telemetry.current_traceparent())
         operation = Operation.request(uuid4(), stamp, kind=Stage.VERIFY, arguments={"level": Level.EVENTS.value})

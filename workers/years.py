@@ -32,7 +32,7 @@ from ledger.domain.year_states import ALLOWED
 from ledger.settings import Settings
 from ledger.year_records import save_year, year_to_decide_about
 from projections.views import Order
-from workers.verification import SCHEDULE
+from workers.operations import SCHEDULE
 from workers.workshop import Workshop
 
 log = logging.getLogger(__name__)

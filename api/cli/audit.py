@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson
 from api.cli.operation_results import verified
 from api.cli.operations import result_of, tell, watched
+from api.cli.options import AsJson, Wait
 from api.cli.output import bars, print_json, say, whole_file
 from ledger.errors import LedgerError
+from ledger.findings import Level
 
 if TYPE_CHECKING:
     from ledger.notes import Checkpoint, PublicKey
@@ -31,7 +32,8 @@ def prove(
     job_id: Annotated[str | None, typer.Argument(help="The job.")] = None,
     record: Annotated[int | None, typer.Option(min=1, help="Prove this record of the job as well.")] = None,
     event: Annotated[int | None, typer.Option(help="Prove the one event at this position instead.")] = None,
-    to: Annotated[Path | None, typer.Option("--to", "-o", help="Where the proof goes.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the proof goes.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a proof that holds without this ledger, and beside it the program that verifies it.
 
@@ -45,14 +47,17 @@ def prove(
     if (job_id is None) == (event is None) or (record is not None and job_id is None):
         raise CommandError("Name a job, or --event with a position.", "See ledger audit prove --help.", ExitCode.USAGE)
     client = Client.found()
-    proof = to or Path(f"{job_id or event}.proof")
+    proof = output or Path(f"{job_id or event}.proof")
     about = f"/api/v1/events/{event}/proof" if job_id is None else f"/api/v1/jobs/{job_id}/proof"
     _download(client, about, proof, record=record)
     program = proof.with_name("verify_proof.py")
     _download(client, "/api/v1/audit/verify_proof.py", program)
-    key = ",".join(client.get("/api/v1/audit/checkpoint")["public_keys"])
+    keys = client.get("/api/v1/audit/checkpoint")["public_keys"]
+    if as_json:
+        print_json({"proof": str(proof), "program": str(program), "public_keys": keys})
+        return
     say(f"{proof}: the proof. {program}: the program that verifies it, with Python and `cryptography` alone:")
-    say(f"  python {program} {proof} {key}")
+    say(f"  python {program} {proof} {','.join(keys)}")
     say("Take the key from somebody you trust, not from whom you verify.")
 
 
@@ -60,14 +65,14 @@ def prove(
 def verify(
     proof: Annotated[Path | None, typer.Argument(help="A proof to verify; without one, the whole record.")] = None,
     key: Key = None,
-    file: Annotated[Path | None, typer.Option(help="The file that a proof is about, to be checked with it.")] = None,
-    level: Annotated[
-        str, typer.Option(help="signatures, tree, events or views: each includes the one before.")
-    ] = "events",
+    file: Annotated[
+        Path | None, typer.Option(help="The file that a proof is about, or the text that was made of it.")
+    ] = None,
+    level: Annotated[Level, typer.Option(help="How much is verified: each includes the one before.")] = Level.EVENTS,
     direct: Annotated[
-        bool, typer.Option("--direct", help="Read LEDGER_DATABASE_URL here and now, without any server; needs --key.")
+        bool, typer.Option("--direct", help="Read LEDGER_DATABASE_URL here and now, without any server; needs the key.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")] = True,
+    wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
     """Verify a proof, or the whole record: every event is read again and compared with what was sealed.
@@ -82,9 +87,9 @@ def verify(
       ledger audit verify job.proof --key ledger.pub --file payments.csv
     """
     if proof is not None:
-        _verify_proof(proof, key, file)
+        _verify_proof(proof, key, file, as_json)
     elif direct:
-        _tell(_verify_here(level, key, as_json), as_json)
+        tell_verified(_verify_here(level, key, as_json), as_json)
     elif key is not None:
         raise CommandError(
             "The ledger verifies itself with its own key.",
@@ -93,11 +98,11 @@ def verify(
         )
     else:
         client = Client.found()
-        operation = client.post("/api/v1/audit/verify", level=level)
+        operation = client.post("/api/v1/audit/verify", level=level.value)
         if not wait:
             tell(operation, as_json)
             return
-        _tell(result_of(watched(client, operation, "verifying", quiet=as_json)), as_json)
+        tell_verified(result_of(watched(client, operation, "verifying", quiet=as_json)), as_json)
 
 
 @audit.command()
@@ -145,39 +150,46 @@ def key(
         Path | None, typer.Argument(help="The private key's file; by default the server is asked.")
     ] = None,
     origin: Annotated[str | None, typer.Option(help="The ledger's name; else LEDGER_ORIGIN.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the public key that proofs and checkpoints of this ledger are verified with.
 
     Example: ledger audit key > ledger.pub
     """
     if private is None:
-        for known in Client.found().get("/api/v1/audit/checkpoint")["public_keys"]:
-            sys.stdout.write(known + "\n")
-        return
+        keys = Client.found().get("/api/v1/audit/checkpoint")["public_keys"]
+    else:
+        keys = [_key_of(private, origin)]
+    if as_json:
+        print_json({"public_keys": keys})
+    else:
+        sys.stdout.write("".join(f"{each}\n" for each in keys))
+
+
+def _key_of(private: Path, origin: str | None) -> str:
     from ledger.seal_key import signer
     from ledger.settings import Settings
 
     settings = Settings(seal_key_file=private) if origin is None else Settings(seal_key_file=private, origin=origin)
-    sys.stdout.write(f"{signer(settings).public}\n")
+    return str(signer(settings).public)
 
 
-def _tell(result: dict[str, Any], as_json: bool) -> None:
+def tell_verified(result: dict[str, Any], as_json: bool) -> None:
+    """Tell what a verification came to. Ends the command unless all was looked at and nothing was found."""
     if as_json:
         print_json(result)
     else:
         say(verified({}, result), None if result["holds"] else "red")
     if not result["holds"]:
-        raise typer.Exit(ExitCode.DIFFERS)
+        raise typer.Exit(ExitCode.NOT_COMPARED if result["holds"] is None else ExitCode.DIFFERS)
 
 
-def _verify_here(level_name: str, key: str | None, quiet: bool) -> dict[str, Any]:
+def _verify_here(level: Level, key: str | None, quiet: bool) -> dict[str, Any]:
     from sqlalchemy import create_engine
 
-    from ledger.findings import Level
     from ledger.settings import Settings
-    from workers.verification import level_of, verified
+    from workers.verification import verified
 
-    level = level_of(level_name)
     settings = Settings() if key is None else Settings(seal_public_keys=",".join(map(str, public_keys(key))))
     if level is Level.VIEWS:
         raise CommandError(
@@ -191,23 +203,27 @@ def _verify_here(level_name: str, key: str | None, quiet: bool) -> dict[str, Any
         return verified(engine, settings, level, show or (lambda position, last: None))
 
 
-def _verify_proof(proof: Path, key: str | None, file: Path | None) -> None:
+def _verify_proof(proof: Path, key: str | None, file: Path | None, as_json: bool) -> None:
     from ledger import verify_proof
 
     keys = public_keys(key) if key is not None else _keys_of(Client.found().get("/api/v1/audit/checkpoint"))
-    ended = verify_proof.main([str(proof), ",".join(map(str, keys)), *([str(file)] if file else [])])
+    ended, lines = verify_proof.examine(str(proof), ",".join(map(str, keys)), None if file is None else str(file))
     if ended == verify_proof.UNREADABLE:
-        raise typer.Exit(ExitCode.USAGE)
+        raise CommandError(lines[0], "Check the path.", ExitCode.USAGE)
+    if as_json:
+        print_json({"holds": ended == verify_proof.PROVEN, "told": lines})
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
     if ended == verify_proof.REFUSED:
         raise typer.Exit(ExitCode.DIFFERS)
 
 
 def _kept(keep: Path, keys: list[PublicKey]) -> Checkpoint:
     """The checkpoint that a witness has kept, if the ledger's key signed it."""
-    from ledger.notes import Checkpoint, NoteRefusedError, open_note
+    from ledger.notes import Checkpoint, NoteRefusedError
 
     try:
-        return Checkpoint.parse(open_note(keep.read_bytes(), keys)[0])
+        return Checkpoint.open(keep.read_bytes(), keys)
     except NoteRefusedError as refused:
         raise CommandError(
             f"{keep} is not believed: {refused}",
@@ -219,11 +235,11 @@ def _kept(keep: Path, keys: list[PublicKey]) -> Checkpoint:
 def _continued(answer: dict[str, Any], seen: Checkpoint | None, keys: list[PublicKey]) -> bytes:
     """The newest checkpoint as a note, if its signature holds and it continues the one that was seen."""
     from ledger.merkle import check_consistency
-    from ledger.notes import Checkpoint, open_note
+    from ledger.notes import Checkpoint
 
     note: bytes = answer["checkpoint"].encode()
     try:
-        new = Checkpoint.parse(open_note(note, keys)[0])
+        new = Checkpoint.open(note, keys)
         if seen is not None:
             proof = [bytes.fromhex(each) for each in answer["consistency"]]
             check_consistency(seen.size, new.size, proof, seen.root, new.root)
@@ -249,9 +265,9 @@ def public_keys(given: str) -> list[PublicKey]:
     """The public keys that are given, with commas between, or that stand in the file that is named.
 
     Raises:
-        CommandError: the file cannot be read. NoteRefusedError: one is no key.
+        CommandError: the file cannot be read, or one is no key.
     """
-    from ledger.notes import PublicKey
+    from ledger.notes import NoteRefusedError, PublicKey
 
     try:
         text = given if "+" in given else Path(given).read_text(encoding="utf-8")
@@ -260,6 +276,8 @@ def public_keys(given: str) -> list[PublicKey]:
         raise CommandError(
             f"The key {given} cannot be read ({error.strerror}).", "Check the path.", ExitCode.USAGE
         ) from error
+    except NoteRefusedError as error:
+        raise CommandError(error.message, error.remedy, ExitCode.USAGE) from error
 
 
 def _keys_of(answer: dict[str, Any]) -> list[PublicKey]:

@@ -45,6 +45,7 @@ class ExitCode:
     TIMEOUT = 8
     DIFFERS = 9
     UNREACHABLE = 10
+    NOT_COMPARED = 11
     INTERRUPTED = 130
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
+from api.cli.options import AsJson
 from api.cli.output import print_json, print_yaml, say, table
 from api.cli.preview import preview_of, show_previews
 from api.cli.sources import Source
@@ -15,7 +16,6 @@ from ledger.errors import InvalidRequestError
 
 datasets = typer.Typer(no_args_is_help=True, help="The tables that files go into, and their contracts.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ContractAsJson = Annotated[bool, typer.Option("--json", help="Print the contract alone, as JSON to be edited.")]
 ContractAsYaml = Annotated[bool, typer.Option("--yaml", help="Print the contract alone, as YAML to be edited.")]
 

@@ -6,11 +6,12 @@ import importlib.util
 import platform
 import shutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
+from api.cli.options import AsJson
 from api.cli.output import print_json, table
 from api.embedded.home import Home
 from ledger.errors import LedgerError
@@ -26,8 +27,6 @@ EMBEDDED_MODULES = {
 }
 
 Finding = dict[str, Any]
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson
+from api.cli.options import AsJson, Reason
 from api.cli.output import print_json, say
 
 WORD = "erase"
 
 
 def erase(
-    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+    reason: Reason,
     job: Annotated[str | None, typer.Argument(help="The job whose file's name is to be erased.")] = None,
     actor: Annotated[str | None, typer.Option(help="Erase who is behind this pseudonym instead.")] = None,
     confirm: Annotated[str | None, typer.Option(help=f"The word {WORD}, for scripts: nothing is asked.")] = None,

@@ -8,19 +8,19 @@ import typer
 
 from api.cli.client import Client, ExitCode
 from api.cli.load import watch, watch_all
-from api.cli.output import bars, print_json, say, sentence_of, table
+from api.cli.options import AsJson, Reason
+from api.cli.output import bars, print_json, say, sentence_of, shown, table
+from ledger.domain.words import Status
 
 jobs = typer.Typer(no_args_is_help=True, help="What arrived, and what became of it.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TaskIds = Annotated[list[str], typer.Argument(help="One or many.", show_default=False)]
-Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 
 
 @jobs.command("list")
 def list_jobs(
     dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only this status, such as Failed.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only this status.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Only these bytes: the jobs of one archive, say.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
     as_json: AsJson = False,
@@ -157,11 +157,6 @@ def _tell(tasks: list[dict[str, Any]], as_json: bool) -> None:
         return
     for task in tasks:
         say(sentence_of(task))
-
-
-def shown(value: Any) -> str:
-    """A value in a table: nothing for none."""
-    return "" if value is None else str(value)
 
 
 def _summary(data: dict[str, Any]) -> str:

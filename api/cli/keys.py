@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson, shown
-from api.cli.output import print_json, say, table
+from api.cli.options import AsJson, Reason
+from api.cli.output import print_json, say, shown, table
 from ledger.domain.access import Role
 
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may do what.")
@@ -77,7 +77,7 @@ def list_keys(as_json: AsJson = False) -> None:
 @keys.command("revoke")
 def revoke(
     key_id: Annotated[str, typer.Argument(help="As `ledger keys list` shows it: never the key itself.")],
-    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+    reason: Reason,
     as_json: AsJson = False,
 ) -> None:
     """Close a key for ever. It opens nothing from now on.

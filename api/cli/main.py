@@ -19,7 +19,7 @@ from api.cli.operations import list_views, operations, rebuild, replay
 from api.cli.output import say
 from api.cli.up import up
 from api.cli.years import archive
-from ledger.errors import LedgerError
+from ledger.errors import ConflictError, InvalidRequestError, LedgerError, NotFoundError, PartUnavailableError
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -42,20 +42,34 @@ cli.command()(whoami)
 cli.command()(doctor)
 cli.command()(config)
 
+# ERROR -> what the process ends with: the same as if the server had told it (`api.errors`, `EXIT_CODE_OF_STATUS`).
+EXIT_CODE_OF: dict[type[Exception], int] = {
+    InvalidRequestError: ExitCode.REFUSED,
+    NotFoundError: ExitCode.NOT_FOUND,
+    ConflictError: ExitCode.CONFLICT,
+    PartUnavailableError: ExitCode.UNREACHABLE,
+    LedgerError: ExitCode.FAILED,
+    OSError: ExitCode.USAGE,
+}
+
+
+def exit_code_of(error: Exception) -> int:
+    """What the process ends with after an error of the world."""
+    if isinstance(error, CommandError):
+        return error.exit_code
+    return next(EXIT_CODE_OF[kind] for kind in type(error).__mro__ if kind in EXIT_CODE_OF)
+
 
 def run() -> None:
     """Run a command; an error of the world ends it with a sentence and its exit code, never a traceback."""
     try:
         cli()
-    except CommandError as error:
-        say(str(error), "red")
-        sys.exit(error.exit_code)
     except LedgerError as error:
         say(str(error), "red")
-        sys.exit(ExitCode.FAILED)
+        sys.exit(exit_code_of(error))
     except OSError as error:
         say(f"{error.filename or 'A file'} cannot be used: {error.strerror}.", "red")
-        sys.exit(ExitCode.USAGE)
+        sys.exit(exit_code_of(error))
     except SystemExit as ended:
         if ended.code == ExitCode.INTERRUPTED:
             say("Interrupted. What the ledger has received goes on: ledger jobs list")

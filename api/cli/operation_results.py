@@ -17,13 +17,11 @@ def _rebuilt(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     compared = {
         True: "Its content equals the old one's.",
         False: "The old one had drifted from the log; the new one is right.",
-        None: "Events came in too fast to compare it with the old one.",
     }
     if arguments.get("check"):
         compared = {
             True: "The live one equals what the log says.",
             False: "The live one differs from what the log says. `ledger rebuild` puts it right.",
-            None: "Events came in too fast to compare it with the live one.",
         }
     done = "built beside the live one" if arguments.get("check") else "rebuilt"
     return "\n".join(
@@ -44,6 +42,8 @@ def _replayed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     now = result["parser_version_now"]
     if now not in (None, result["parser_version"]):
         lines.append(f"The reader was {result['parser_version']} then, and is {now} now.")
+    if result.get("name_erased"):  # operations of before there were erasures do not say
+        lines.append("The file's name is erased, and it was read by that: no text was made of it again.")
     return "\n".join(lines)
 
 
@@ -54,6 +54,10 @@ def _listed(result: dict[str, Any], line: Callable[[dict[str, Any]], str]) -> li
 
 
 def _difference(found: dict[str, Any]) -> str:
+    if "view_position" in found:
+        return f"the view itself, at position {found['view_position']:,}: {found['what']}"
+    if "position" in found:
+        return f"the entry of position {found['position']:,}: {found['what']}"
     if "what" in found:
         return f"job {found['job_id']}: {found['what']}"
     rows = ", ".join(
@@ -82,8 +86,13 @@ def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     waiting = f" {result['events_not_sealed']:,} events are not sealed yet." if result["events_not_sealed"] else ""
     if result["holds"]:
         return f"{what}{waiting} Nothing was changed."
+    missed = "".join(f"\n  {each}" for each in result["not_compared"])
+    if missed:
+        missed = f"\nNot everything was looked at, so ask again:{missed}"
+    if result["holds"] is None:
+        return f"{what}{waiting} Nothing was found.{missed}"
     listed = "\n".join(f"  {finding['message']}" for finding in result["findings"])
-    return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}"
+    return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}{missed}"
 
 
 def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:

@@ -7,17 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson, shown
 from api.cli.load import watch_until
 from api.cli.operation_results import sentences
-from api.cli.output import bars, print_json, say, table
+from api.cli.options import AsJson, Wait
+from api.cli.output import bars, print_json, say, shown, table
 
 operations = typer.Typer(no_args_is_help=True, help="What operators asked for, and what became of it.")
 
 ENDS = ("Completed", "Failed")
-
-
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
 
 
 def list_views(as_json: AsJson = False) -> None:
@@ -34,7 +31,7 @@ def list_views(as_json: AsJson = False) -> None:
 
 
 def rebuild(
-    view: Annotated[str | None, typer.Argument(help="The view: status, or data.DATASET; see `ledger views`.")] = None,
+    view: Annotated[str | None, typer.Argument(help="status, trail or data.DATASET; see `ledger views`.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All views, one after the other.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only compare: is a view what the log says?")] = False,
     roll_back: Annotated[
@@ -43,7 +40,10 @@ def rebuild(
     wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Build a view anew from the log, compare it with the live one, and switch. A check that differs exits with 9.
+    """Build a view anew from the log, compare it with the live one, and switch.
+
+    A check ends with 9 if the view differs. Of several views the worst counts: one that differs, else the first that
+    failed.
 
     Example: ledger rebuild status
 
@@ -55,21 +55,27 @@ def rebuild(
     names = [str(view)] if view else [str(each["view"]) for each in client.get("/api/v1/views")["views"]]
     chosen = {name: True for name, given in (("check", check), ("roll_back", roll_back)) if given}
     doing = "checking" if check else "rolling back" if roll_back else "rebuilding"
-    told, exit_code = [], ExitCode.OK
+    told, exit_codes = [], []
     for name in names:
         try:
             operation = client.post(f"/api/v1/views/{name}/rebuild", **chosen)
             told.append(_ended(client, operation, f"{doing} {name}", wait=wait, quiet=as_json))
+            differs = check and wait and not told[-1]["equal"]
+            exit_codes.append(ExitCode.DIFFERS if differs else ExitCode.OK)
         except CommandError as error:
             if not every:
                 raise
             say(f"{name}: {error}", "red")
-            exit_code = error.exit_code
+            exit_codes.append(error.exit_code)
     if as_json:
         print_json(told if every else told[0])
-    if check and wait and any(result["equal"] is not True for result in told):
-        exit_code = exit_code or ExitCode.DIFFERS
-    raise typer.Exit(exit_code)
+    raise typer.Exit(_worst(exit_codes))
+
+
+def _worst(exit_codes: list[int]) -> int:
+    """The exit code for all; of failures the first."""
+    severity = {ExitCode.OK: 0, ExitCode.DIFFERS: 2}
+    return max(exit_codes, key=lambda exit_code: severity.get(exit_code, 1))
 
 
 def replay(

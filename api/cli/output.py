@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from ledger.errors import InvalidRequestError
+from api.cli.client import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +62,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes its place when all of it is there; until then the old one stays.
 
     Raises:
-        InvalidRequestError: it cannot be written.
+        CommandError: it cannot be written.
     """
     beside = path.with_name(f".{path.name}.part")
     try:
@@ -70,7 +70,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
         beside.replace(path)
     except OSError as error:
-        raise InvalidRequestError(f"{path} cannot be written: {error.strerror}.", "Name another file.") from error
+        raise CommandError(
+            f"{path} cannot be written: {error.strerror}.", "Name another file.", ExitCode.USAGE
+        ) from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -93,6 +95,11 @@ def say(sentence: str, style: str | None = None) -> None:
     _console(stderr=True).print(sentence, style=style, markup=False, soft_wrap=True)
 
 
+def shown(value: Any) -> str:
+    """A value in a table: nothing for none."""
+    return "" if value is None else str(value)
+
+
 def table(columns: list[str], rows: list[list[str]]) -> None:
     """Rows for people; piped, they are tab-separated for other programs."""
     if not sys.stdout.isatty():
@@ -101,12 +108,12 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
         return
     from rich.table import Table
 
-    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for_people = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        shown.add_column(column)
+        for_people.add_column(column)
     for row in rows:
-        shown.add_row(*row)
-    _console(stderr=False).print(shown)
+        for_people.add_row(*row)
+    _console(stderr=False).print(for_people)
 
 
 def sentence_of(task: dict[str, Any]) -> str:

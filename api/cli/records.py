@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson, jobs, shown
-from api.cli.output import print_json, say, table
+from api.cli.jobs import jobs
+from api.cli.options import AsJson
+from api.cli.output import print_json, say, shown, table
 
 REJECTS_AT_ONCE = 1_000
 RAW_CHARACTERS_SHOWN = 60

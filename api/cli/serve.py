@@ -17,6 +17,7 @@ from api.cli.client import Client, CommandError
 from api.cli.load import watch
 from api.cli.output import say, sentence_of
 from api.embedded.environment import environment as environment_of
+from api.embedded.environment import sealer_environment
 from api.embedded.home import LOOPBACK, Home
 from api.embedded.parts import PREFERRED_PORTS, embedded_parts, parts_needed
 from api.embedded.process import Program
@@ -46,7 +47,8 @@ def serve(home: Path | None, port: int | None, workers: int, *, demo: bool) -> N
         url = f"http://{LOOPBACK}:{ports['api']}"
         variables = environment_of(place, {name: ports[name] for name in needed}, environment())
         supervisor.start(embedded_parts(place, {name: ports[name] for name in needed}, environment()), ports)
-        supervisor.start(_programs(variables, url, ports["api"], workers), ports)
+        sealing = {**variables, **sealer_environment(place, environment())}
+        supervisor.start(_programs(variables, sealing, url, ports["api"], workers), ports)
         if not stop.is_set():
             _announce(place, url, demo)
             supervisor.run(url)
@@ -61,8 +63,10 @@ def _demanded(home: Home, port: int) -> int:
     return found
 
 
-def _programs(variables: Mapping[str, str], url: str, port: int, workers: int) -> list[Program]:
-    """PROCESS → COMMAND: the ledger's own processes, in the order in which they start."""
+def _programs(
+    variables: Mapping[str, str], sealing: Mapping[str, str], url: str, port: int, workers: int
+) -> list[Program]:
+    """PROCESS → COMMAND: the ledger's own processes, in the order in which they start. Only one gets `sealing`."""
     python = sys.executable
     uvicorn = ["-m", "uvicorn", "api.app:app", "--host", LOOPBACK, "--port", str(port), "--no-access-log"]
     celery = ["-m", "celery", "--app", "workers.app", "worker", "--concurrency", str(workers), "--without-gossip"]
@@ -71,7 +75,7 @@ def _programs(variables: Mapping[str, str], url: str, port: int, workers: int) -
         Program("celery", [python, *celery, "--without-mingle"], variables),
         Program("dispatcher", [python, "-m", "workers.dispatcher"], variables),
         Program("projector", [python, "-m", "projections"], variables),
-        Program("sealer", [python, "-m", "ledger.sealer"], variables),
+        Program("sealer", [python, "-m", "ledger.sealer"], sealing),
     ]
 
 

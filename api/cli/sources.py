@@ -61,19 +61,15 @@ def sources(arguments: list[str], control_totals: str | None) -> list[Source]:
         control_totals: what the command's option says of every file.
 
     Raises:
-        CommandError: a file cannot be read, or control totals are not clear.
+        CommandError: a file cannot be read. InvalidRequestError: control totals are not clear.
     """
     paths = [path for argument in arguments for path in _paths(argument)]
-    try:
-        found = _with_totals(paths, control_totals)
-    except InvalidRequestError as error:
-        raise CommandError(error.message, error.remedy, ExitCode.REFUSED) from error
+    found = _with_totals(paths, control_totals)
     for source in found:
         if len(quote(source.control_totals or "")) > TOTALS_CHARACTERS_MAX:
-            raise CommandError(
+            raise InvalidRequestError(
                 f"The control totals of {source.filename} are too long: this command sends them as part of an address.",
                 "Say them of fewer columns, or send both files to POST /uploadfiles/ in one form.",
-                ExitCode.REFUSED,
             )
     return found
 

@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
+import inspect
 import time
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from api.cli.audit import audit, public_keys
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson, shown
-from api.cli.output import bars, print_json, say, table, whole_file
+from api.cli.options import AsJson
+from api.cli.output import bars, print_json, say, shown, table, whole_file
+from ledger.domain.words import ExportFormat
 from ledger.errors import LedgerError
 
 SIGNED_SECONDS_MAX = 30.0
 POLL_SECONDS = 0.2
 
-Job = Annotated[str | None, typer.Option(help="A job, and what others have to do with it.")]
-Sha256 = Annotated[str | None, typer.Option(help="Jobs of these bytes.")]
-Filename = Annotated[str | None, typer.Option(help="Jobs of files with exactly this name.")]
-Actor = Annotated[str | None, typer.Option(help="What this actor did.")]
-Dataset = Annotated[str | None, typer.Option(help="What is about this dataset.")]
-FiscalYear = Annotated[str | None, typer.Option(help="What touched rows of this year, such as FY2025-26.")]
-Topic = Annotated[str | None, typer.Option(help="One kind of event (filejob.received), or a beginning (filejob).")]
-Since = Annotated[str | None, typer.Option(help="From this day (in the ledger's zone) or instant on.")]
-Until = Annotated[str | None, typer.Option(help="Up to this day or instant, with all of it.")]
-Text = Annotated[str | None, typer.Option(help="Somewhere in a reason, a message or a file's name.")]
+# OPTION -> what it asks for, of everything that asks the trail.
+QUESTION: dict[str, Any] = {
+    "job": Annotated[str | None, typer.Option(help="A job, and what others have to do with it.")],
+    "sha256": Annotated[str | None, typer.Option(help="Jobs of these bytes.")],
+    "filename": Annotated[str | None, typer.Option(help="Jobs of files with exactly this name.")],
+    "actor": Annotated[str | None, typer.Option(help="What this actor did.")],
+    "dataset": Annotated[str | None, typer.Option(help="What is about this dataset.")],
+    "fiscal_year": Annotated[str | None, typer.Option(help="What touched rows of this year, such as FY2025-26.")],
+    "topic": Annotated[
+        str | None, typer.Option(help="One kind of event (filejob.received), or a beginning (filejob).")
+    ],
+    "since": Annotated[str | None, typer.Option(help="From this day (in the ledger's zone) or instant on.")],
+    "until": Annotated[str | None, typer.Option(help="Up to this day or instant, with all of it.")],
+    "text": Annotated[str | None, typer.Option(help="Somewhere in a reason, a message or a file's name.")],
+}
+
+
+def with_question(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of a question besides its own. What they say comes to it as `asked`."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+
+    @wraps(command)
+    def asking(**given: Any) -> None:
+        command({name: given.pop(name) for name in QUESTION}, **given)
+
+    question = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option) for name, option in QUESTION.items()
+    ]
+    options = [*question, *(each.replace(kind=Parameter.KEYWORD_ONLY) for each in own if each.name != "asked")]
+    asking.__signature__ = Signature(options)  # type: ignore[attr-defined]
+    asking.__annotations__ = {each.name: each.annotation for each in options}
+    return asking
 
 
 @audit.command("trail")
+@with_question
 def show_trail(
-    job: Job = None,
-    sha256: Sha256 = None,
-    filename: Filename = None,
-    actor: Actor = None,
-    dataset: Dataset = None,
-    fiscal_year: FiscalYear = None,
-    topic: Topic = None,
-    since: Since = None,
-    until: Until = None,
-    text: Text = None,
+    asked: dict[str, str | None],
     before: Annotated[int | None, typer.Option(min=0, help="Only before this position.")] = None,
     after: Annotated[int | None, typer.Option(min=0, help="After this position, the oldest first.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,
@@ -55,10 +74,6 @@ def show_trail(
 
       ledger audit trail --dataset payments --fiscal-year FY2025-26 --topic filejob.completed
     """
-    asked = {
-        "job": job, "sha256": sha256, "filename": filename, "actor": actor, "dataset": dataset,
-        "fiscal_year": fiscal_year, "topic": topic, "since": since, "until": until, "text": text,
-    }  # fmt: skip
     answer = Client.found().get("/api/v1/audit", **asked, before=before, after=after, limit=limit)
     if as_json:
         print_json(answer)
@@ -100,33 +115,21 @@ def show_event(position: int, as_json: AsJson = False) -> None:
 
 
 @audit.command("export")
+@with_question
 def export(
+    asked: dict[str, str | None],
     to: Annotated[Path, typer.Option("--output", "-o", help="The file; its manifest is FILE.manifest.")],
-    format: Annotated[str, typer.Option(help="ndjson or csv.")] = "ndjson",
-    job: Job = None,
-    sha256: Sha256 = None,
-    filename: Filename = None,
-    actor: Actor = None,
-    dataset: Dataset = None,
-    fiscal_year: FiscalYear = None,
-    topic: Topic = None,
-    since: Since = None,
-    until: Until = None,
-    text: Text = None,
+    format: Annotated[ExportFormat, typer.Option(help="How it is written; ndjson is exact.")] = ExportFormat.NDJSON,
     as_json: AsJson = False,
 ) -> None:
     """Write everything that is asked for into a file, in the order of the log, and its signed manifest beside it.
 
     Example: ledger audit export --fiscal-year FY2025-26 --format csv -o fy2025-26.csv
     """
-    asked = {
-        "job": job, "sha256": sha256, "filename": filename, "actor": actor, "dataset": dataset,
-        "fiscal_year": fiscal_year, "topic": topic, "since": since, "until": until, "text": text,
-    }  # fmt: skip
     client = Client.found()
     with whole_file(to) as file, bars(quiet=as_json) as progress:
         on_progress = None if progress is None else progress.add(to.name, None)
-        manifest_path = client.save("/api/v1/audit/export", file, on_progress, format=format, **asked)
+        manifest_path = client.save("/api/v1/audit/export", file, on_progress, format=format.value, **asked)
         manifest = _signed(client, manifest_path)
         with whole_file(manifest_file_of(to)) as beside:
             beside.write(manifest)
@@ -155,6 +158,7 @@ def check(
         raise CommandError(
             f"{error.filename} cannot be read: {error.strerror}.",
             "The manifest belongs beside the file.",
+            ExitCode.USAGE,
         ) from error
     except LedgerError as error:
         raise CommandError(error.message, error.remedy, ExitCode.DIFFERS) from error

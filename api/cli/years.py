@@ -8,16 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.client import Client, CommandError, ExitCode
-from api.cli.jobs import AsJson, shown
 from api.cli.operation_results import sentences
-from api.cli.operations import Wait, result_of, tell, watched
-from api.cli.output import print_json, say, table
+from api.cli.operations import result_of, tell, watched
+from api.cli.options import AsJson, Reason, Wait
+from api.cli.output import print_json, say, shown, table
 
 archive = typer.Typer(no_args_is_help=True, help="Fiscal years: where each stands, closing and reopening them.")
 
 YEARS = "/api/v1/archive/years"
 Label = Annotated[str, typer.Argument(metavar="YEAR", help="The fiscal year, such as FY2025-26.")]
-Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 Case = Annotated[str, typer.Option(help="The legal case.")]
 
 

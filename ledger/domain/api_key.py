@@ -20,11 +20,11 @@ from ledger.domain.access import Role
 from ledger.domain.base import Aggregate, Stamp
 from ledger.domain.contract import check_dataset_name
 from ledger.domain.personal import Personal, actor_subject
+from ledger.domain.words import REASON_CHARACTERS_MAX
 from ledger.errors import ConflictError, InvalidRequestError
 
 KEYS = UUID("c7a8e0a4-52a9-4f0b-9d3c-1f6f0e6b7d42")
 NAME_CHARACTERS_MAX = 200
-REASON_CHARACTERS_MAX = 500
 
 
 def key_uuid(key_id: str) -> UUID:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+REASON_CHARACTERS_MAX = 500  # of a reason that somebody gives for the record
+
 
 class Status(StrEnum):
     """Where a job stands."""
@@ -44,6 +46,13 @@ class OnDuplicate(StrEnum):
     RETURN = "return"
     REJECT = "reject"
     ALLOW = "allow"
+
+
+class ExportFormat(StrEnum):
+    """What an export of the audit trail is written as."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
 
 
 UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})

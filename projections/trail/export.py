@@ -1,8 +1,9 @@
 """An export: every entry of the trail that a question asks for, in the order of the log, as a file and its manifest.
 
 Rules:
-1. It tells the trail up to the position that it begins with. It is read page by page: no process holds the whole, and
-   no transaction lasts as long as it takes.
+1. It tells the trail up to the position that it begins with, in the generation that is live then. It is read page by
+   page: no process holds the whole, and no transaction lasts as long as it takes. If the generation goes meanwhile, it
+   fails: nobody takes a part for the whole.
 2. With each entry go the SHA-256 of its event as it is stored, and its place in the sealed log, if it has one.
 3. In CSV a text that a spreadsheet would take for a formula begins with an apostrophe: one that begins with = + - @, a
    tabulator or a carriage return, be it behind spaces. NDJSON has every text as it is.
@@ -17,7 +18,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -25,24 +25,20 @@ from sqlalchemy.orm import Session
 from ledger.application import Ledger
 from ledger.database import rows
 from ledger.domain.audit import Told
+from ledger.domain.words import ExportFormat
+from ledger.errors import ConflictError
 from ledger.event_store import EVENTS_TABLE
+from ledger.seal import newest_checkpoint
 from projections.status import rfc3339
 from projections.trail.entries import Entry
-from projections.trail.questions import Question, oldest_first
-from projections.trail.store import position_of
+from projections.trail.questions import Page, Question, oldest_first
+from projections.trail.store import live_generation, position_of
 
 PAGE_ENTRIES = 1_000
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 # Of an entry whose event is no longer in the log.
 GONE = {"state_sha256": None, "leaf_index": None}
 COLUMNS = (*(field.name for field in fields(Entry)), "state_sha256", "leaf_index")
-
-
-class ExportFormat(StrEnum):
-    """What an export is written as."""
-
-    NDJSON = "ndjson"
-    CSV = "csv"
 
 
 class Export:
@@ -58,18 +54,23 @@ class Export:
         self._last: int | None = None
         self.size = 0
         with ledger.transaction() as session:
-            self.position = position_of(session)
-            found = rows(session, "SELECT note FROM ledger.checkpoints ORDER BY size DESC LIMIT 1")
-        self._checkpoint = bytes(found[0].note).decode() if found else None
+            self._generation = live_generation(session)
+            self.position = position_of(session, str(self._generation))
+            newest = newest_checkpoint(session)
+        self._checkpoint = None if newest is None else newest[1].decode()
 
     def blocks(self) -> Iterator[bytes]:
-        """The file, block by block."""
+        """The file, block by block.
+
+        Raises:
+            ConflictError: the generation of the trail that is told is gone, or a part of it.
+        """
         if self.format is ExportFormat.CSV:
             yield self._counted(_csv([list(COLUMNS)]))
-        more, after = True, 0
+        more, after = True, None
         while more:
             with self._ledger.transaction() as session:
-                page = oldest_first(session, self._question, after=after, limit=PAGE_ENTRIES, upto=self.position)
+                page = self._page(session, after)
                 stored = stored_at(session, [entry.position for entry in page.entries])
             values = [{**entry_values(entry), **stored.get(entry.position, GONE)} for entry in page.entries]
             if page.entries:
@@ -102,6 +103,22 @@ class Export:
             "sha256": self.sha256,
             "checkpoint": self._checkpoint,
         }
+
+    def _page(self, session: Session, after: int | None) -> Page:
+        page = oldest_first(
+            session,
+            self._question,
+            after=after,
+            limit=PAGE_ENTRIES,
+            upto=self.position,
+            generation=self._generation,
+        )
+        if position_of(session, str(self._generation)) < self.position:  # by now, so it was whole when it was read
+            raise ConflictError(
+                "The trail was built anew, and what this export tells was dropped, before it came to its end.",
+                "Throw away what there is of it, and export again.",
+            )
+        return page
 
     def _counted(self, block: bytes) -> bytes:
         self._digest.update(block)

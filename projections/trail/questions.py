@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from ledger.database import rows
 from projections.trail.entries import Entry
-from projections.trail.store import COLUMNS, LIVE, position_of
+from projections.trail.store import COLUMNS, LIVE, POSITION_MIN, position_of
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,41 @@ def newest_first(session: Session, question: Question, *, before: int | None, li
     return _page(session, question, "position < :edge", end, "DESC", limit, position)
 
 
-def oldest_first(session: Session, question: Question, *, after: int, limit: int, upto: int | None = None) -> Page:
-    """The first entries after a position, the oldest first; none behind `upto`."""
-    position = position_of(session)
+def oldest_first(
+    session: Session,
+    question: Question,
+    *,
+    after: int | None,
+    limit: int,
+    upto: int | None = None,
+    generation: int | None = None,
+) -> Page:
+    """The first entries after a position, or of all, the oldest first; none behind `upto`.
+
+    Args:
+        generation: the one that is asked, whichever is live; None for that which is.
+    """
+    asked = LIVE if generation is None else str(int(generation))
+    position = position_of(session, asked)
     end = position if upto is None else min(upto, position)
-    return _page(session, question, f"position > :edge AND position <= {end:d}", after, "ASC", limit, position)
+    edge = POSITION_MIN if after is None else after
+    return _page(session, question, f"position > :edge AND position <= {end:d}", edge, "ASC", limit, position, asked)
 
 
-def _page(session: Session, question: Question, cut: str, edge: int, order: str, limit: int, position: int) -> Page:
+def _page(
+    session: Session,
+    question: Question,
+    cut: str,
+    edge: int,
+    order: str,
+    limit: int,
+    position: int,
+    generation: str = LIVE,
+) -> Page:
     conditions, values = condition_of(question)
     found: Sequence[Any] = rows(
         session,
-        f"SELECT {COLUMNS} FROM trail.entries WHERE generation = {LIVE} AND {' AND '.join([cut, *conditions])}"
+        f"SELECT {COLUMNS} FROM trail.entries WHERE generation = {generation} AND {' AND '.join([cut, *conditions])}"
         f" ORDER BY position {order} LIMIT :limit",
         edge=edge,
         limit=limit + 1,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
 from typing import Any
 from uuid import UUID
@@ -25,14 +25,17 @@ from sqlalchemy.orm import Session
 
 from ledger import telemetry
 from ledger.application import Ledger
-from ledger.database import lock, rows
+from ledger.database import driver_cursor, lock, rows
 from ledger.failpoints import failpoint
+from projections.generation_comparison import Place, Seen
 from projections.trail.entries import Entry, Subject, asked_for, entries_of
 from projections.views import Live
 
 TRAIL = "trail"
 BATCH_EVENTS = 1_000
 PAGE_ENTRIES = 5_000
+# Below every position: somebody may have entered something before the beginning of the log.
+POSITION_MIN = -(2**63)
 COLUMNS = ", ".join(field.name for field in fields(Entry))
 LIVE = "(SELECT generation FROM trail.live)"
 TOLD_ANEW_AFTER = frozenset({"filejob.name_erased"})
@@ -85,16 +88,28 @@ class TrailStore:
         """SHA-256 over all entries in the order of the log, each a line of canonical JSON without its generation."""
         digest = hashlib.sha256()
         for entry in self.in_order():
-            line = json.dumps(astuple(entry), default=_as_text, separators=(",", ":"), ensure_ascii=False)
-            digest.update(line.encode() + b"\n")
+            digest.update(line_of(entry))
         return digest.hexdigest()
 
     def in_order(self) -> Iterator[Entry]:
         """All entries in the order of the log, read in pages: no process holds the whole trail."""
-        after = 0
-        while page := self._page(after):
+        start = POSITION_MIN
+        while page := self._page(start):
             yield from page
-            after = page[-1].position
+            start = page[-1].position + 1
+
+    def at(self, places: Sequence[Place]) -> Seen:
+        """The entries at some positions, as of one position: nobody enters any meanwhile."""
+        with self._ledger.transaction() as session:
+            lock(session, f"trail {self.generation}")
+            position = self._position(session)
+            found = rows(
+                session,
+                f"SELECT {COLUMNS} FROM trail.entries WHERE generation = :generation AND position = ANY (:positions)",
+                generation=self.generation,
+                positions=[position for position, _ in places],
+            )
+        return Seen(position, {(row.position, ""): Entry(*row) for row in found})
 
     def drop(self) -> None:
         """Forget the generation."""
@@ -118,8 +133,7 @@ class TrailStore:
         return {row.stream: Subject(row.job, row.dataset, row.sha256, row.filename) for row in found}
 
     def _insert(self, session: Session, entries: Iterator[Entry]) -> None:
-        cursor: Any = session.connection().connection.cursor()
-        with cursor:
+        with driver_cursor(session) as cursor:
             execute_values(
                 cursor,
                 f"INSERT INTO trail.entries (generation, {COLUMNS}) VALUES %s",
@@ -136,8 +150,7 @@ class TrailStore:
         )
         events = [logged for row in streams for logged in self._ledger.events_of(row.stream)]
         events.sort(key=lambda logged: logged.position)
-        cursor: Any = session.connection().connection.cursor()
-        with cursor:
+        with driver_cursor(session) as cursor:
             execute_values(
                 cursor,
                 "UPDATE trail.entries SET filename = told.filename, text = told.text"
@@ -147,14 +160,14 @@ class TrailStore:
                 template="(%s, %s, %s::text, %s)",
             )
 
-    def _page(self, after: int) -> list[Entry]:
+    def _page(self, start: int) -> list[Entry]:
         with self._ledger.transaction() as session:
             found = rows(
                 session,
-                f"SELECT {COLUMNS} FROM trail.entries WHERE generation = :generation AND position > :after"
+                f"SELECT {COLUMNS} FROM trail.entries WHERE generation = :generation AND position >= :start"
                 " ORDER BY position LIMIT :limit",
                 generation=self.generation,
-                after=after,
+                start=start,
                 limit=PAGE_ENTRIES,
             )
         return [Entry(*row) for row in found]
@@ -166,7 +179,7 @@ def live_trail(ledger: Ledger) -> TrailStore:
 
 
 def live(ledger: Ledger) -> Live:
-    """What is live."""
+    """What is live, what was before, and who switched."""
     with ledger.transaction() as session:
         [found] = rows(session, "SELECT generation, previous, switched_by FROM trail.live")
     return Live(found.generation, found.previous, found.switched_by)
@@ -198,12 +211,23 @@ def switch(ledger: Ledger, generation: int, *, previous: int = 0, by: str | None
         )
 
 
+def live_generation(session: Session) -> int:
+    """The generation that readers see."""
+    return int(session.execute(text("SELECT generation FROM trail.live")).scalar_one())
+
+
 def position_of(session: Session, generation: str = LIVE) -> int:
     """The position of a generation, by default of the live one, 0 if it has none. `generation` is SQL."""
     found = session.execute(
         text(f"SELECT coalesce(max(position), 0) FROM trail.entries WHERE generation = {generation}")
     ).scalar_one()
     return int(found)
+
+
+def line_of(entry: Entry) -> bytes:
+    """An entry as a line of canonical JSON."""
+    line = json.dumps(astuple(entry), default=_as_text, separators=(",", ":"), ensure_ascii=False)
+    return line.encode() + b"\n"
 
 
 def _as_text(value: Any) -> str:

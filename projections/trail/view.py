@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ledger.application import Ledger
+from projections.generation_comparison import Place
 from projections.trail import store
 from projections.trail.entries import Entry
 from projections.views import Live
@@ -38,10 +39,14 @@ class TrailGenerations:
         """Make a generation the live one."""
         store.switch(self._ledger, generation, previous=previous, by=by)
 
-    def place(self, item: Entry) -> int:
+    def place(self, item: Entry) -> Place:
         """The position of its event."""
-        return item.position
+        return item.position, ""
 
-    def told(self, item: Entry) -> dict[str, Any]:
+    def line(self, item: Entry) -> bytes:
+        """As canonical JSON."""
+        return store.line_of(item)
+
+    def told(self, place: Place) -> dict[str, Any]:
         """The position of its event."""
-        return {"position": item.position}
+        return {"position": place[0]}

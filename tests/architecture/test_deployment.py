@@ -206,7 +206,8 @@ def test_every_volume_is_declared_and_holds_what_it_is_for() -> None:
     for service in OURS:
         for volume in ("blobs", "checkpoints"):
             folder = urlsplit(environment_of(service)[f"LEDGER_{volume.upper()}_URL"]).path
-            assert f"{volume}:{folder}" in SERVICES[service]["volumes"]
+            mode = ":ro" if volume == "checkpoints" and service != "sealer" else ""
+            assert f"{volume}:{folder}{mode}" in SERVICES[service]["volumes"]
             assert re.search(rf"mkdir --parents [^&]*{folder}\b", " ".join(instructions("RUN")))
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+import typer.main
 
 from api.cli.datasets import datasets
 from api.cli.keys import keys
+from api.cli.main import cli
 from api.cli.records import jobs
 from api.cli.trail import audit
 from api.contract_text import YAML_TYPE, read_contract_text
+from api.permissions import ROUTES
 from api.tokens import ALGORITHMS
 from ledger.domain.access import PERMISSIONS_OF
 from ledger.domain.column import Column
@@ -35,6 +39,7 @@ CONTRACTS = README.split("\n## Contracts\n")[1].split("\n## ")[0]
 TRAIL = README.split("\n## The audit trail\n")[1].split("\n## ")[0]
 CELLS = [[cell.strip() for cell in row.strip("|").split("|")] for row in SECTION.splitlines() if row.startswith("|")]
 HEAD, _, *ROWS = CELLS
+SYNOPSIS = README.split("\n## The command line\n")[1].split("\n`ledger COMMAND")[0]
 TEXTS = {"delimited text", "plain lines", "compression", "encodings"}
 
 
@@ -116,3 +121,59 @@ def test_the_section_on_access_names_commands_and_settings_that_exist() -> None:
     named = set(re.findall(r"LEDGER_(OIDC_\w+)", ACCESS))
     assert {name.lower() for name in named} == {name for name in Settings.model_fields if name.startswith("oidc_")}
     assert all(algorithm in ACCESS for algorithm in ALGORITHMS)
+
+
+def without_names(route: str) -> str:
+    """A route whatever its parameters are called, without its query."""
+    return re.sub(r"\{[^}]*\}", "{}", route.partition("?")[0])
+
+
+def test_the_table_of_routes_names_each_route_and_no_other() -> None:
+    lines = README.split("| route | what |\n")[1].split("\n\n")[0].splitlines()[1:]
+    named = [route for line in lines for route in re.findall(r"`([A-Z]+ /[^`]*)`", line.split(" | ")[0])]
+    assert all(line.count("`") >= 2 for line in lines)
+    assert {without_names(route) for route in named} == {without_names(route) for route in ROUTES}
+
+
+def commands() -> dict[str, set[str]]:
+    """Each command with the names of its options."""
+
+    def found(group: Any, above: str) -> Iterator[tuple[str, set[str]]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from found(command, f"{above}{name} ")
+            else:
+                options = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+                yield f"{above}{name}", options
+
+    return dict(found(typer.main.get_command(cli), ""))
+
+
+COMMANDS = commands()
+
+
+def shown(text: str) -> Iterator[tuple[str, set[str]]]:
+    """The commands in lines that show some, each with the options that are shown with it."""
+    for line in re.findall(r"^    (ledger [a-z].*)$", text, re.MULTILINE):
+        for one in re.split(r" (?=ledger [a-z])", line.partition("#")[0]):
+            words = re.match(r"ledger ([a-z|-]+)(?: ([a-z|-]+)(?![\w./:]))?", one)
+            assert words is not None, one
+            options = set(re.findall(r"(?<=[ \[|])(--[a-z-]+|-o)(?![\w-])", one))
+            for name in words[1].split("|"):
+                is_group = any(known.startswith(f"{name} ") for known in COMMANDS)
+                for below in words[2].split("|") if is_group else [None]:
+                    yield name if below is None else f"{name} {below}", options
+
+
+def test_each_command_that_is_shown_exists_with_the_options_that_are_shown() -> None:
+    told = list(shown(README))
+    assert len(told) > len(COMMANDS)
+    assert [(name, options) for name, options in told if not options <= COMMANDS.get(name, set())] == []
+
+
+def test_the_list_of_commands_is_whole_and_says_of_each_whether_it_prints_json() -> None:
+    told = dict(shown(SYNOPSIS))
+    assert set(told) == set(COMMANDS)
+    assert {name for name, options in told.items() if "--json" in options} == {
+        name for name, options in COMMANDS.items() if "--json" in options
+    }

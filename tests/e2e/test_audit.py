@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ledger.seal_key import new_seal_key
-from tests.stack import Stack
+from tests.stack import Stack, children
 
 DIFFERS = 9
 WAIT_SECONDS_MAX = 60.0
@@ -57,7 +57,7 @@ def test_a_proof_of_a_record_is_verified_elsewhere_with_the_program_and_the_publ
     assert found.returncode == 0, found.stdout
     assert "4 events of" in found.stdout
     assert "17,17.50" in found.stdout
-    assert "Record 17 is in the file" in found.stdout
+    assert "of the file that arrived are these." in found.stdout
     (tmp_path / "sent.csv").write_text(FILE.replace("17,17.50", "17,18.50"))
     assert run_alone(tmp_path, "row.proof", "ledger.pub", "sent.csv").returncode == 1
     proof = json.loads((tmp_path / "row.proof").read_text())
@@ -65,7 +65,7 @@ def test_a_proof_of_a_record_is_verified_elsewhere_with_the_program_and_the_publ
     (tmp_path / "bent.proof").write_text(json.dumps(proof, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
     (tmp_path / "sent.csv").write_text(FILE)
     found = run_alone(tmp_path, "bent.proof", "ledger.pub", "sent.csv")
-    assert (found.returncode, "record 17 reads otherwise" in found.stdout) == (1, True)
+    assert (found.returncode, "read otherwise in the file" in found.stdout) == (1, True)
 
 
 def test_a_proof_for_another_key_or_cut_short_is_refused_by_the_command(
@@ -81,6 +81,37 @@ def test_a_proof_for_another_key_or_cut_short_is_refused_by_the_command(
     proof.write_bytes(proof.read_bytes()[:-20])
     assert own.run("audit", "verify", str(proof)).returncode == DIFFERS
     assert own.run("audit", "verify", str(tmp_path / "none.proof")).returncode == 2
+
+
+def test_what_programs_ask_for_is_json(own: Stack, task_id: str, tmp_path: Path) -> None:
+    proof = tmp_path / "job.proof"
+    made = own.json("audit", "prove", task_id, "--output", str(proof))
+    [key] = own.json("audit", "key")["public_keys"]
+    assert made == {"proof": str(proof), "program": str(tmp_path / "verify_proof.py"), "public_keys": [key]}
+    held = own.json("audit", "verify", str(proof), "--key", key)
+    assert (held["holds"], held["told"][0][:17]) == (True, "Proven: 4 events ")
+    (tmp_path / "other.pem").write_text(new_seal_key())
+    [other] = own.json("audit", "key", str(tmp_path / "other.pem"))["public_keys"]
+    refused = own.run("audit", "verify", str(proof), "--key", other, "--json")
+    assert (refused.returncode, json.loads(refused.stdout)["holds"]) == (DIFFERS, False)
+    asked = own.json("audit", "verify", "--level", "tree", "--no-wait")
+    assert (asked["kind"], asked["arguments"]) == ("verify", {"level": "tree"})
+
+
+def test_a_choice_that_there_is_not_is_told_with_the_list(own: Stack, tmp_path: Path) -> None:
+    for command, choices in (
+        (("audit", "verify", "--level", "deep"), ("signatures", "tree", "events", "views")),
+        (("audit", "export", "--format", "xml", "-o", str(tmp_path / "trail")), ("ndjson", "csv")),
+        (("jobs", "list", "--status", "Lost"), ("Received", "Completed", "Archived")),
+    ):
+        refused = own.run(*command)
+        assert (refused.returncode, [choice for choice in choices if choice not in refused.stderr]) == (2, [])
+
+
+def test_what_is_no_key_is_a_mistake_of_the_command(own: Stack, task_id: str, tmp_path: Path) -> None:
+    proof = tmp_path / "job.proof"
+    own.json("audit", "prove", task_id, "-o", str(proof))
+    assert own.run("audit", "verify", str(proof), "--key", "no+key").returncode == 2
 
 
 def test_a_single_event_is_proven_and_one_that_is_not_there_is_told(own: Stack, task_id: str, tmp_path: Path) -> None:
@@ -119,15 +150,13 @@ def test_the_record_is_verified_on_request_and_without_any_server_and_a_change_i
     for level in ("signatures", "tree", "events", "views"):
         found = own.json("audit", "verify", "--level", level)
         assert (found["holds"], found["findings"]) == (True, [])
-    assert own.run("audit", "verify", "--level", "deep").returncode != 0
     [(position, version)] = own.sql(
         "SELECT id, originator_version FROM ledger.stored_events WHERE originator_id = %s AND topic = %s",
         task_id,
         "filejob.chunk_loaded",
     )
     changed = "convert_to(replace(convert_from(state, 'UTF8'), '\"rows_loaded\":199', '\"rows_loaded\":198'), 'UTF8')"
-    unguarded = "BEGIN; SET LOCAL session_replication_role = replica"
-    own.sql(f"{unguarded}; UPDATE ledger.stored_events SET state = {changed} WHERE id = {position}; COMMIT")
+    own.sql_unguarded(f"UPDATE ledger.stored_events SET state = {changed} WHERE id = {position}")
     for found in (own.run("audit", "verify"), run_direct(own)):
         assert found.returncode == DIFFERS, found.stderr
         told = f"The event at position {position} (stream {task_id}, version {version}) has another state"
@@ -149,3 +178,16 @@ def run_direct(own: Stack) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in own.environment.items() if not name.startswith("LEDGER_")}
     command = [sys.executable, "-m", "api.cli.main", "audit", "verify", "--direct"]
     return subprocess.run(command, env={**environment, **settings}, capture_output=True, text=True, check=False)
+
+
+def test_no_process_but_the_sealer_is_told_where_the_key_is_that_seals(own: Stack) -> None:
+    told = set()
+    for name, pid in own.state()["pids"].items():
+        for each in (pid, *children(pid)):
+            try:
+                variables = Path(f"/proc/{each}/environ").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):  # it has ended since
+                continue
+            if any(b"seal.pem" in variable or variable.startswith(b"LEDGER_SEAL_KEY") for variable in variables):
+                told.add(name)
+    assert told == {"sealer"}

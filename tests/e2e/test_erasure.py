@@ -71,7 +71,7 @@ def test_the_same_again_gives_the_same_certificate(http: httpx2.Client, task: di
     [
         ({}, 422),
         ({"job_id": str(uuid4()), "actor_id": "user:1"}, 422),
-        ({"job_id": "no id"}, 422),
+        ({"job_id": "no id"}, 404),
         ({"job_id": str(uuid4()), "reason": " "}, 422),
         ({"job_id": str(uuid4())}, 404),
         ({"actor_id": "user:1"}, 404),
@@ -107,7 +107,8 @@ def test_a_script_confirms_by_an_option_and_nothing_is_erased_without(stack: Sta
 def test_who_asks_for_both_or_for_neither_is_shown_how(stack: Stack) -> None:
     for arguments in ((), (str(uuid4()), "--actor", "user:1")):
         assert stack.run("erase", *arguments, "--reason", "why").returncode == 2
-    assert stack.run("erase", str(uuid4()), "--reason", "why", "--confirm", "erase").returncode == 3
+    for job_id in (str(uuid4()), "no-id"):
+        assert stack.run("erase", job_id, "--reason", "why", "--confirm", "erase").returncode == 3
     assert stack.run("erase", "--actor", "user:1", "--reason", "why", "--confirm", "erase").returncode == 3
 
 

@@ -17,8 +17,7 @@ import os
 import secrets
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -32,6 +31,7 @@ import psycopg2
 
 from tests.homes import new_home
 from tests.stack import Stack, children, open_folder
+from tests.waiting import wait_until
 
 SOURCES = Path(__file__).parents[2]
 PACKAGES = ("ledger", "projections", "workers", "archive", "api")
@@ -43,7 +43,6 @@ FAST = {
     "LEDGER_RETRY_SECONDS_MAX": "2",
 }
 WAIT_SECONDS_MAX = 120.0
-POLL_SECONDS = 0.05
 FIRST_DAY = date(2026, 3, 1)
 DAYS = 60
 LOG_CHARACTERS_SHOWN = 3_000
@@ -277,14 +276,6 @@ def failpoint_names() -> frozenset[str]:
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", None)) == "failpoint"
     )
     return frozenset(ast.literal_eval(call.args[0]) for call in calls)
-
-
-def wait_until(condition: Callable[[], Any], otherwise: str, seconds_max: float = WAIT_SECONDS_MAX) -> None:
-    """Wait until something is so; `otherwise` says what was never so."""
-    deadline = time.monotonic() + seconds_max
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(POLL_SECONDS)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -119,8 +120,7 @@ def _waits(due_in_seconds: float | None) -> bool:
 
 
 def _wrong_in_answers(stack: Stack, record: Record) -> Iterator[str]:
-    ledger = _ledger_of(stack)
-    with stack.http() as http:
+    with _ledger_of(stack) as ledger, stack.http() as http:
         _wait_for_view(http, record)
         for job, rows in record.jobs.items():
             answer = http.get(f"/task/{job}")
@@ -142,15 +142,20 @@ def _wrong_in_answers(stack: Stack, record: Record) -> Iterator[str]:
             yield from _wrong_in_told(told, rows)
 
 
-def _ledger_of(stack: Stack) -> Ledger:
+@contextmanager
+def _ledger_of(stack: Stack) -> Iterator[Ledger]:
     """The log with the names that are sealed in it, which only its reader can open."""
-    return Ledger(
+    ledger = Ledger(
         Settings(
             database_url=stack.database_url().replace("postgresql://", "postgresql+psycopg2://"),
             subject_key_file=stack.home / "secrets" / "subjects.key",
             subject_key=None,
         )
     )
+    try:
+        yield ledger
+    finally:
+        ledger.engine.dispose()
 
 
 def _wrong_in_told(told: dict[str, object], rows: list[StoredRow]) -> Iterator[str]:

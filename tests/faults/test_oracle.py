@@ -47,15 +47,14 @@ def staged(sound: Sound, table: str, condition: str, change: str) -> Iterator[No
     words = {"job": sound.task_id, "failed": sound.failed_id, "dataset": sound.file.dataset}
     table, condition, change = (text.format(**words) for text in (table, condition, change))
     stack.sql(f"CREATE TABLE kept_aside AS SELECT * FROM {table} WHERE {condition}")
-    unguarded = "BEGIN; SET LOCAL session_replication_role = replica"
-    delete = f"{unguarded}; DELETE FROM {table} WHERE {condition}; COMMIT"
+    delete = f"DELETE FROM {table} WHERE {condition}"
     try:
-        stack.sql(delete)
+        stack.sql_unguarded(delete)
         if change:
             stack.sql(f"INSERT INTO {table} {change}")
         yield
     finally:
-        stack.sql(delete)
+        stack.sql_unguarded(delete)
         stack.sql(f"INSERT INTO {table} SELECT * FROM kept_aside")
         stack.sql("DROP TABLE kept_aside")
         rebuilt(stack)  # the oracle has rebuilt the view from a log that was wrong

@@ -6,12 +6,13 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from tests.faults.proxy import LOOPBACK, Direction, FaultProxy
+from tests.waiting import wait_until
 
 SECONDS_MAX = 10.0
 SILENT_SECONDS = 0.3
@@ -86,13 +87,6 @@ def is_silent(client: socket.socket) -> bool:
     return False
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_healthy_proxy_changes_nothing_in_either_direction(proxy: FaultProxy) -> None:
     with connected(proxy) as first, connected(proxy) as second:
         assert echoed(first, LARGE) == LARGE
@@ -100,7 +94,7 @@ def test_a_healthy_proxy_changes_nothing_in_either_direction(proxy: FaultProxy) 
         assert proxy.connections == 2
     for direction in Direction:
         assert proxy.bytes_passed(direction) == len(LARGE) + len(b"second")
-    wait_until(lambda: proxy.connections == 0)
+    wait_until(lambda: proxy.connections == 0, "connections are left")
 
 
 def test_a_client_that_has_said_everything_still_gets_its_answer(proxy: FaultProxy) -> None:
@@ -131,7 +125,7 @@ def test_a_cut_ends_connections_with_fin_and_refuses_new_ones_until_healed(
         assert echoed(client, b"before") == b"before"
         proxy.cut()
         assert client.recv(1) == b""
-        wait_until(lambda: upstream.ends == ["FIN"])
+        wait_until(lambda: upstream.ends == ["FIN"], "the end does not arrive")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((LOOPBACK, proxy.port), SECONDS_MAX)
         proxy.cut()
@@ -148,7 +142,7 @@ def test_a_reset_ends_connections_with_rst_on_both_sides_and_lets_new_ones_throu
         proxy.reset()
         with pytest.raises(ConnectionResetError):
             client.recv(1)
-        wait_until(lambda: upstream.ends == ["ConnectionResetError"])
+        wait_until(lambda: upstream.ends == ["ConnectionResetError"], "the reset does not arrive")
     with connected(proxy) as client:
         assert echoed(client, b"after") == b"after"
 
@@ -173,7 +167,7 @@ def test_a_frozen_connection_can_still_be_reset(proxy: FaultProxy) -> None:
         assert echoed(old, b"before") == b"before"
         proxy.blackhole()
         with connected(proxy) as new:
-            wait_until(lambda: proxy.connections == 2)
+            wait_until(lambda: proxy.connections == 2, "not both are connected")
             proxy.reset()
             for client in (old, new):
                 with pytest.raises(ConnectionResetError):
@@ -213,4 +207,4 @@ def test_a_client_that_resets_is_a_reset_upstream(proxy: FaultProxy, upstream: _
     with connected(proxy) as client:
         assert echoed(client, b"before") == b"before"
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    wait_until(lambda: upstream.ends == ["ConnectionResetError"])
+    wait_until(lambda: upstream.ends == ["ConnectionResetError"], "the reset does not arrive")

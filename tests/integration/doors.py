@@ -20,6 +20,7 @@ import httpx2
 from sqlalchemy import text
 
 from api.embedded.environment import environment as environment_of
+from api.embedded.environment import sealer_environment
 from api.embedded.home import Home
 from api.embedded.parts import embedded_parts
 from api.embedded.postgresql import PostgreSQL
@@ -138,17 +139,17 @@ def running_doors(settings: dict[str, str] | None = None, *, datasets: tuple[str
             for dataset in datasets:
                 doors.load(dataset)
             doors.seal()
-            supervisor.start(_programs(variables, port), {})
+            supervisor.start(_programs(variables, {**variables, **sealer_environment(home, base)}, port), {})
             wait_until(lambda: _views_have(doors), "the view does not catch up")
             yield doors
             ledger.engine.dispose()
 
 
-def _programs(variables: dict[str, str], port: int) -> list[Program]:
+def _programs(variables: dict[str, str], sealing: dict[str, str], port: int) -> list[Program]:
     uvicorn = ["-m", "uvicorn", "api.app:app", "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
     return [
         Program("projector", [sys.executable, "-m", "projections"], variables),
-        Program("sealer", [sys.executable, "-m", "ledger.sealer"], variables),
+        Program("sealer", [sys.executable, "-m", "ledger.sealer"], sealing),
         Program("api", [sys.executable, *uvicorn], variables, lambda: _is_alive(port)),
     ]
 

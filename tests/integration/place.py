@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from api.embedded.home import Home
-from api.embedded.parts import embedded_parts
+from api.embedded.parts import MongoDBServer, embedded_parts
 from api.embedded.postgresql import PostgreSQL
 from api.embedded.supervisor import Supervisor
 from ledger.application import Arrival, Ledger
@@ -34,7 +34,8 @@ from ledger.domain.values import ColumnType
 from ledger.domain.words import OnDuplicate, Stage, Status
 from ledger.settings import Settings
 from tests.homes import new_home
-from tests.stack import open_folder
+from tests.stack import GUARD, UNGUARD, open_folder
+from tests.waiting import wait_until
 from workers.dispatcher import Dispatcher
 from workers.leases import Work, claim
 from workers.load import load_chunk
@@ -52,14 +53,6 @@ CONTRACT = Contract(
     rejects_max="0",  # so that one bad record fails its file
 )
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1")
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-    return found
 
 
 @dataclass
@@ -142,7 +135,8 @@ class Place:
 def unguard(session: Session) -> None:
     """Be somebody who owns the database and has taken the guards of the record away, for this transaction."""
     session.execute(text("SET LOCAL ROLE NONE"))
-    session.execute(text("SET LOCAL session_replication_role = replica"))
+    session.execute(text(UNGUARD))
+    event.listen(session, "before_commit", lambda session: session.execute(text(GUARD)), once=True)
 
 
 @contextmanager
@@ -156,6 +150,20 @@ def running_ledger(**settings: Any) -> Iterator[Ledger]:
             ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url, **settings))
             prepare_all(ledger)
             yield ledger
+            ledger.engine.dispose()
+
+
+@contextmanager
+def running_ledger_with_views() -> Iterator[tuple[Ledger, str]]:
+    """A ledger as above, and the URL of a MongoDB-protocol server, with NAME for a database's name."""
+    with open_folder() as folder:
+        home = Home(folder / "home")
+        with Supervisor(home, threading.Event()) as supervisor:
+            ports = home.choose_ports({"postgresql": 0, "mongodb": 0})
+            supervisor.start(embedded_parts(home, ports), ports)
+            ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url))
+            prepare_all(ledger)
+            yield ledger, MongoDBServer(home, ports["mongodb"]).url_of("NAME")
             ledger.engine.dispose()
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,15 +22,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 WAIT_SECONDS_MAX = 60.0
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a state; what it is when it has come."""
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-    return found
 
 
 @dataclass

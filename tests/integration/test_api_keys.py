@@ -12,7 +12,17 @@ import pytest
 
 from ledger.domain.access import Role
 from ledger.errors import ConflictError, NotFoundError
-from ledger.keys import KEY, key_of, list_keys, look_up, restore_keys, revoke_key, write_uses
+from ledger.keys import (
+    KEY,
+    create_key,
+    key_of,
+    keys_that_differ,
+    list_keys,
+    look_up,
+    restore_keys,
+    revoke_key,
+    write_uses,
+)
 from tests.integration.doors import ADMIN_KEY, Doors, running_doors
 from tests.integration.place import STAMP, wait_until
 
@@ -223,6 +233,24 @@ def test_an_unknown_key_is_not_found(doors: Doors) -> None:
         key_of(doors.ledger, "0" * 12)
     assert look_up(doors.ledger, "0" * 12) is None
     assert {listed.key.key_id for listed in list_keys(doors.ledger)} == {row[0] for row in doors.query(ROW)}
+
+
+def test_the_list_is_what_the_log_says_whatever_was_done_to_the_rows(doors: Doors, admin: httpx2.Client) -> None:
+    lost, changed = doors.key(Role.VIEWER).key.key_id, doors.key(Role.VIEWER).key.key_id
+    expiring = create_key(doors.ledger, STAMP, name="x", role=Role.VIEWER, datasets=None, expires_in=timedelta(0))
+    before = admin.get("/api/v1/keys").json()["keys"]
+    assert [each["status"] for each in before[-3:]] == ["active", "active", "expired"]
+    doors.query("DELETE FROM ledger.api_keys WHERE key_id = :key_id RETURNING 1", key_id=lost)
+    doors.query(EXPIRE, key_id=changed)
+    doors.query(
+        "INSERT INTO ledger.api_keys SELECT 'nobodys', role, datasets, expires_at, secret_sha256 FROM ledger.api_keys"
+        " WHERE key_id = :key_id RETURNING 1",
+        key_id=expiring.key.key_id,
+    )
+    assert admin.get("/api/v1/keys").json()["keys"] == before
+    assert keys_that_differ(doors.ledger) == sorted([lost, changed, "nobodys"])
+    restore_keys(doors.ledger)
+    assert keys_that_differ(doors.ledger) == []
 
 
 def test_the_events_of_a_key_are_no_jobs_events(doors: Doors, admin: httpx2.Client) -> None:

@@ -17,8 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from api.embedded.postgresql import PostgreSQL
 from api.embedded.process import Program, kill, marked_processes, processes_in
 from api.embedded.supervisor import Supervisor
 from ledger.errors import ConflictError, InvalidRequestError, PartUnavailableError
+from tests.waiting import wait_until
 
 IS_ROOT = os.geteuid() == 0
 ROOT_ONLY = pytest.mark.skipif(not IS_ROOT, reason="is about what root must do; an ordinary user cannot be root")
@@ -72,14 +72,6 @@ home = Home(Path(sys.argv[1]))
 with home.lock():
     PostgreSQL(home, 1).prepare()
 """
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-    return found
 
 
 def is_alive(pid: int) -> bool:

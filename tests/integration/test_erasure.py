@@ -8,75 +8,50 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import psycopg2
 import pytest
-from eventsourcing.domain import CanInitAggregate
-from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ledger import failpoints, verify_proof
 from ledger.application import Arrival, Ledger
 from ledger.blobs import put
-from ledger.domain.base import Aggregate, Stamp
+from ledger.domain.base import Stamp
 from ledger.domain.erasure import Erasure, erasure_id
 from ledger.domain.filejob import FileJob
-from ledger.domain.personal import ERASED, Personal, actor_subject, job_subject
+from ledger.domain.personal import ERASED, job_subject
 from ledger.domain.words import OnDuplicate, Stage, Status
 from ledger.erasures import erase_actor, erase_job
-from ledger.errors import ConflictError, InvalidRequestError, NotFoundError, UnreadableEventError
+from ledger.errors import ConflictError, InvalidRequestError, NotFoundError
 from ledger.proofs import prove_stream
 from ledger.seal import seal
-from ledger.settings import Settings
-from ledger.subject_keys import MasterKeyError, SubjectKeys
 from ledger.verifier import verify_in
-from projections.status import fold_all, task
-from tests.golden.examples import FOLDER, MASTER_KEY, from_text
-from tests.integration.place import CONTRACT, STAMP, Place, new_place, patient_place, unguard
+from projections.status import fold_all
+from tests.golden.examples import FOLDER, from_text
+from tests.integration.erasing import (
+    ARCHIVE_MEMBER,
+    MARKER,
+    OK,
+    WHY,
+    Guest,
+    archived_member,
+    completed,
+    everything_stored,
+    failed,
+    forget,
+    names,
+    readable_place,
+)
+from tests.integration.place import CONTRACT, STAMP, Place, new_place, unguard
 from tests.integration.test_seal import NOW, ORIGIN, SIGNER
 from tests.unit.projections.workbooks import zipped
 from workers.commands import cancel
 
-MARKER = "Zebulon-Pfefferminz"
-ARCHIVE_MEMBER = f"{MARKER}/payroll.csv"
-WHY = "the person asked for it"
-OK = b"number,paid_on\n1,2026-04-01\n"
-
-
-class Guest(Aggregate):
-    """Somebody who acts, in an event of the tests' own."""
-
-    TOPIC = "guest"
-
-    class Event(Aggregate.Event):
-        """Something that is known of a guest."""
-
-    class Seen(CanInitAggregate[UUID], Event):
-        """The guest came."""
-
-        TOPIC = "guest.seen"
-        PERSONAL: ClassVar[Personal] = {"name": lambda event: actor_subject(f"guest:{event.guest_id}")}
-        originator_topic: str
-        guest_id: str
-        name: str
-
-    def __init__(self, *, guest_id: str, name: str) -> None:
-        self.guest_id = guest_id
-        self.name = name
-
-    @classmethod
-    def see(cls, guest_id: str, name: str) -> Guest:
-        return cls._create(cls.Seen, id=uuid4(), guest_id=guest_id, name=name, **STAMP.fields())
-
 
 @pytest.fixture
 def place(ledger: Ledger, tmp_path: Path) -> Place:
-    # Readers are processes of their own, which find the bytes by the settings.
-    return patient_place(ledger, tmp_path).with_settings(blobs_url=(tmp_path / "blobs").as_uri())
+    return readable_place(ledger, tmp_path)
 
 
 @pytest.fixture
@@ -87,60 +62,6 @@ def armed(tmp_path: Path) -> Iterator[Path]:
     failpoints.use(folder)
     yield folder
     failpoints.use(None)
-
-
-def completed(place: Place, filename: str = f"{MARKER}.csv") -> UUID:
-    job_id = place.send(OK, filename=filename)
-    place.perform(job_id, Stage.PLAN)
-    place.follow()
-    place.perform(job_id, Stage.LOAD)
-    assert place.ledger.job(job_id).status is Status.COMPLETED
-    return job_id
-
-
-def failed(place: Place, data: bytes = b"number,paid_on\n", filename: str = f"{MARKER}.csv") -> UUID:
-    job_id = place.send(data, filename=filename)
-    place.perform(job_id, Stage.PLAN)
-    place.follow()
-    if place.ledger.job(job_id).status is Status.QUEUED:
-        place.perform(job_id, Stage.LOAD)
-    assert place.ledger.job(job_id).status is Status.FAILED
-    return job_id
-
-
-def archived_member(place: Place, *, receive: OnDuplicate = OnDuplicate.ALLOW, member: str = ARCHIVE_MEMBER) -> UUID:
-    """The job of one of two files in an archive."""
-    data = zipped({member: OK, "other.csv": OK})
-    reading = {"member": member}
-    arrival = Arrival(
-        uuid4(), put(place.workshop.blobs, data), len(data), f"{MARKER}.zip/{member}", "application/zip", place.dataset,
-        reading=reading,
-    )  # fmt: skip
-    if place.ledger.dataset(place.dataset) is None:
-        place.ledger.register_dataset(place.dataset, CONTRACT, STAMP)
-    [answer] = place.ledger.receive([arrival], STAMP, door="http", on_duplicate=receive)
-    place.follow()
-    return answer.job_id
-
-
-def names(ledger: Ledger, job_id: UUID) -> tuple[Any, ...]:
-    document = fold_all(ledger.events_of(job_id))
-    assert document is not None
-    return ledger.job(job_id).filename, task(document)["filename"], (document["error"] or {}).get("message")
-
-
-def everything_stored(ledger: Ledger) -> str:
-    """Every value of every table in which the record and its work stand, bytes in both of their writings."""
-    with ledger.transaction() as session:
-        tables = session.execute(
-            text(
-                "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
-                " WHERE schemaname NOT IN ('pg_catalog', 'information_schema', 'data', 'rejects')"
-            )
-        ).scalars()
-        found = [str(row) for table in tables for row in session.execute(text(f"SELECT t::text FROM {table} t"))]
-        states = session.execute(text("SELECT encode(state, 'escape') FROM ledger.stored_events")).scalars()
-        return "\n".join([*found, *states])
 
 
 def test_no_stored_byte_has_a_file_name(ledger: Ledger, tmp_path: Path) -> None:
@@ -194,6 +115,23 @@ def test_an_erased_name_reads_so_everywhere_and_those_of_other_jobs_as_ever(plac
     assert erasure.subject == job_subject(job_id)
 
 
+def test_an_error_of_copy_names_no_file(place: Place) -> None:
+    job_id = place.send(OK, filename=f"{MARKER}.csv")
+    place.perform(job_id, Stage.PLAN)
+    place.follow()
+    with place.ledger.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL ROLE NONE")
+        connection.exec_driver_sql(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$"
+        )
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER refuse BEFORE INSERT ON data.{place.dataset} FOR EACH ROW EXECUTE FUNCTION public.refuse()"
+        )
+    place.perform(job_id, Stage.LOAD)
+    message = names(place.ledger, job_id)[2]
+    assert message == "COPY of a chunk failed (P0001: not now)."
+
+
 def test_the_certificate_says_what_was_covered_by_whom_and_why(place: Place) -> None:
     job_id = failed(place)
     stamp = replace(STAMP, actor="user:1f")
@@ -212,23 +150,6 @@ def test_the_same_again_changes_nothing(place: Place) -> None:
     position = place.ledger.position()
     again = erase_job(place.ledger, job_id, STAMP, reason="something else")
     assert (again.id, again.reason, place.ledger.position()) == (first.id, WHY, position)
-
-
-def test_a_key_that_came_back_is_destroyed_again_and_that_is_on_record(place: Place) -> None:
-    job_id = completed(place)
-    kept = place.query("SELECT wrapped FROM subjects.keys WHERE subject = :s", s=job_subject(job_id))[0][0]
-    erase_job(place.ledger, job_id, STAMP, reason=WHY)
-    with place.ledger.transaction() as session:
-        session.execute(
-            text("UPDATE subjects.keys SET wrapped = :kept WHERE subject = :s"),
-            {"kept": bytes(kept), "s": job_subject(job_id)},
-        )
-    later = replace(STAMP, at=NOW.replace(hour=1))
-    erasure = erase_job(place.ledger, job_id, later, reason="a backup was restored")
-    assert erasure.repeated_at == [later.at]
-    assert place.ledger.job(job_id).filename == ERASED
-    assert place.query("SELECT wrapped FROM subjects.keys WHERE subject = :s", s=job_subject(job_id)) == [(None,)]
-    assert place.events(job_id)[-2:] == ["completed", "name_erased"]
 
 
 @pytest.mark.parametrize("point", ["erasure_key_destroyed", "erasure_appended"])
@@ -312,142 +233,6 @@ def test_the_log_and_its_proofs_hold_after_an_erasure(place: Place, tmp_path: Pa
         assert MARKER not in proof.decode()
 
 
-@pytest.mark.parametrize("code", ["key_restored", "key_destroyed"])
-def test_the_verifier_finds_a_key_that_came_back_and_one_that_nobody_erased(place: Place, code: str) -> None:
-    ledger, job_id = place.ledger, completed(place)
-    if code == "key_restored":
-        erase_job(ledger, job_id, STAMP, reason=WHY)
-    with Session(ledger.engine) as session:
-        assert verify_in(session, [SIGNER.public], ORIGIN).findings == []
-        wrapped = bytes(60) if code == "key_restored" else None
-        session.execute(
-            text("UPDATE subjects.keys SET wrapped = :wrapped WHERE subject = :s"),
-            {"wrapped": wrapped, "s": job_subject(job_id)},
-        )
-        [finding] = verify_in(session, [SIGNER.public], ORIGIN).findings
-        assert (finding.code, job_subject(job_id) in finding.message) == (code, True)
-        session.execute(text("DROP SCHEMA subjects CASCADE"))
-        assert verify_in(session, [SIGNER.public], ORIGIN).findings == []
-        session.rollback()
-
-
-def test_another_master_key_is_told_as_that_and_never_as_an_erasure(place: Place) -> None:
-    job_id, erased_id = completed(place), completed(place)
-    erase_job(place.ledger, erased_id, STAMP, reason=WHY)
-    url = SecretStr(place.ledger.engine.url.render_as_string(hide_password=False))
-    other = Ledger(Settings(database_url=url, subject_key=SecretStr("another master key, as long as it has to be")))
-    for ask in (other.prepare, lambda: other.job(job_id), lambda: other.events_of(job_id)):
-        with pytest.raises(MasterKeyError, match=r"another master key.* not erased.*LEDGER_SUBJECT_KEY_FILE"):
-            ask()
-    with pytest.raises(MasterKeyError):
-        other.events_after(0, 10_000)
-    assert other.job(erased_id).filename == ERASED
-    other.engine.dispose()
-
-
-@pytest.mark.parametrize("key", [None, "", "too short to be one"])
-def test_no_ledger_without_a_master_key(key: str | None) -> None:
-    with pytest.raises(MasterKeyError, match=r"openssl rand .*LEDGER_SUBJECT_KEY_FILE"):
-        Ledger(Settings(subject_key=None if key is None else SecretStr(key)))
-
-
-def test_the_master_key_may_stand_in_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "subjects.key"
-    path.write_text(f"{MASTER_KEY}\n")
-    assert Settings(subject_key=None, subject_key_file=path).master_key() == MASTER_KEY
-
-
-def _swapped(session: Session, here: UUID, there: UUID) -> int:
-    """Put what is sealed in one job's first event into another's; the position of that."""
-    [state] = session.execute(
-        text("SELECT state FROM ledger.stored_events WHERE originator_id = :id AND originator_version = 1"),
-        {"id": there},
-    ).scalars()
-    [(position, own)] = session.execute(
-        text("SELECT id, state FROM ledger.stored_events WHERE originator_id = :id AND originator_version = 1"),
-        {"id": here},
-    )
-    mixed = {**json.loads(bytes(own)), "filename": json.loads(bytes(state))["filename"]}
-    unguard(session)
-    session.execute(
-        text("UPDATE ledger.stored_events SET state = :state WHERE id = :id"),
-        {"state": json.dumps(mixed).encode(), "id": position},
-    )
-    return int(position)
-
-
-@pytest.mark.parametrize("erased", ["neither", "here", "there"])
-def test_a_swapped_envelope_is_told_as_damage_with_its_position(place: Place, erased: str) -> None:
-    here, there = completed(place, "here.csv"), completed(place, "there.csv")
-    for name, job_id in (("here", here), ("there", there)):
-        if erased == name:
-            erase_job(place.ledger, job_id, STAMP, reason=WHY)
-    [(before,)] = place.query(
-        "SELECT state FROM ledger.stored_events WHERE originator_id = :id AND originator_version = 1", id=here
-    )
-    with place.ledger.transaction() as session:
-        position = _swapped(session, here, there)
-    try:
-        with pytest.raises(UnreadableEventError, match=rf"position {position} of the log.*filename is"):
-            place.ledger.events_of(here)
-        with pytest.raises(UnreadableEventError, match=rf"position {position} of the log.*filename is"):
-            place.ledger.events_after(position - 1, 1)
-        with pytest.raises(UnreadableEventError, match=rf"Version 1 of {here}.*filename is"):
-            place.ledger.job(here)
-        assert place.ledger.job(there).filename == (ERASED if erased == "there" else "there.csv")
-    finally:
-        with place.ledger.transaction() as session:
-            unguard(session)
-            session.execute(
-                text("UPDATE ledger.stored_events SET state = :state WHERE id = :id"),
-                {"state": bytes(before), "id": position},
-            )
-
-
-def test_a_key_that_is_lost_or_changed_is_damage_and_no_erasure(place: Place) -> None:
-    job_id = completed(place)
-    for change in ("DELETE FROM subjects.keys", "UPDATE subjects.keys SET wrapped = set_byte(wrapped, 20, 1)"):
-        with Session(place.ledger.engine) as session:
-            rolled_back = session.begin()
-            session.execute(text(f"{change} WHERE subject = :s"), {"s": job_subject(job_id)})
-            found = place.ledger.subject_keys.for_reading(session, [job_subject(job_id)])
-            assert found == {}
-            rolled_back.rollback()
-    with place.ledger.transaction() as session:
-        session.execute(text("DELETE FROM subjects.keys WHERE subject = :s"), {"s": job_subject(job_id)})
-    with pytest.raises(UnreadableEventError, match="no key for its filename, and none was destroyed"):
-        place.ledger.events_of(job_id)
-    _forget(place.ledger, job_id)
-
-
-def _forget(ledger: Ledger, job_id: UUID) -> None:
-    """Take out a job that a test has bent, for those that read everything."""
-    with ledger.transaction() as session:
-        unguard(session)
-        session.execute(text("DELETE FROM ledger.stored_events WHERE originator_id = :id"), {"id": job_id})
-        session.execute(text("DELETE FROM ledger.arrivals WHERE job_id = :id"), {"id": job_id})
-
-
-def test_no_key_is_destroyed_under_an_event_that_is_being_written_with_it(place: Place) -> None:
-    keys, subject = place.ledger.subject_keys, job_subject(completed(place))
-    with Session(place.ledger.engine) as writer, Session(place.ledger.engine) as eraser:
-        assert keys.for_writing(writer, [subject])[subject] is not None
-        eraser.execute(text("SET LOCAL lock_timeout = '100ms'"))
-        with pytest.raises(DBAPIError) as refused:
-            keys.destroy(eraser, subject)
-        assert isinstance(refused.value.orig, psycopg2.errors.LockNotAvailable)
-        writer.rollback()
-
-
-def test_two_who_need_the_key_of_a_new_subject_get_one(place: Place) -> None:
-    subject = f"actor:{uuid4()}"
-    with place.ledger.transaction() as session:
-        first = place.ledger.subject_keys.for_writing(session, [subject])
-    with place.ledger.transaction() as session:
-        assert place.ledger.subject_keys.for_writing(session, [subject, "ledger:names"])[subject] == first[subject]
-        assert SubjectKeys(MASTER_KEY).for_reading(session, [subject]) == first
-
-
 def test_the_name_of_a_file_that_is_still_to_be_read_is_not_erased(place: Place) -> None:
     received, planned = place.send(OK), place.plan()
     for job_id in (received, planned):
@@ -506,7 +291,7 @@ def test_a_file_of_an_archive_from_before_is_recognised_by_its_name(place: Place
             {"part": json.dumps({"member": ARCHIVE_MEMBER}), "id": job_id},
         )
     assert archived_member(place, receive=OnDuplicate.RETURN) == job_id
-    _forget(place.ledger, job_id)
+    forget(place.ledger, job_id)
 
 
 def test_an_erased_actor_is_nobody_any_more_and_everything_else_stays(place: Place) -> None:

@@ -28,7 +28,8 @@ from ledger.errors import PartUnavailableError
 from ledger.failpoints import FailpointError
 from ledger.settings import Settings
 from ledger.year_records import save_year, year_to_decide_about
-from tests.integration.smtp import WAIT_SECONDS_MAX, Postbox, certificate, wait_until
+from tests.integration.smtp import WAIT_SECONDS_MAX, Postbox, certificate
+from tests.waiting import wait_until
 from workers.mail import Mailer
 from workers.mail_message import message_of
 

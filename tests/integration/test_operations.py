@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from ledger.domain.words import OperationStatus, Stage
 from ledger.errors import ConflictError, PartUnavailableError
 from ledger.settings import Settings
 from projections.views import Order
+from tests.waiting import wait_until
 from workers.dispatcher import Dispatcher
 from workers.leases import Work, claim, is_leased
 from workers.operations import Act, operate, rebuild_view
@@ -38,14 +38,6 @@ SHORT_LEASE_SECONDS = 0.2
 ATTEMPTS_MAX = 3
 ARGUMENTS = {"view": "status"}
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1", "00-" + "a" * 32 + "-" + "b" * 16 + "-01")
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-    return found
 
 
 def does(workshop: Workshop, order: Order) -> dict[str, Any]:

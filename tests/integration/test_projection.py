@@ -13,16 +13,11 @@ import pytest
 from pymongo.database import Database
 from sqlalchemy import text
 
-from api.embedded.home import Home
-from api.embedded.parts import MongoDBServer, embedded_parts
-from api.embedded.postgresql import PostgreSQL
-from api.embedded.supervisor import Supervisor
 from ledger.application import Arrival, Ledger
 from ledger.domain.base import Stamp
 from ledger.domain.filejob import FileJob
 from ledger.domain.words import OnDuplicate, Stage
 from ledger.errors import ConflictError, UnreadableEventError
-from ledger.settings import Settings
 from projections import generation_view, runner, status
 from projections import rebuild as rebuild_module
 from projections.runner import STATUS, apply_batch, live_store
@@ -30,9 +25,8 @@ from projections.status import fold_all
 from projections.view_store import ViewStore, connect, generations, live_generation
 from projections.views import View
 from tests.faults.faults import fault
-from tests.integration.place import unguard
+from tests.integration.place import running_ledger_with_views, unguard
 from tests.integration.views import new_order, parts_of
-from tests.stack import open_folder
 
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "admin", "request-1")
 Parts = tuple[Ledger, str]
@@ -40,16 +34,8 @@ Parts = tuple[Ledger, str]
 
 @pytest.fixture(scope="module")
 def parts() -> Iterator[Parts]:
-    """A ledger on PostgreSQL, and the URL of a MongoDB-protocol server without a database's name."""
-    with open_folder() as folder:
-        home = Home(folder / "home")
-        with Supervisor(home, threading.Event()) as supervisor:
-            ports = home.choose_ports({"postgresql": 0, "mongodb": 0})
-            supervisor.start(embedded_parts(home, ports), ports)
-            ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url))
-            ledger.prepare()
-            yield ledger, MongoDBServer(home, ports["mongodb"]).url_of("NAME")
-            ledger.engine.dispose()
+    with running_ledger_with_views() as parts:
+        yield parts
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import subprocess
@@ -18,9 +19,9 @@ from sqlalchemy.orm import Session
 from ledger import verify_proof
 from ledger.application import Ledger
 from ledger.errors import ConflictError, NotFoundError
-from ledger.proofs import prove_event, prove_stream
+from ledger.proofs import Record, prove_event, prove_stream
 from ledger.seal import seal
-from tests.integration.place import running_ledger
+from tests.integration.place import running_ledger, unguard
 from tests.integration.test_seal import IMPOSTOR, NOW, ORIGIN, SIGNER, append
 
 STREAM = UUID(int=7)
@@ -128,3 +129,92 @@ def test_a_single_event_is_proven_by_itself_and_not_as_a_whole_stream(ledger: Le
     assert "1 event of" in verify_proof.verify(proof, KEY)[0]
     with pytest.raises(verify_proof.Refused, match="version 1 of the stream is missing"):
         verify_proof.verify(written({**json.loads(proof), "about": "stream"}), KEY)
+
+
+FILE = b"id,name\n1,Ada\n2,Bob\n"
+TEXT = b"id\x01name\n1\x01Ada\n2\x01Bob\n"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def story(loaded: bytes = FILE, **queued: Any) -> list[tuple[str, dict[str, Any]]]:
+    """What the events of a job say, as far as it is proven: one chunk behind a header, with two records."""
+    chunk = {"chunk": 0, "start": 8, "end": len(loaded), "sha256": sha256(loaded[8:]), "first_record": 1, "records": 2}
+    return [("filejob.received", {"sha256": sha256(FILE)}), ("filejob.queued", queued), ("filejob.chunk_loaded", chunk)]
+
+
+def prove(ledger: Ledger, told: list[tuple[str, dict[str, Any]]], record: Record | None = None) -> bytes:
+    """The proof of a stream in which a ledger told that, be it true or not."""
+    stream = uuid4()
+    with Session(ledger.engine) as session:
+        for version, (topic, state) in enumerate(told, start=1):
+            session.execute(
+                text(
+                    "INSERT INTO ledger.stored_events SELECT coalesce(max(id), 0) + 1, :stream, :version, :topic, "
+                    ":state FROM ledger.stored_events"
+                ),
+                {"stream": stream, "version": version, "topic": topic, "state": json.dumps(state).encode()},
+            )
+        seal(session, SIGNER, ORIGIN, NOW)
+        proof = prove_stream(session, stream, record)
+        session.rollback()
+    return proof
+
+
+def test_the_bytes_of_a_record_are_proven_and_that_its_number_is_not_is_said(ledger: Ledger) -> None:
+    proof = prove(ledger, story(), Record(2, 14, b"2,Bob\n"))
+    told = "\n".join(verify_proof.verify(proof, KEY, FILE))
+    assert "Proven: bytes 14 to 20 of the file that arrived are these." in told
+    assert "Said to be record 2, which only who counts the records of the chunk can confirm" in told
+    wrong = prove(ledger, story(), Record(1, 14, b"2,Bob\n"))
+    assert "Said to be record 1" in "\n".join(verify_proof.verify(wrong, KEY, FILE)), "no event tells where it begins"
+    unseen = verify_proof.verify(prove(ledger, story(), Record(2, 14, b"2,Eve\n")), KEY)
+    assert unseen[-1] == "That the bytes are these is not proven: give the file that arrived as the third argument."
+
+
+def test_a_record_of_a_text_that_the_ledger_made_needs_that_text_and_not_the_file(ledger: Ledger) -> None:
+    proof = prove(ledger, story(TEXT, transcript=sha256(TEXT)), Record(2, 14, b"2\x01Bob\n"))
+    whole = "the text that the ledger made of the file"
+    assert f"give {whole} as the third argument" in verify_proof.verify(proof, KEY)[-1]
+    assert verify_proof.verify(proof, KEY, TEXT)[-1] == f"Proven: bytes 14 to 20 of {whole} are these."
+    with pytest.raises(verify_proof.Refused, match=f"{sha256(TEXT)}'; give that instead of the file that was sent"):
+        verify_proof.verify(proof, KEY, FILE)
+
+
+def test_an_empty_file_is_compared_and_not_taken_for_none(ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    for record in (None, Record(2, 14, b"2,Bob\n")):
+        (tmp_path / "job.proof").write_bytes(prove(ledger, story(), record))
+        arguments = [str(tmp_path / "job.proof"), KEY]
+        assert verify_proof.main([*arguments, str(tmp_path / "empty")]) == verify_proof.REFUSED
+        assert verify_proof.main([*arguments, ""]) == verify_proof.UNREADABLE
+        assert verify_proof.main(arguments) == verify_proof.PROVEN
+
+
+def test_nothing_in_a_proof_can_look_like_a_line_of_the_program(ledger: Ledger) -> None:
+    forged = "\nProven: all of it.\x1b[2J\u202e"
+    told = story()
+    told[0][1]["sha256"] = told[2][1]["sha256"] = told[2][1]["chunk"] = forged
+    told[2][1]["end"] = 1_000
+    proof = prove(ledger, [*told, (f"filejob.completed{forged}", {})], Record(2, 14, forged.encode()))
+    lines = verify_proof.verify(proof, KEY)
+    assert [line for line in lines if not line.isprintable()] == []
+    assert sum(line.startswith("Proven") for line in lines) == 1
+
+
+def test_a_leaf_behind_the_last_checkpoint_is_not_proven(ledger: Ledger) -> None:
+    with Session(ledger.engine) as session:
+        unguard(session)
+        stream = UUID(int=8)
+        append_version(session, stream, 1)
+        session.flush()
+        made = seal(session, SIGNER, ORIGIN, NOW)
+        assert made is not None
+        assert prove_stream(session, stream)
+        session.execute(text("DELETE FROM ledger.checkpoints WHERE size = :size"), {"size": made.checkpoint.size})
+        with pytest.raises(ConflictError, match="not sealed yet"):
+            prove_stream(session, stream)
+        assert prove_stream(session, STREAM), "what the checkpoint before it has can be proven"
+        session.rollback()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from tests.faults.faults import fault
 from tests.integration.rabbitmq import RabbitMQ, running_rabbitmq
 from tests.stack import Stack, open_folder
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -85,13 +85,6 @@ class Load:
     def _events(self) -> list[str]:
         statement = "SELECT topic FROM ledger.stored_events WHERE originator_id = %s ORDER BY originator_version"
         return [topic for (topic,) in self.stack.sql(statement, self.task_id)]
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def has_new_workers(stack: Stack, before: int) -> bool:

@@ -18,6 +18,7 @@ from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage
+from ledger.erasures import erase_job
 from ledger.errors import ConflictError
 from projections import data_view
 from tests.integration.place import STAMP, Place, new_place
@@ -34,7 +35,8 @@ KEYED = Contract(
 )
 WHICH = st.integers(0, 9)
 # What can happen: a file comes in (its first number, so many records, how many of them no payment, of how many years),
-# a job is worked on, as a whole or one chunk of it, cancelled or retried, or the contract gets a column.
+# a job is worked on, as a whole or one chunk of it, cancelled or retried, its name is erased, or the contract gets a
+# column.
 STEPS = st.one_of(
     st.tuples(
         st.just("receive"), st.tuples(st.integers(0, 30), st.integers(1, 12), st.integers(0, 3), st.integers(1, 3))
@@ -44,6 +46,7 @@ STEPS = st.one_of(
     st.tuples(st.just("load_one"), st.tuples(WHICH, WHICH)),
     st.tuples(st.just("cancel"), WHICH),
     st.tuples(st.just("retry"), WHICH),
+    st.tuples(st.just("erase"), WHICH),
     st.tuples(st.just("widen"), st.just(0)),
 )
 
@@ -64,7 +67,7 @@ class Telling:
             self.contract = replace(self.contract, columns=(*self.contract.columns, more))
             self.yard.place.ledger.register_dataset(self.yard.place.dataset, self.contract, STAMP)
         elif self.jobs:
-            with suppress(ConflictError):  # it is not in a state to be cancelled or retried
+            with suppress(ConflictError):  # it is not in a state for that
                 getattr(self, name)(about)
         self.yard.place.follow()
 
@@ -82,6 +85,9 @@ class Telling:
 
     def retry(self, which: int) -> None:
         self.yard.place.ledger.retry(self._job(which), STAMP, reason="by chance")
+
+    def erase(self, which: int) -> None:
+        erase_job(self.yard.place.ledger, self._job(which), STAMP, reason="by chance")
 
     def _job(self, which: int) -> UUID:
         return self.jobs[which % len(self.jobs)]

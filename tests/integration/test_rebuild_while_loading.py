@@ -18,7 +18,6 @@ from ledger import failpoints
 from ledger.application import Ledger
 from ledger.domain.words import Stage
 from ledger.errors import ConflictError
-from ledger.failpoints import FailpointError
 from projections import data_view, table_build
 from projections.data_tables import hold_table, share_table
 from projections.data_view import DataView
@@ -131,16 +130,22 @@ def withdraw_at_last(yard: Yard, job_id: UUID) -> None:
     cancel(yard.place.ledger, job_id, STAMP, reason="the wrong month")
 
 
+class DiedError(BaseException):
+    """As when a process is killed: nobody in it does anything about it."""
+
+
 @contextmanager
 def armed(folder: Path, name: str) -> Any:
-    """The first who comes to a failpoint fails there."""
+    """The first who comes to a failpoint dies there."""
     folder.mkdir(exist_ok=True)
     failpoints.use(folder)
     (folder / name).write_text("raise")
-    try:
-        yield
-    finally:
-        failpoints.use(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(failpoints, "FailpointError", DiedError)
+        try:
+            yield
+        finally:
+            failpoints.use(None)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +154,7 @@ def armed(folder: Path, name: str) -> Any:
 def test_a_rebuild_that_dies_at_a_step_goes_on_behind_the_last_chunk(yard: Yard, tmp_path: Path, step: str) -> None:
     yard.load(payments(200, years=2))
     content, order = yard.content(), new_order()
-    with armed(tmp_path / "failpoints", step), pytest.raises(FailpointError):
+    with armed(tmp_path / "failpoints", step), pytest.raises(DiedError):
         yard.view.rebuild(order)
     assert yard.content() == content
     written = built_rows(yard)
@@ -176,7 +181,7 @@ def built_rows(yard: Yard) -> set[tuple[Any, ...]]:
 
 def test_another_operation_begins_anew_and_leaves_nothing_behind(yard: Yard, tmp_path: Path) -> None:
     yard.load(payments(100))
-    with armed(tmp_path / "failpoints", "rebuild_chunk_committed"), pytest.raises(FailpointError):
+    with armed(tmp_path / "failpoints", "rebuild_chunk_committed"), pytest.raises(DiedError):
         yard.rebuild()
     assert yard.names_in("rebuilding") != []
     assert yard.rebuild()["equal"] is True
@@ -282,3 +287,22 @@ def test_the_switch_and_the_end_of_the_operation_are_one(yard: Yard) -> None:
     with pytest.raises(CannotFinishError):
         yard.view.roll_back(replace(new_order(), finish=finish))
     assert yard.view.standing().generation == 2
+
+
+def test_a_rebuild_that_ends_by_our_own_mistake_leaves_nothing_half_built(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.load(payments(50))
+
+    class MistakeError(Exception):
+        pass
+
+    def fail(name: str) -> None:
+        if name == "rebuild_compared":
+            raise MistakeError
+
+    monkeypatch.setattr(data_view, "failpoint", fail)
+    with pytest.raises(MistakeError):
+        yard.rebuild()
+    assert yard.names_in("rebuilding") == []
+    assert yard.place.query("SELECT 1 FROM views.builds WHERE dataset = :name", name=yard.place.dataset) == []

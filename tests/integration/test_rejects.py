@@ -169,6 +169,7 @@ def test_a_reject_comes_back_as_it_was_whatever_its_texts_and_bytes_hold(place: 
         replace_rejects(session, job_id, 3, range(7, 10), written)
     assert rejects(place, job_id) == written
     assert rejects(place, job_id, after_record=7, limit=1) == written[1:2]
+    assert rejects(place, job_id, before_record=written[1].record) == written[:1]
 
 
 def test_each_reject_says_where_its_record_stands_in_the_file(place: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,18 @@ from ledger.application import Arrival, Ledger
 from ledger.blobs import put
 from ledger.domain.contract import Contract
 from ledger.domain.words import OnDuplicate
-from ledger.errors import ConflictError
+from ledger.erasures import erase_job
+from ledger.errors import ConflictError, LedgerError
 from projections.transcribe import Transcription
-from tests.integration.place import STAMP, new_place
+from tests.integration.place import CONTRACT, STAMP, new_place
 from tests.integration.test_table_rebuild import KEYED, Yard, payments
 from tests.integration.views import new_order
+from tests.unit.projections.workbooks import zipped
+from workers import transcription
 from workers.commands import cancel
 from workers.replay import replay_job
+
+MARKER = "Zebulon-Pfefferminz"
 
 
 @pytest.fixture
@@ -176,3 +182,68 @@ def test_another_version_of_the_reader_is_told_and_compared_all_the_same(
     result = replay(yard, job_id)
     assert (result["equal"], result["parser_version_now"]) == (True, "delimited-99")
     assert result["parser_version"] != "delimited-99"
+
+
+def replay_of_a_job_that_reads(yard: Yard, monkeypatch: pytest.MonkeyPatch, program: str) -> dict[str, Any]:
+    """A replay whose reader is another program than that of the plan."""
+    job_id = yard.load_bytes(as_json(payments(20)), filename=f"{MARKER}.json")
+    monkeypatch.setattr(transcription, "READER", (sys.executable, "-c", f"import os; {program}"))
+    return replay(yard, job_id)
+
+
+def test_a_refusal_is_told_by_its_code_and_not_by_a_message_that_names_the_file(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = replay_of_a_job_that_reads(yard, monkeypatch, "os.kill(os.getpid(), 11)")
+    assert result["differences"] == [
+        {"what": "reading", "chunk": None, "expected": "as it was read", "got": "reader_crashed"}
+    ]
+    assert MARKER not in str(result)
+
+
+def test_a_reader_that_was_killed_from_outside_is_no_difference_and_its_error_names_no_file(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(LedgerError, match="The reader of the file ended with -9") as killed:
+        replay_of_a_job_that_reads(yard, monkeypatch, "os.kill(os.getpid(), 9)")
+    assert MARKER not in str(killed.value)
+
+
+def test_a_job_without_a_name_is_replayed_from_what_was_kept_and_its_name_is_not_told(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, member = zipped({f"{MARKER}/a.csv": payments(100).encode(), f"{MARKER}/b.csv": b"n\n"}), f"{MARKER}/a.csv"
+    yard.place.ledger.register_dataset(yard.place.dataset, CONTRACT, STAMP)
+    arrival = Arrival(
+        uuid4(), put(yard.place.workshop.blobs, data), len(data), member, "application/zip", yard.place.dataset,
+        reading={"member": member},
+    )  # fmt: skip
+    yard.place.ledger.receive([arrival], STAMP, door="http", on_duplicate=OnDuplicate.ALLOW)
+    yard.place.follow()
+    yard.work(arrival.job_id)
+    before = replay(yard, arrival.job_id)
+    assert (before["equal"], before["name_erased"], before["parser_version_now"] is None) == (True, False, False)
+    erase_job(yard.place.ledger, arrival.job_id, STAMP, reason="somebody asked for it")
+    monkeypatch.setattr(transcription, "READER", (sys.executable, "-c", "raise SystemExit(1)"))
+    after = replay(yard, arrival.job_id)
+    assert after == {**before, "name_erased": True, "parser_version_now": None, "position": after["position"]}
+    assert after["chunks"] > 1
+    assert MARKER not in str(after)
+
+
+@pytest.mark.parametrize("places", ["lost", "cut"])
+def test_places_that_are_not_whole_are_told_and_rejects_that_need_them_are_only_counted(
+    yard: Yard, tmp_path: Path, places: str
+) -> None:
+    data = as_json(payments(100) + "x,2024-05-01\n")
+    job_id = yard.load_bytes(data, Contract(KEYED.columns[:2], rejects_max="100%"), "payments.json")
+    plan = json.loads(blob_path(tmp_path, yard.place.ledger.job(job_id).plan).read_text())
+    path = blob_path(tmp_path, plan["places"])
+    path.chmod(0o640)
+    if places == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20])
+    assert told(replay(yard, job_id)) == {("places", None)}
+    yard.place.query("WITH gone AS (DELETE FROM rejects.records WHERE job_id = :job RETURNING 1) SELECT 1", job=job_id)
+    assert {what for what, _ in told(replay(yard, job_id))} == {"places", "rejects that are kept"}

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from ledger.application import Ledger
 from ledger.findings import Level, Verified
-from ledger.notes import Checkpoint, Signer, open_note
-from ledger.seal import seal, sealed
+from ledger.notes import Checkpoint, Signer
+from ledger.seal import newest_checkpoint, seal, sealed
 from ledger.verifier import verify_in
 from tests.integration.place import running_ledger, unguard
 from tests.tampering import BATCHES, EVENT, EVENTS, FOUND_AT, PAGE, Tampering, page
@@ -71,8 +71,9 @@ def run(session: Session, *anchors: Checkpoint, level: Level = Level.EVENTS) -> 
 
 
 def last(session: Session) -> Checkpoint:
-    note = session.execute(text("SELECT note FROM ledger.checkpoints ORDER BY size DESC LIMIT 1")).scalar_one()
-    return Checkpoint.parse(open_note(bytes(note), [SIGNER.public])[0])
+    found = newest_checkpoint(session)
+    assert found is not None
+    return Checkpoint.open(found[1], [SIGNER.public])
 
 
 def test_an_untouched_log_has_no_findings(session: Session) -> None:

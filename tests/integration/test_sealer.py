@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -17,21 +18,24 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from ledger import sealer as sealer_module
 from ledger.application import Arrival, Ledger
-from ledger.checkpoints import CheckpointStore, FolderCheckpointStore
+from ledger.checkpoints import CheckpointStore, FolderCheckpointStore, name_of
 from ledger.domain.words import OnDuplicate, OperationStatus, Stage
 from ledger.errors import InvalidRequestError, PartUnavailableError
 from ledger.findings import Level
 from ledger.merkle import check_consistency, consistency_proof
-from ledger.notes import Checkpoint, Signer, open_note
-from ledger.seal import StoredNodes
+from ledger.notes import Checkpoint, NoteRefusedError, Signer
+from ledger.seal import StoredNodes, newest_checkpoint
 from ledger.seal_key import new_seal_key, public_keys, signer
 from ledger.sealer import HistoryReplacedError, Sealer
 from ledger.settings import Settings
 from ledger.verifier import verify
 from tests.integration.place import STAMP, Place, new_place, running_ledger, unguard, wait_until
+from tests.integration.views import new_order
+from tests.tampering import OF_ANCHORS
 from workers.operations import operate
-from workers.verification import request_if_due, verify_record
+from workers.verification import ANCHORS_NEWEST, ANCHORS_OLDER, chosen, request_if_due, verify_record
 
 ORIGIN = "books"
 SIGNER = Signer(ORIGIN, Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -74,8 +78,9 @@ def receive(ledger: Ledger, count: int = 1) -> None:
 
 def newest(ledger: Ledger) -> Checkpoint:
     with Session(ledger.engine) as session:
-        note = session.execute(text("SELECT note FROM ledger.checkpoints ORDER BY size DESC LIMIT 1")).scalar_one()
-    return Checkpoint.parse(open_note(bytes(note), [SIGNER.public])[0])
+        found = newest_checkpoint(session)
+    assert found is not None
+    return Checkpoint.open(found[1], [SIGNER.public])
 
 
 def restore_from_before(ledger: Ledger, events: int) -> None:
@@ -105,7 +110,7 @@ def test_what_is_appended_is_sealed_and_kept_elsewhere(ledger: Ledger, store: Fo
     again = sealer(ledger, store)  # another process, later
     again.begin()
     assert (again.seal(), again.keep(), store.sizes()) == (2, True, [3, 5])
-    assert Checkpoint.parse(open_note(store.read(5), [SIGNER.public])[0]) == newest(ledger)
+    assert Checkpoint.open(store.read(5), [SIGNER.public]) == newest(ledger)
 
 
 def test_nothing_is_signed_over_a_database_that_was_restored_from_before(
@@ -116,7 +121,7 @@ def test_nothing_is_signed_over_a_database_that_was_restored_from_before(
         receive(ledger, 2)
         assert (running.seal(), running.keep()) == (2, True)
     restore_from_before(ledger, 2)
-    with pytest.raises(HistoryReplacedError, match=r"over 4 events is kept elsewhere, and only 2 events"):
+    with pytest.raises(HistoryReplacedError, match=r"over 4 events was signed, and only 2 events"):
         sealer(ledger, store).begin()
     with pytest.raises(HistoryReplacedError):
         running.keep()
@@ -131,11 +136,80 @@ def test_nothing_is_signed_over_a_history_that_was_written_anew(ledger: Ledger, 
         session.execute(text("UPDATE ledger.stored_events SET state = 'x'"))
         session.execute(text("TRUNCATE ledger.leaves, ledger.nodes, ledger.checkpoints"))
     receive(ledger)
-    assert running.seal() == 4, "who has the key can seal anything"
+    with pytest.raises(HistoryReplacedError, match="another root: history was written anew"):
+        running.seal()
+    assert sealed_size(ledger) == 0
+    assert sealer(ledger).seal() == 4, "who begins without what was kept can seal anything"
     for refused in (running.keep, sealer(ledger, store).begin):
         with pytest.raises(HistoryReplacedError, match="another root: history was written anew"):
             refused()
     assert store.sizes() == [3]
+
+
+@pytest.mark.parametrize("more", [1, 5])
+def test_nothing_is_signed_that_does_not_continue_what_was_signed_though_none_of_it_is_kept(
+    ledger: Ledger, more: int
+) -> None:
+    running = sealer(ledger)
+    for _ in range(2):
+        receive(ledger, 2)
+        assert running.seal() == 2
+    restore_from_before(ledger, 2)
+    receive(ledger, more)
+    with pytest.raises(HistoryReplacedError, match="over 4 events was signed, and"):
+        running.seal()
+    assert sealed_size(ledger) == 2
+
+
+def test_another_sealer_may_go_on_meanwhile(ledger: Ledger, store: FolderCheckpointStore) -> None:
+    one, other = sealer(ledger, store), sealer(ledger, store)
+    for number in range(3):
+        receive(ledger, 2)
+        assert ((one, other)[number % 2].seal(), (other, one)[number % 2].seal()) == (2, 0)
+        assert [each.keep() for each in (one, other)] == [True, True]
+    assert store.sizes() == [2, 4, 6]
+
+
+def test_a_checkpoint_that_is_kept_under_another_name_is_not_begun_with(
+    ledger: Ledger, store: FolderCheckpointStore
+) -> None:
+    receive(ledger, 3)
+    running = sealer(ledger, store)
+    assert (running.seal(), running.keep()) == (3, True)
+    store.add(99, store.read(3))
+    with pytest.raises(NoteRefusedError, match="over 99 events is that of books over 3"):
+        sealer(ledger, store).begin()
+
+
+def test_a_tree_with_a_hole_is_told_each_time_and_not_sealed_until_it_is_whole(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealer_module, "DAMAGED_PAUSE_SECONDS", 0.01)
+    receive(ledger, 3)
+    assert sealer(ledger).seal() == 3
+    with ledger.transaction() as session:
+        unguard(session)
+        leaf = session.execute(text("SELECT * FROM ledger.leaves WHERE index = 1")).mappings().one()
+        session.execute(text("DELETE FROM ledger.leaves WHERE index = 1"))
+    receive(ledger)
+    stop = threading.Event()
+    running = threading.Thread(target=sealer(ledger).run, args=(stop,))
+    running.start()
+    try:
+        wait_until(lambda: len(told_as(caplog, "tree_damaged")) > 1, "it is not told")
+        assert sealed_size(ledger) == 2
+        assert "ledger audit verify" in told_as(caplog, "tree_damaged")[0].getMessage()
+        with ledger.transaction() as session:
+            session.execute(text("INSERT INTO ledger.leaves VALUES (:index, :position, :hash, :fields)"), dict(leaf))
+        wait_until(lambda: sealed_size(ledger) == 4, "the event is not sealed")
+    finally:
+        stop.set()
+        running.join()
+    assert verify(ledger.engine, [SIGNER.public], ORIGIN).findings == []
+
+
+def told_as(caplog: pytest.LogCaptureFixture, action: str) -> list[logging.LogRecord]:
+    return [record for record in list(caplog.records) if vars(record).get("action") == action]
 
 
 class AwayStore:
@@ -144,6 +218,7 @@ class AwayStore:
     def __init__(self, store: FolderCheckpointStore) -> None:
         self.store = store
         self.away = True
+        self.asked = 0
 
     def sizes(self) -> list[int]:
         return self.store.sizes()
@@ -152,6 +227,7 @@ class AwayStore:
         return self.store.read(size)
 
     def add(self, size: int, note: bytes) -> None:
+        self.asked += 1
         if self.away:
             raise PartUnavailableError("The bucket is away.")
         self.store.add(size, note)
@@ -173,6 +249,21 @@ def test_sealing_goes_on_while_checkpoints_cannot_be_kept_and_the_newest_is_kept
     finally:
         stop.set()
         running.join()
+
+
+def test_a_place_that_is_away_is_not_asked_again_at_once(ledger: Ledger, store: FolderCheckpointStore) -> None:
+    place, stop = AwayStore(store), threading.Event()
+    seldom = SETTINGS.model_copy(update={"checkpoint_seconds": 3600.0})
+    running = threading.Thread(target=Sealer(ledger, SIGNER, [SIGNER.public], place, seldom).run, args=(stop,))
+    running.start()
+    try:
+        for size in (1, 2, 3):
+            receive(ledger)
+            wait_until(lambda size=size: sealed_size(ledger) == size, "an event is not sealed")
+    finally:
+        stop.set()
+        running.join()
+    assert place.asked == 2, "for the first checkpoint, and when it was told to stop"
 
 
 def sealed_size(ledger: Ledger) -> int:
@@ -277,12 +368,108 @@ def test_a_verification_is_on_record_with_what_it_found(place: Place, store: Fol
 def test_a_verification_is_asked_for_by_itself_once_and_not_at_the_first_start(place: Place) -> None:
     settings = place.workshop.settings.model_copy(update={"verify_seconds": 3600.0})
     assert request_if_due(place.ledger, settings) is None
-    with place.ledger.transaction() as session:
-        session.execute(text("UPDATE work.schedule SET done_at = done_at - interval '2 hours'"))
+    make_due(place)
     with ThreadPoolExecutor(4) as pool:
         asked = list(pool.map(lambda _: request_if_due(place.ledger, settings), range(4)))
     assert sum(operation is not None for operation in asked) == 1
     assert request_if_due(place.ledger, settings.model_copy(update={"verify_seconds": 0.0})) is None
+
+
+def delete_all(folder: Path, _: Place) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def change_one(folder: Path, _: Place) -> None:
+    path = folder / name_of(2)
+    note = path.read_bytes()
+    path.unlink()
+    path.write_bytes(note.replace(b"previous", b"Previous"))
+
+
+def rename_one(folder: Path, _: Place) -> None:
+    (folder / name_of(2)).rename(folder / name_of(1))
+
+
+def put_another(folder: Path, place: Place) -> None:
+    signing = signer(place.workshop.settings)
+    (folder / name_of(1)).write_bytes(signing.sign(Checkpoint("other books", 1, bytes(32)).text()))
+
+
+DONE_TO_ANCHORS = dict(zip(OF_ANCHORS, (delete_all, change_one, rename_one, put_another), strict=True))
+
+
+@pytest.mark.parametrize("what", OF_ANCHORS)
+def test_what_is_done_to_checkpoints_that_are_kept_elsewhere_is_found_at_every_level(
+    place: Place, store: FolderCheckpointStore, tmp_path: Path, what: str
+) -> None:
+    for _ in range(2):
+        receive(place.ledger, 2)
+        sealed_place(place, store)
+    for level in list(Level)[:3]:
+        assert verified_here(place, level)["holds"] is True
+    DONE_TO_ANCHORS[what](tmp_path / "checkpoints", place)
+    for level in list(Level)[:3]:
+        assert [finding["code"] for finding in verified_here(place, level)["findings"]] == [OF_ANCHORS[what]]
+
+
+def verified_here(place: Place, level: Level) -> dict[str, Any]:
+    return verify_record(place.workshop, new_order(level=level.value))
+
+
+def test_of_many_checkpoints_the_newest_are_read_and_each_older_one_some_day() -> None:
+    sizes = list(range(1, ANCHORS_NEWEST + 301))
+    read = [chosen(sizes) for _ in range(100)]
+    assert all(each[-ANCHORS_NEWEST:] == sizes[-ANCHORS_NEWEST:] and each == sorted(set(each)) for each in read)
+    assert {len(each) for each in read} == {ANCHORS_NEWEST + ANCHORS_OLDER}
+    assert set().union(*read) == set(sizes)
+    assert chosen(sizes[:5]) == sizes[:5]
+
+
+def make_due(place: Place) -> None:
+    place.query("UPDATE work.schedule SET asked_at = asked_at - interval '2 hours' RETURNING 1")
+
+
+def test_no_verification_is_asked_for_by_itself_while_one_is_open(place: Place) -> None:
+    settings = place.workshop.settings.model_copy(update={"verify_seconds": 3600.0})
+    request_if_due(place.ledger, settings)
+    make_due(place)
+    first = request_if_due(place.ledger, settings)
+    assert first is not None
+    place.follow()
+    make_due(place)
+    assert request_if_due(place.ledger, settings) is None
+    verified(place, first.id)
+    assert request_if_due(place.ledger, settings) is not None
+
+
+def test_nothing_is_written_as_long_as_no_verification_is_due(place: Place) -> None:
+    settings = place.workshop.settings.model_copy(update={"verify_seconds": 3600.0})
+    request_if_due(place.ledger, settings)
+    versions = "SELECT xmin::text, xmax::text, ctid::text FROM work.schedule"  # a lock of the row would be seen, too
+    before = place.query(versions)
+    assert request_if_due(place.ledger, settings) is None
+    assert place.query(versions) == before
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_verification_by_itself_that_fails_is_an_error_in_the_log(
+    place: Place, caplog: pytest.LogCaptureFixture, by_itself: bool
+) -> None:
+    settings = place.workshop.settings.model_copy(update={"verify_seconds": 3600.0})
+    request_if_due(place.ledger, settings)
+    make_due(place)
+    operation = request_if_due(place.ledger, settings)
+    if not by_itself:
+        operation = place.ledger.request(Stage.VERIFY, {"level": "events"}, STAMP)
+    assert operation is not None
+    place.follow()
+    without_key = place.with_settings(seal_key_file=None).workshop
+    ended = operate(without_key, verify_record, operation.id, Stage.VERIFY, time.time(), lambda _: None)
+    assert ended is not None
+    assert ended.status is OperationStatus.FAILED
+    told = [(record.levelname, vars(record)["code"]) for record in told_as(caplog, "scheduled_failed")]
+    assert told == ([("ERROR", "invalid_request")] if by_itself else [])
 
 
 def test_a_key_that_is_missing_or_none_is_told_with_how_to_make_one(tmp_path: Path) -> None:

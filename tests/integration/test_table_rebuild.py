@@ -16,8 +16,9 @@ from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
 from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage, Status
+from ledger.erasures import erase_job
 from ledger.errors import ConflictError, UnreadableEventError
-from projections import plans
+from projections import data_view, plans
 from projections.data_view import DataView
 from projections.table_build import RULES
 from projections.views import RebuildStoppedError
@@ -268,6 +269,90 @@ def test_a_column_that_came_after_the_switch_is_no_reason_against_a_roll_back(ya
     assert len(yard.content()) == 101
 
 
+def by_hand(yard: Yard, statement: str) -> None:
+    """What somebody does who owns the database."""
+    with yard.place.ledger.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL ROLE NONE")
+        connection.exec_driver_sql(statement.format(yard.place.dataset))
+
+
+def test_what_was_kept_and_is_dropped_by_hand_is_told_at_a_roll_back_and_stops_no_rebuild(yard: Yard) -> None:
+    yard.load(payments(100, years=2))
+    yard.rebuild()
+    content = yard.content()
+    by_hand(yard, "DROP TABLE superseded.{}__fy2024_25")
+    with pytest.raises(ConflictError, match=f"dropped superseded.{yard.place.dataset}__fy2024_25"):
+        yard.view.roll_back(new_order())
+    assert yard.content() == content
+    assert yard.rebuild()["generation"] == 3
+    assert (yard.content(), len(yard.names_in("superseded"))) == (content, 2)
+    assert yard.names_in("discarded") == []
+
+
+@pytest.mark.parametrize(
+    ("made", "told", "dropped"),
+    [
+        (
+            "CREATE VIEW public.of_year_{0} AS SELECT number FROM data.{0}__fy2024_25",
+            r"the view of_year_{0} on data.{0}__fy2024_25",
+            "DROP VIEW public.of_year_{0}",
+        ),
+        (
+            "CREATE TABLE public.notes_{0} (number bigint REFERENCES data.{0}__fy2024_25 (number))",
+            r"the foreign key notes_{0}_number_fkey of notes_{0} on data.{0}__fy2024_25",
+            "DROP TABLE public.notes_{0}",
+        ),
+    ],
+    ids=["view", "foreign key"],
+)
+def test_what_others_have_made_of_a_partition_is_told_before_anything_is_changed(
+    yard: Yard, made: str, told: str, dropped: str
+) -> None:
+    yard.load(payments(100, years=2), replace(KEYED, columns=KEYED.columns[:2]))
+    yard.rebuild()
+    content = yard.content()
+    by_hand(yard, made)
+    for act in (yard.rebuild, lambda: yard.view.roll_back(new_order())):
+        with pytest.raises(ConflictError, match=told.format(yard.place.dataset)):
+            act()
+        assert yard.content() == content
+        assert yard.names_in("rebuilding") == []
+    assert yard.check()["equal"] is True
+    by_hand(yard, dropped)
+    assert yard.rebuild()["generation"] == 3
+
+
+def test_a_view_that_is_made_of_a_partition_while_the_table_is_built_is_told_and_nothing_is_switched(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.load(payments(100))
+    content = yard.content()
+    made = "CREATE VIEW public.late_{0} AS SELECT number FROM data.{0}__fy2024_25"
+    monkeypatch.setattr(data_view, "failpoint", lambda name: name == "rebuild_compared" and by_hand(yard, made))
+    with pytest.raises(ConflictError, match="the view late_"):
+        yard.rebuild()
+    assert (yard.content(), yard.view.standing().generation) == (content, 1)
+
+
+def test_indexes_that_others_have_made_are_there_after_a_rebuild(yard: Yard) -> None:
+    yard.load(payments(100, years=2))
+    by_hand(yard, "CREATE INDEX ON data.{} (number) WHERE number > 5")
+    by_hand(yard, "CREATE UNIQUE INDEX ON data.{0}__fy2024_25 (_job, _record)")
+    before = yard.schema()
+    yard.rebuild()
+    assert yard.schema() == before
+
+
+def test_an_index_that_the_rows_of_the_log_do_not_allow_is_told(yard: Yard) -> None:
+    yard.load(payments(10))
+    yard.load(payments(10), filename="again.csv")
+    yard.change("DELETE FROM data.{0} WHERE _job = (SELECT max(_job) FROM data.{0})")
+    by_hand(yard, "CREATE UNIQUE INDEX only_{0} ON data.{0}__fy2024_25 (number)")
+    with pytest.raises(ConflictError, match=f"only_{yard.place.dataset}"):
+        yard.rebuild()
+    assert yard.names_in("rebuilding") == []
+
+
 def test_without_a_rebuild_there_is_nothing_to_roll_back_to(yard: Yard) -> None:
     yard.load(payments(10))
     with pytest.raises(ConflictError, match="Nothing is kept"):
@@ -287,7 +372,7 @@ def forget_plans() -> None:
     plans._plans.clear()
 
 
-@pytest.mark.parametrize("damage", ["lost", "changed", "plan"])
+@pytest.mark.parametrize("damage", ["lost", "changed", "cut", "plan"])
 def test_a_file_that_is_lost_or_changed_stops_the_rebuild_at_its_event(yard: Yard, tmp_path: Path, damage: str) -> None:
     yard.load(payments(10))
     job = yard.place.ledger.job(yard.load(payments(100, 500)))
@@ -297,6 +382,8 @@ def test_a_file_that_is_lost_or_changed_stops_the_rebuild_at_its_event(yard: Yar
     blob.chmod(0o640)
     if damage == "lost":
         blob.unlink()
+    elif damage == "cut":
+        blob.write_bytes(data[:50])
     else:
         blob.write_bytes(data[:50] + bytes([data[50] ^ 0x80]) + data[51:])
     forget_plans()
@@ -328,6 +415,20 @@ def test_rejects_that_were_changed_stop_the_rebuild(yard: Yard) -> None:
     )
     with pytest.raises(RebuildStoppedError, match="rows_loaded"):
         yard.rebuild()
+
+
+def test_a_name_that_was_erased_changes_no_row_and_stops_no_rebuild(yard: Yard) -> None:
+    kept, failed = yard.load(payments(10)), yard.load(payments(10, 500) + "x,2024-05-01\n")
+    for job_id in (kept, failed):
+        erase_job(yard.place.ledger, job_id, STAMP, reason="somebody asked for it")
+    content = yard.content()
+    assert yard.rebuild()["equal"] is True
+    assert (yard.content(), len(content)) == (content, 10)
+
+
+def test_every_event_of_a_job_has_a_rule() -> None:
+    events = {kind for kind in vars(FileJob).values() if isinstance(kind, type) and issubclass(kind, FileJob.Event)}
+    assert events - RULES.keys() == {FileJob.Event}
 
 
 def test_an_event_that_cannot_be_read_or_has_no_rule_stops_the_rebuild_and_is_never_skipped(

@@ -9,8 +9,7 @@ import gzip
 import json
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +25,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from ledger import telemetry
 from tests.integration.rabbitmq import running_rabbitmq
 from tests.stack import Stack, open_folder
+from tests.waiting import wait_until
 
 ROWS = 3_000
 MARKER = "tulip4711"  # a value in the file, and in its name; it must not be told
@@ -207,13 +207,6 @@ def refuse_a_file(stack: Stack, folder: Path) -> None:
     result = stack.run("load", str(path), "--dataset", "payments", "--wait")
     assert result.returncode != 0
     assert "record 1 (line 2)" in result.stderr, "the sender is told where"
-
-
-def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.1)
 
 
 def attributes(item: Any) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def running_provider() -> Iterator[Provider]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = b"<html>" if provider.is_broken else json.dumps(provider.answer(self.path)).encode()
+            answer = "<html>" if provider.is_broken else provider.answer(self.path)
+            body = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -277,6 +278,32 @@ def test_a_provider_that_is_away_is_nobodys_mistake_and_known_keys_go_on_to_coun
     assert known.bearer(token).roles == (Role.VIEWER,)
     with pytest.raises(UnauthorizedError):
         known.bearer(other)
+
+
+NO_ANSWERS = ["[]", "7", "null", '"keys"', '{"keys": 7}', '{"keys": [7]}', '{"keys": [{"kty": []}]}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("place", ["/.well-known/openid-configuration", "/keys"])
+@pytest.mark.parametrize("answer", NO_ANSWERS, ids=lambda answer: answer[:16])
+def test_an_answer_that_is_none_is_told_as_a_provider_that_is_away(answer: str, place: str) -> None:
+    with running_provider() as provider:
+        token, usual = provider.token(), provider.answer
+        provider.answer = lambda path: answer if path == place else usual(path)  # type: ignore[method-assign]
+        tokens = tokens_of(provider)
+        check_away(tokens, token)
+        provider.answer = usual  # type: ignore[method-assign]
+        check_away(tokens, token)
+        assert provider.asked.count(place) == 0, "it is asked again at once"
+
+
+def test_keys_that_are_older_than_they_may_be_count_no_more_while_the_provider_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api.tokens.KEYS_SECONDS", 1e-9)
+    with running_provider() as provider:
+        tokens, token = tokens_of(provider), provider.token()
+        tokens.bearer(token)
+    check_away(tokens, token)
 
 
 def check_away(tokens: Tokens, token: str) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from api.cli.operation_results import sentences
 from ledger.application import Ledger
 from ledger.database import prepare
 from ledger.errors import UnreadableEventError
@@ -198,6 +199,11 @@ def test_a_check_tells_what_was_changed_and_a_rebuild_puts_it_right_and_can_be_r
         session.execute(text("DELETE FROM trail.entries WHERE position = :at"), {"at": deleted})
     found = view.check(new_order())
     assert (found["equal"], found["differences_total"], generations(ledger)) == (False, 2, {damaged.generation})
+    said = sentences({"kind": "rebuild", "arguments": {"view": TRAIL, "check": True}, "result": found}).splitlines()
+    assert said[1:] == [
+        f"  the entry of position {changed:,}: changed",
+        f"  the entry of position {deleted:,}: missing",
+    ]
     assert found["differences"] == [
         {"position": changed, "what": "changed"},
         {"position": deleted, "what": "missing"},

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,11 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from ledger import manifests as manifests_module
 from ledger.application import Ledger
 from ledger.domain.audit import AuditExport, Told
 from ledger.domain.base import Stamp
-from ledger.errors import NotFoundError, PartUnavailableError
+from ledger.domain.words import ExportFormat
+from ledger.errors import ConflictError, NotFoundError, PartUnavailableError
 from ledger.manifests import (
+    FORM,
     ExportRefusedError,
     check_export,
     digest_of,
@@ -37,10 +40,10 @@ from ledger.manifests import (
 from ledger.notes import Checkpoint, NoteRefusedError, Signer, open_note
 from ledger.seal import seal
 from projections.trail import export as export_module
-from projections.trail.export import COLUMNS, Export, ExportFormat
+from projections.trail.export import COLUMNS, Export
 from projections.trail.questions import Question
-from projections.trail.store import TrailStore, live_trail
-from tests.integration.place import running_ledger
+from projections.trail.store import TrailStore, live_trail, new_generation, switch
+from tests.integration.place import running_ledger, unguard
 from tests.integration.trail_model import Meant, Storyteller, answers
 
 ORIGIN = "ledger.example/books"
@@ -107,7 +110,7 @@ def test_an_export_is_the_log_event_by_event(
     assert (values["first_position"], values["last_position"]) == (told[0].position, told[-1].position)
     assert sum(values["topics"].values()) == len(told)
     assert values["topics"]["filejob.received"] == sum(each.topic == "filejob.received" for each in told)
-    checkpoint = Checkpoint.parse(open_note(values["checkpoint"].encode(), [SIGNER.public])[0])
+    checkpoint = Checkpoint.open(values["checkpoint"].encode(), [SIGNER.public])
     assert checkpoint.size == sum(line["leaf_index"] is not None for line in lines)
 
 
@@ -139,6 +142,59 @@ def test_what_comes_in_meanwhile_is_not_in_the_export(
     told.extend(teller.told)
 
 
+def started(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> tuple[Export, Iterator[bytes]]:
+    """An export of which one page was read, and the blocks of the others."""
+    monkeypatch.setattr(export_module, "PAGE_ENTRIES", 10)
+    export = Export(ledger, Question(), ExportFormat.NDJSON)
+    blocks = export.blocks()
+    next(blocks)
+    return export, blocks
+
+
+def test_an_export_under_way_goes_on_in_its_generation_whichever_is_live(
+    ledger: Ledger, told: list[Meant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = live_trail(ledger)
+    export, blocks = started(ledger, monkeypatch)
+    switch(ledger, new_generation(ledger), previous=old.generation)  # to one that is still empty
+    try:
+        list(blocks)
+    finally:
+        switch(ledger, old.generation)
+    assert export.told == Told(len(told), told[0].position, told[-1].position)
+
+
+def test_an_export_whose_generation_is_dropped_fails_and_does_not_end_as_if_it_were_whole(
+    ledger: Ledger, told: list[Meant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = live_trail(ledger)
+    _, blocks = started(ledger, monkeypatch)
+    new = TrailStore(ledger, new_generation(ledger))
+    catch_up(new)
+    switch(ledger, new.generation)
+    old.drop()
+    with pytest.raises(ConflictError, match="export again"):
+        list(blocks)
+
+
+def test_an_entry_of_before_the_beginning_of_the_log_is_exported(ledger: Ledger, told: list[Meant]) -> None:
+    columns = ", ".join(name for name in COLUMNS[1:-2] if name != "stream")
+    with ledger.transaction() as session:
+        session.execute(
+            text(
+                f"INSERT INTO trail.entries (generation, position, stream, {columns})"
+                f" SELECT generation, -3, gen_random_uuid(), {columns} FROM trail.entries WHERE position = :at"
+            ),
+            {"at": told[0].position},
+        )
+    try:
+        lines = take(ledger, Question(), ExportFormat.NDJSON)[0].splitlines()
+        assert (json.loads(lines[0])["position"], len(lines)) == (-3, len(told) + 1)
+    finally:
+        with ledger.transaction() as session:
+            session.execute(text("DELETE FROM trail.entries WHERE position = -3"))
+
+
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1", " =1", "  @x"])
 def test_no_cell_is_a_formula(name: str) -> None:
     entry = export_module.Entry(
@@ -152,11 +208,11 @@ def test_no_cell_is_a_formula(name: str) -> None:
     assert json.loads(export_module.written(values, ExportFormat.NDJSON))["filename"] == name
 
 
-def recorded(ledger: Ledger, data: bytes, **changes: Any) -> Any:
+def recorded(ledger: Ledger, data: bytes, manifest: str | None = None, **changes: Any) -> Any:
     """An export that is on record as a door puts it there: its id."""
     export_id = uuid4()
     values = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "entries": 1}
-    manifest = manifest_text(values)
+    manifest = manifest_text(values) if manifest is None else manifest
     told = {"format": "ndjson", "asked": {}, "told": Told.of([1]), "size": len(data), "sha256": values["sha256"]}
     event = AuditExport.take(export_id, STAMP, **{**told, "manifest_sha256": digest_of(manifest), **changes})
     with ledger.transaction() as session:
@@ -167,7 +223,7 @@ def recorded(ledger: Ledger, data: bytes, **changes: Any) -> Any:
 
 def sign(ledger: Ledger) -> int:
     with ledger.transaction() as session:
-        return sign_manifests(session, SIGNER)
+        return sign_manifests(session, SIGNER, set())
 
 
 def note_of(ledger: Ledger, export_id: Any) -> bytes:
@@ -251,6 +307,59 @@ def test_a_manifest_of_which_the_log_says_something_else_is_never_signed(ledger:
         note_of(ledger, export_id)
     with pytest.raises(NotFoundError):
         note_of(ledger, uuid4())
+
+
+OTHER_TEXTS = {
+    "a checkpoint": Checkpoint(ORIGIN, 1, bytes(32)).text(),
+    "a checkpoint of a log with that name": Checkpoint(FORM, 1, bytes(32)).text(),
+    "a checkpoint before a manifest": Checkpoint(ORIGIN, 1, bytes(32)).text() + manifest_text({"size": 1}),
+    "a checkpoint and a blank line behind a manifest": manifest_text({"size": 1})
+    + "\n"
+    + Checkpoint(ORIGIN, 1, bytes(32)).text(),
+    "no last newline": manifest_text({"size": 1})[:-1],
+    "a list": f"{FORM}\n[1]\n",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("manifest", OTHER_TEXTS.values(), ids=OTHER_TEXTS)
+def test_no_text_is_signed_that_is_not_a_manifest_though_an_event_has_its_digest(ledger: Ledger, manifest: str) -> None:
+    put = recorded(ledger, b"x", manifest=manifest)
+    good = recorded(ledger, b"y")
+    assert sign(ledger) == 1
+    assert note_of(ledger, good)
+    with pytest.raises(PartUnavailableError):
+        note_of(ledger, put)
+
+
+@pytest.mark.parametrize("state", [b"\xff", b"no JSON", b"[" * 100_000, b"[1]", b"", b"null"])
+def test_an_event_that_cannot_be_read_keeps_no_other_manifest_from_being_signed(ledger: Ledger, state: bytes) -> None:
+    damaged, good = recorded(ledger, b"x"), recorded(ledger, b"y")
+    with ledger.transaction() as session:
+        unguard(session)
+        session.execute(
+            text("UPDATE ledger.stored_events SET state = :state WHERE originator_id = :stream"),
+            {"state": state, "stream": damaged},
+        )
+    assert sign(ledger) == 1
+    assert note_of(ledger, good)
+    with ledger.transaction() as session:
+        unguard(session)
+        session.execute(text("DELETE FROM ledger.stored_events WHERE originator_id = :stream"), {"stream": damaged})
+
+
+def test_manifests_that_are_refused_do_not_keep_others_waiting(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests_module, "SIGNED_AT_ONCE", 3)
+    with ledger.transaction() as session:
+        for _ in range(4):
+            keep_manifest(session, uuid4(), "made up")
+    good, refused, signed = recorded(ledger, b"y"), set[UUID](), 0
+    for _ in range(20):
+        with ledger.transaction() as session:
+            signed += sign_manifests(session, SIGNER, refused)
+    assert (signed, good in refused) == (1, False)
+    with ledger.transaction() as session:
+        session.execute(text("DELETE FROM audit.manifests WHERE note IS NULL"))
 
 
 def test_a_large_export_is_never_held_as_a_whole(

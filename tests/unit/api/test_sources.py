@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.client import CommandError, ExitCode
 from api.cli.sources import sources
+from ledger.errors import InvalidRequestError
 
 SIDECAR = json.dumps({"records": 1})
 SAME = '{"records":1,"columns":{}}'
@@ -58,9 +58,8 @@ def test_totals_that_are_not_clear_are_refused(folder: Path) -> None:
         ([str(folder / "b.csv"), str(other / "b.csv.totals.json")], None, "did not come with it"),
     ]
     for arguments, option, words in cases:
-        with pytest.raises(CommandError, match=words) as caught:
+        with pytest.raises(InvalidRequestError, match=words) as caught:
             sources(arguments, option)
-        assert caught.value.exit_code == ExitCode.REFUSED
         assert caught.value.remedy
 
 
@@ -75,5 +74,5 @@ def test_totals_that_are_not_clear_are_refused(folder: Path) -> None:
 )
 def test_totals_that_cannot_be_sent_are_refused(folder: Path, content: bytes, words: str) -> None:
     (folder / "b.csv.totals.json").write_bytes(content)
-    with pytest.raises(CommandError, match=words):
+    with pytest.raises(InvalidRequestError, match=words):
         sources([str(folder)], None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from ledger.errors import InvalidRequestError
 from ledger.settings import Settings
 
 
@@ -57,6 +58,25 @@ def test_the_key_comes_from_its_setting_or_its_file(tmp_path: Path) -> None:
     assert Settings(api_key_file=path).admin_key() == "lk_from_file"
     assert Settings(api_key="lk_given", api_key_file=path).admin_key() == "lk_given"
     assert Settings().admin_key() is None
+
+
+@pytest.mark.parametrize("why", ["No such file", "Is a directory", "it is no text"])
+def test_a_file_of_a_key_that_cannot_be_read_is_told_with_its_setting_and_why(tmp_path: Path, why: str) -> None:
+    path = tmp_path / "a.key"
+    if why == "Is a directory":
+        path.mkdir()
+    elif why == "it is no text":
+        path.write_bytes(b"secret\xff")
+    for name, read in (
+        ("LEDGER_API_KEY", Settings(api_key_file=path).admin_key),
+        ("LEDGER_SUBJECT_KEY", Settings(subject_key=None, subject_key_file=path).master_key),
+    ):
+        with pytest.raises(
+            InvalidRequestError, match=f"{path}, which {name}_FILE names, cannot be read: {why}"
+        ) as told:
+            read()
+        assert name in told.value.remedy
+        assert "secret" not in str(told.value)
 
 
 MAIL = {"smtp_url": "smtp://mail.example.com", "mail_from": "ledger@example.com", "mail_to": "anna@example.com"}

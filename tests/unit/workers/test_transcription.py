@@ -8,7 +8,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ledger.errors import FileRefusedError, LedgerError, PartUnavailableError
 from ledger.settings import Settings
 from projections.formats.recognise import TEXT
 from projections.transcribe import Transcription
+from tests.waiting import wait_until
 from workers import transcription
 from workers.retry import is_worth_retrying
 from workers.transcription import transcription_of
@@ -151,7 +151,7 @@ def test_an_answer_that_is_none_is_the_worlds_and_quotes_nothing(
     read: Read, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     use_program(monkeypatch, f"import sys; sys.stdin.readline(); sys.stdout.write({said!r})")
-    assert trouble_of(read).message == "The reader of 'payments.jsonl' gave no answer that can be read."
+    assert trouble_of(read).message == "The reader of the file gave no answer that can be read."
 
 
 def test_bytes_that_are_no_text_are_no_answer(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,9 +163,9 @@ def test_our_own_mistake_in_a_reader_is_told_by_its_kind_and_never_by_what_it_qu
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_answer(monkeypatch, r"fail(ValueError('a salary of 5000\nand another: 6000'))")
-    assert trouble_of(read).message == "The reader of 'payments.jsonl' ended with 1: ValueError."
+    assert trouble_of(read).message == "The reader of the file ended with 1: ValueError."
     use_program(monkeypatch, "raise SystemExit(3)")
-    assert trouble_of(read).message == "The reader of 'payments.jsonl' ended with 3: it said nothing."
+    assert trouble_of(read).message == "The reader of the file ended with 3: it said nothing."
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
@@ -191,13 +191,6 @@ def has_ended(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def started(tmp_path: Path) -> bool:
