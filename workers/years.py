@@ -99,9 +99,9 @@ def _is_due(ledger: Ledger) -> bool:
     with ledger.transaction() as session:
         due = session.execute(
             text(
-                "INSERT INTO work.schedule (name, done_at) VALUES (:name, clock_timestamp()) ON CONFLICT (name)"
-                " DO UPDATE SET done_at = clock_timestamp()"
-                " WHERE schedule.done_at < clock_timestamp() - :seconds * interval '1 second' RETURNING name"
+                "INSERT INTO work.schedule (name, asked_at) VALUES (:name, clock_timestamp()) ON CONFLICT (name)"
+                " DO UPDATE SET asked_at = clock_timestamp()"
+                " WHERE schedule.asked_at < clock_timestamp() - :seconds * interval '1 second' RETURNING name"
             ),
             {"name": Stage.CLOSE_YEAR.value, "seconds": LOOK_SECONDS},
         ).scalar()
