@@ -4,12 +4,13 @@
 # make chaos  ten minutes of faults at random (CHAOS="--minutes 60 --seed 1")
 # make fuzz   a minute of damaged files for each reader (FUZZ="--seconds 600 --reader json xml")
 # make bench  measured side by side with psql \copy
+# make bench-archive  the same for exporting a year and restoring it
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint chaos fuzz bench clean help
+.PHONY: run test lint chaos fuzz bench bench-archive clean help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -44,6 +45,9 @@ fuzz: $(VENV)/.installed-to-test
 
 bench: $(VENV)/.installed-to-test
 	$(BIN)/python -m bench.ingest
+
+bench-archive: $(VENV)/.installed-to-test
+	$(BIN)/python -m bench.archive $(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist

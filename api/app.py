@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.trace import Span
 
-from api import audit, datasets, erasures, health, jobs, keys, operations, preview, records, trail, uploading
+from api import audit, datasets, erasures, health, jobs, keys, operations, preview, records, trail, uploading, years
 from api.access_record import AccessRecord
 from api.auth import Gate, confirm_route
 from api.errors import add_handlers
@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry.instrument_engine(ledger.engine)
         ledger.prepare()
         # Which work is due, whether somebody is at it, and what was refused, is told by doors as well.
-        for package in ("projections", "workers"):
+        for package in ("projections", "archive", "workers"):
             prepare(ledger.engine, package)
         blobs = open_blob_store(settings.blobs_url)
         blobs.sweep()
@@ -78,7 +78,8 @@ def create_app(settings: Settings) -> FastAPI:
         dependencies=[Depends(confirm_route)],
     )
     add_handlers(app)
-    for module in (health, uploading, preview, jobs, records, datasets, operations, audit, trail, erasures, keys):
+    doors = (health, uploading, preview, jobs, records, datasets, operations, audit, trail, erasures, keys, years)
+    for module in doors:
         app.include_router(module.router)
     app.add_middleware(Gate, routes=Routes(app.routes))
     FastAPIInstrumentor.instrument_app(

@@ -42,7 +42,7 @@ class Choices(BaseModel):
 @router.get("/views")
 def list_views(state: CurrentState) -> dict[str, Any]:
     """The views, each with the position of the log that it reflects, its lag in events, and its generation."""
-    calendar = FiscalCalendar.parse(state.settings.fiscal_year_start, state.settings.time_zone)
+    calendar = FiscalCalendar.parse(state.settings.fiscal_calendar, state.settings.time_zone)
     parts = Parts(state.ledger, state.blobs, state.views, calendar)
     found = [_standing(parts, name) for name in view_names(state.ledger)]
     log_position = state.ledger.position()

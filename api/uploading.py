@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from api.state import CurrentState, State, caller, stamp
 from api.uploads import StoredFile, checked_filename, store_body, store_form
 from ledger import telemetry
 from ledger.application import Received
+from ledger.domain.access import Permission
 from ledger.errors import InvalidRequestError
 
 router = APIRouter(tags=["files"])
@@ -82,7 +84,9 @@ async def _receive(request: Request, state: State, files: list[StoredFile], choi
 
 
 def _write_down(request: Request, state: State, files: list[StoredFile], choices: Choices) -> dict[str, Any]:
-    arrivals = arrivals_of(files, choices, state.blobs, files_max=state.settings.upload_files_max)
+    may_adjust = caller(request).may(Permission.ADJUST)
+    found = arrivals_of(files, choices, state.blobs, files_max=state.settings.upload_files_max)
+    arrivals = [replace(arrival, may_adjust=may_adjust) for arrival in found]
     for dataset in sorted({arrival.dataset for arrival in arrivals}):
         check_reaches(request, dataset)
     with telemetry.span(telemetry.SPAN_RECEIVE, {telemetry.EVENT_COUNT: len(arrivals)}):

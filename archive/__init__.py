@@ -1,1 +1,1 @@
-"""Cold storage: fiscal partitions on their way to it and back. Nothing stands here yet."""
+"""Cold storage: fiscal years on their way to it, and back."""

@@ -34,6 +34,8 @@ from ledger.domain.denial import Denial
 from ledger.domain.erasure import Erasure
 from ledger.domain.evolution import evolution_refused
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.fiscal_year import FiscalYear, fiscal_year_id
 from ledger.domain.operation import Operation
 from ledger.domain.settlement import Settlement, settlement_id
 from ledger.domain.user import User, user_uuid
@@ -42,6 +44,7 @@ from ledger.envelope import EnvelopeDamagedError, open_event, subjects_sealed
 from ledger.errors import ConflictError, NotFoundError, UnreadableEventError, no_such_job
 from ledger.event_store import EVENTS_TABLE, LedgerRecorder, event_store_environment
 from ledger.failpoints import failpoint
+from ledger.fiscal_years import check_calendar
 from ledger.sealed_events import SealedEventStore
 from ledger.settings import Settings
 from ledger.subject_keys import SubjectKeys
@@ -60,6 +63,7 @@ class Arrival:
     reading: dict[str, str] = field(default_factory=dict)
     corrects: UUID | None = None
     control_totals: dict[str, Any] = field(default_factory=dict)
+    may_adjust: bool = False
 
     @property
     def content(self) -> Content:
@@ -103,18 +107,9 @@ PARTS = ("member", "sheet", "record")
 
 # Reading the log needs the class behind each topic to be known; naming them here makes sure that they are imported.
 AGGREGATES = (
-    FileJob,
-    Dataset,
-    DeadLetter,
-    Erasure,
-    Operation,
-    Settlement,
-    AuditRead,
-    AuditExport,
-    ApiKey,
-    User,
-    Denial,
-)
+    FileJob, Dataset, DeadLetter, Erasure, Operation, Settlement, AuditRead, AuditExport, ApiKey, User, Denial,
+    FiscalYear,
+)  # fmt: skip
 
 Kind = TypeVar("Kind", bound=Aggregate)
 
@@ -131,6 +126,7 @@ class Ledger(Application[UUID]):
             MasterKeyError: the settings have no master key.
         """
         self.subject_keys = SubjectKeys(settings.master_key())
+        self._calendar = FiscalCalendar.parse(settings.fiscal_calendar, settings.time_zone)
         url = settings.database_url.get_secret_value()
         super().__init__(env=event_store_environment(url, settings.lock_seconds_max))
 
@@ -151,10 +147,12 @@ class Ledger(Application[UUID]):
 
         Raises:
             MasterKeyError: this ledger was used with another master key.
+            CalendarChangedError: it has years that would have had other days by the calendar that is set.
         """
         prepare(self.engine, "ledger")
         with self.transaction() as session:
             self.subject_keys.check(session)
+            check_calendar(session, self._calendar)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -313,6 +311,10 @@ class Ledger(Application[UUID]):
         """The erasure with this id (see `ledger.domain.erasure.erasure_id`), or None."""
         return self._found(Erasure, erasure_id)
 
+    def fiscal_year(self, label: str) -> FiscalYear | None:
+        """The fiscal year of that name, None if nothing ever happened to it."""
+        return self._found(FiscalYear, fiscal_year_id(label))
+
     def job_position(self, session: Session, job_id: UUID) -> int:
         """The position of the job's Received event: the `_job` of each of its rows."""
         found = session.execute(
@@ -441,6 +443,7 @@ class Ledger(Application[UUID]):
             reading=arrival.reading,
             corrects=arrival.corrects,
             control_totals=arrival.control_totals,
+            may_adjust=arrival.may_adjust,
         )
 
     def _append_arrivals(self, session: Session, jobs: list[FileJob], parts: dict[str | None, str | None]) -> None:

@@ -9,7 +9,8 @@ DECLARE
     app CONSTANT text := current_setting('ledger.role');
     app_id oid;
     owned CONSTANT text[] := ARRAY[
-        'audit', 'data', 'discarded', 'lineage', 'rebuilding', 'rejects', 'subjects', 'superseded', 'trail', 'views', 'work'
+        'archive', 'audit', 'data', 'discarded', 'lineage', 'rebuilding', 'rejects', 'subjects', 'superseded', 'trail',
+        'views', 'work'
     ];
 BEGIN
     IF current_setting('server_version_num')::int < 170000 THEN

@@ -122,3 +122,13 @@ CREATE TABLE IF NOT EXISTS ledger.api_keys (
     last_used_at  timestamptz
 );
 CREATE INDEX IF NOT EXISTS stored_events_keys ON ledger.stored_events (id) WHERE topic = 'key.created';
+-- Where each fiscal year stands that has events: written in their transactions, and asked by whoever adds rows
+-- (`ledger.fiscal_years`).
+CREATE TABLE IF NOT EXISTS ledger.fiscal_years (
+    label       text    PRIMARY KEY,
+    starts_on   date    NOT NULL,
+    ends_before date    NOT NULL,
+    zone        text    NOT NULL,
+    state       text    NOT NULL,
+    generation  integer NOT NULL
+);

@@ -76,7 +76,11 @@ class Settings(BaseSettings):
         description="Where traces, metrics and logs go (OTLP over HTTP); nothing is sent without it.",
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
-    fiscal_year_start: str = Field(default="04-01", description="First day of the fiscal year, MM-DD.")
+    fiscal_calendar: str = Field(
+        default="04-01",
+        description="First day of each fiscal year, MM-DD; or the last one of years of whole weeks, such as"
+        " `saturday nearest 01-31` or `saturday last 08-31`. A change of it is added: `04-01, 01-01 from 2027-01-01`.",
+    )
     time_zone: str = Field(default="UTC", description="The zone that decides the day of an instant.")
 
     upload_bytes_max: int = Field(default=64 << 30, gt=0, description="Largest file that a door takes.")
@@ -134,8 +138,25 @@ class Settings(BaseSettings):
     checkpoint_days_locked: int = Field(
         default=0, ge=0, description="Days for which S3 locks a checkpoint (Object Lock, compliance); 0 for not at all."
     )
+    archive_url: str | None = Field(
+        default=None,
+        description="Where closed years are archived: file:///folder, or s3://bucket/prefix of one with Object Lock.",
+    )
+    archive_kms_key: str | None = Field(
+        default=None, description="The key of AWS KMS that archives are encrypted under; S3's own without it."
+    )
     verify_seconds: float = Field(
         default=86_400.0, ge=0, description="How often the log is verified by itself; 0 for only when asked."
+    )
+
+    archive_grace_days: int = Field(
+        default=30, ge=0, description="Days after the end of a fiscal year until it is proposed to close it."
+    )
+    archive_closes_by_itself: bool = Field(
+        default=False, description="Whether a year is then closed by itself, if nothing is in the way."
+    )
+    archive_part_bytes: int = Field(
+        default=200_000_000, gt=0, description="Aim for so many bytes of text in a part of an archived table."
     )
 
     smtp_url: SecretStr | None = Field(
@@ -161,7 +182,7 @@ class Settings(BaseSettings):
     @field_validator(
         "smtp_url", "mail_from", "mail_to", "public_url",
         "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_role_claim", "oidc_datasets_claim",
-        "seal_public_keys", "checkpoints_url",
+        "seal_public_keys", "checkpoints_url", "archive_url", "archive_kms_key",
         mode="before",
     )  # fmt: skip
     @classmethod
@@ -173,7 +194,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _settings_agree(self) -> Settings:
         try:
-            FiscalCalendar.parse(self.fiscal_year_start, self.time_zone)
+            FiscalCalendar.parse(self.fiscal_calendar, self.time_zone)
         except ZoneInfoNotFoundError as error:
             raise ValueError(f"time_zone {self.time_zone!r} is no time zone") from error
         if self.retry_seconds_min > self.retry_seconds_max:

@@ -12,10 +12,10 @@ import pyarrow.compute
 
 from ledger.domain.column import Column, excerpt
 from ledger.domain.values import in_order
+from ledger.row_sets import SUMS
 from projections.columns import among, different, positions
 from projections.formats.rows import Flaw
 from projections.patterns import whole
-from projections.totals import SUMS
 
 
 def flaws_of_rules(column: Column, values: pyarrow.ChunkedArray) -> dict[int, Flaw]:

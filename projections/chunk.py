@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ledger.domain.reconciliation import add_totals, digest_text
 from ledger.failpoints import failpoint
+from ledger.row_sets import canonical, control_totals, row_set_digest
 from projections.checking import Checked, check
 from projections.converting import is_converted
 from projections.fields import Reading
@@ -31,7 +32,6 @@ from projections.formats.rows import Flaw
 from projections.formats.splitter import Chunk, cut_blank_lines
 from projections.formats.transcript import Place
 from projections.rejects import Reject
-from projections.totals import canonical, control_totals, row_set_digest
 
 PIECE_BYTES = 4 << 20
 NUMBER = "_record"
@@ -65,13 +65,17 @@ class Source(io.BytesIO):
 
 @dataclass
 class ChunkContent:
-    """The records of a chunk after they were checked. Flaws are by index, which counts from 0 within the chunk."""
+    """The records of a chunk after they were checked. Flaws are by index, which counts from 0 within the chunk.
+
+    `late` are those flaws that are there only because a fiscal year is closed, each with the label of the year.
+    """
 
     chunk: Chunk
     reading: Reading
     records: Records
     pieces: list[tuple[int, Checked]]  # the index of a piece's first record, and what was found in it
     flaws: dict[int, Flaw] = field(default_factory=dict)
+    late: dict[int, str] = field(default_factory=dict)
 
     @property
     def good(self) -> NDArray[numpy.int64]:

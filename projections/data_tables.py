@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from ledger.database import driver_cursor, lock, lock_shared
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
-from ledger.domain.fiscal_calendar import FiscalCalendar, FiscalYear
+from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.domain.values import ColumnType
 from projections import keys
 from projections.formats.dialect import Dialect
@@ -65,9 +65,9 @@ class DataTable:
         """The table's quoted name."""
         return sql.Identifier(self.schema, self.dataset)
 
-    def partition_name(self, year: FiscalYear) -> str:
-        """`flights__fy2025_26`: the table that holds one fiscal year."""
-        return f"{self.dataset}__{year.label.lower().replace('-', '_')}"
+    def partition_name(self, label: str) -> str:
+        """`flights__fy2025_26`: the table that holds the fiscal year of that label."""
+        return f"{self.dataset}__{label.lower().replace('-', '_')}"
 
 
 class PartitionMissingError(Exception):
@@ -140,12 +140,12 @@ def _definition(column: Column) -> sql.Composable:
     )
 
 
-def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, year: FiscalYear) -> None:
+def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, year: Year) -> None:
     """Make the partition of a fiscal year, unless it is there. In its own transaction.
 
     ATTACH takes a lock that goes with running loads, where CREATE ... PARTITION OF would wait for all of them.
     """
-    name = table.partition_name(year)
+    name = table.partition_name(year.label)
     partition = sql.Identifier(table.schema, name)
     with Session(engine) as session, session.begin():
         if table.schema == LIVE:
@@ -170,7 +170,7 @@ def add_partition(engine: Engine, table: DataTable, calendar: FiscalCalendar, ye
                 cursor.execute(keys.index(partition, table.contract.key))
 
 
-def year_of_value(table: DataTable, calendar: FiscalCalendar, value: str) -> FiscalYear:
+def year_of_value(table: DataTable, calendar: FiscalCalendar, value: str) -> Year:
     """The fiscal year of a partition key as PostgreSQL prints it (ISO, in UTC).
 
     Raises:
@@ -297,7 +297,7 @@ def _column_type(table: DataTable) -> ColumnType:
     return column.type
 
 
-def _bounds(table: DataTable, calendar: FiscalCalendar, year: FiscalYear) -> tuple[Any, Any]:
+def _bounds(table: DataTable, calendar: FiscalCalendar, year: Year) -> tuple[Any, Any]:
     if _column_type(table) is ColumnType.TIMESTAMPTZ:
         return calendar.bounds_of_instants(year)
     return year.start, year.end

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from ledger.database import is_unavailable, snapshot
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_year import FiscalYear
 from ledger.errors import ConflictError, PartUnavailableError
 from ledger.failpoints import failpoint
 from projections.data_tables import LIVE, DataTable, exists, hold_table
@@ -229,8 +230,7 @@ class DataView:
         while events := self._ledger.events_after(position, BATCH_EVENTS):
             for logged in events:
                 event: Any = logged.event
-                changes = isinstance(event, FileJob.ChunkLoaded) or (is_withdrawal(event) and event.rows_withdrawn)
-                if changes and self._ledger.dataset_of_job(event.originator_id) == self._dataset:
+                if self._changes_rows(event):
                     raise ConflictError(
                         f"Rows of {self._view} have changed since the switch, at position {logged.position} of the "
                         "log, and what was live before lacks that.",
@@ -238,6 +238,13 @@ class DataView:
                     )
             position = events[-1].position
         return position
+
+    def _changes_rows(self, event: Any) -> bool:
+        """Whether an event has changed rows of the dataset, or those of a year of all datasets."""
+        if isinstance(event, FiscalYear.Dropped | FiscalYear.Reopened):
+            return True
+        changes = isinstance(event, FileJob.ChunkLoaded) or (is_withdrawal(event) and event.rows_withdrawn)
+        return bool(changes) and self._ledger.dataset_of_job(event.originator_id) == self._dataset
 
     def _repeatedly(self, attempt: Callable[[Session, int], dict[str, Any]]) -> dict[str, Any]:
         """Try a switch until nobody stands in its way, in a transaction each time."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
@@ -28,6 +29,7 @@ from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.reconciliation import LoadedChunk
 from ledger.errors import LedgerError
+from ledger.fiscal_years import FISCAL_YEAR_CLOSED
 from projections.chunk import ChunkContent, Source, read_chunk
 from projections.data_tables import CopiedRows, DataTable, copy_rows, is_about_the_file
 from projections.fields import Reading
@@ -42,7 +44,9 @@ from projections.formats.splitter import Chunk, Plan
 REFUSALS = {"54000": ("record_too_long", "the record is too big for a row of a table")}
 OTHER_REFUSAL, KEY_REPEATED = "record_refused", "key_repeated"
 # The codes of flaws that no look at the file alone can find.
-FOUND_BY_THE_TABLE = frozenset({OTHER_REFUSAL, KEY_REPEATED, *(code for code, _ in REFUSALS.values())})
+FOUND_BY_THE_LEDGER = frozenset(
+    {OTHER_REFUSAL, KEY_REPEATED, FISCAL_YEAR_CLOSED, *(code for code, _ in REFUSALS.values())}
+)
 REASON_CHARACTERS_MAX = 200
 
 
@@ -125,6 +129,7 @@ def loaded_chunk(file: LoadedFile, content: ChunkContent, data: bytes, copied: C
         fiscal_years=copied.fiscal_years,
         totals=totals,
         row_set_digest=digest,
+        late=dict(sorted(Counter(content.late.values()).items())),
     )
 
 

@@ -53,16 +53,29 @@ def replace_rejects(session: Session, job_id: UUID, chunk: int, records: range, 
 
 
 def rejects_of(
-    session: Session, job_id: UUID, *, after_record: int = 0, before_record: int | None = None, limit: int
+    session: Session,
+    job_id: UUID,
+    *,
+    after_record: int = 0,
+    before_record: int | None = None,
+    limit: int,
+    but_code: str | None = None,
 ) -> list[Reject]:
-    """The rejects of a job in the order of its file, at most `limit`, from behind a record on and before another."""
+    """The rejects of a job but those of a code, in the order of its file: from behind a record on, before another."""
     found = session.execute(
         text(
             "SELECT record, line, byte_offset, byte_length, raw, column_name, code, reason FROM rejects.records"
             " WHERE job_id = :job_id AND record > :after_record"
-            " AND record < coalesce(:before_record, 9223372036854775807) ORDER BY record LIMIT :limit"
+            " AND record < coalesce(:before_record, 9223372036854775807) AND code IS DISTINCT FROM :but_code"
+            " ORDER BY record LIMIT :limit"
         ),
-        {"job_id": job_id, "after_record": after_record, "before_record": before_record, "limit": limit},
+        {
+            "job_id": job_id,
+            "after_record": after_record,
+            "before_record": before_record,
+            "limit": limit,
+            "but_code": but_code,
+        },
     )
     return [
         Reject(

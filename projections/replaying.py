@@ -1,8 +1,9 @@
 """Replaying: making of a file's bytes again what an event says that they came to, and telling what differs.
 
 Rules:
-1. What a chunk's records come to follows from bytes, plan and contract alone, but for those that the table refused:
-   which these were depends on what stood there at that time. They are taken from the rejects that were kept.
+1. What a chunk's records come to follows from bytes, plan and contract alone, but for those that the table refused, or
+   that came too late: which these were depends on what stood there, and which years were closed, at that time. They are
+   taken from the rejects that were kept.
 2. That this was right is shown by the counts and the row-set digest, which the event pins. An event of before there
    were digests pins only the counts.
 """
@@ -23,7 +24,7 @@ from ledger.domain.reconciliation import LoadedChunk
 from projections.chunk import ChunkContent
 from projections.formats.dialect import Dialect
 from projections.formats.splitter import Plan
-from projections.loading import FOUND_BY_THE_TABLE, LoadedFile
+from projections.loading import FOUND_BY_THE_LEDGER, LoadedFile
 from projections.plans import read_plan
 from projections.rejects import flaws_kept
 
@@ -102,9 +103,9 @@ def loaded_file(story: Story, queued: FileJob.Queued, plan: Plan, calendar: Fisc
     )
 
 
-def take_out_what_the_table_refused(session: Session, file: LoadedFile, content: ChunkContent) -> None:
-    """Add to a chunk's flaws those that the table found when it was loaded (rule 1)."""
-    kept = flaws_kept(session, file.job_id, content.chunk.record_numbers, FOUND_BY_THE_TABLE)
+def take_out_what_the_ledger_refused(session: Session, file: LoadedFile, content: ChunkContent) -> None:
+    """Add to a chunk's flaws those that no look at its file finds (rule 1)."""
+    kept = flaws_kept(session, file.job_id, content.chunk.record_numbers, FOUND_BY_THE_LEDGER)
     first = content.chunk.first_record
     content.flaws.update({record - first: flaw for record, flaw in kept.items() if record - first not in content.flaws})
 

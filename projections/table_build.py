@@ -8,7 +8,8 @@ Rules:
    (`projections.loading`). So a build that was killed goes on behind the last chunk, for as long as it is the same
    operation that wants it.
 3. Rows that are taken out again later are not loaded at all, as far as the log tells by then. Where it did not tell
-   yet, they are taken out when it does.
+   yet, they are taken out when it does. Rows of fiscal years that are in cold storage, and no longer here, are left
+   out.
 4. A transaction that moves a build on says from where: of two that take themselves for its builder only one can.
 """
 
@@ -30,6 +31,7 @@ from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
 from ledger.errors import BlobCutError, LedgerError, PartUnavailableError
 from ledger.failpoints import failpoint
+from ledger.fiscal_years import dropped_years
 from projections.data_tables import (
     DataTable,
     PartitionMissingError,
@@ -46,7 +48,7 @@ from projections.replaying import (
     file_of,
     is_withdrawal,
     read_story,
-    take_out_what_the_table_refused,
+    take_out_what_the_ledger_refused,
 )
 from projections.views import Order, Parts, RebuildStoppedError, ViewBusyError
 
@@ -163,6 +165,10 @@ class TableBuild:
         event: Any = logged.event
         if story.is_withdrawn(event):
             return False
+        with self._ledger.transaction() as session:
+            left_out = set(event.fiscal_years) & set(dropped_years(session))
+        if left_out and left_out == set(event.fiscal_years):
+            return False
         queued = story.plan_of(event)
         table = DataTable(self._dataset, self._contract(queued.contract_version), REBUILDING)
         with _stopping_at(logged):
@@ -174,7 +180,7 @@ class TableBuild:
         self.chunks += 1
         while True:
             try:
-                self._commit(logged, file, table, data)
+                self._commit(logged, file, table, data, left_out)
                 break
             except PartitionMissingError as missing:
                 year = year_of_value(table, self._parts.calendar, missing.value)
@@ -186,19 +192,31 @@ class TableBuild:
         failpoint("rebuild_chunk_committed")
         return True
 
-    def _commit(self, logged: LoggedEvent, file: LoadedFile, table: DataTable, data: bytes) -> None:
+    def _commit(self, logged: LoggedEvent, file: LoadedFile, table: DataTable, data: bytes, left_out: set[str]) -> None:
         event: Any = logged.event
         content = checked_content(file, table.contract, file.plan.chunks[event.chunk], data)
         with self._ledger.transaction() as session:
             self._advance(session, logged.position)
             create(session, table)  # the contract may have got columns since the build began
-            take_out_what_the_table_refused(session, file, content)
+            take_out_what_the_ledger_refused(session, file, content)
             found = loaded_chunk(file, content, data, copy_content(session, file, table, content))
             different = differences(event, found)
             if different:
                 names = ", ".join(name for name, _, _ in different)
                 raise _stopped(logged, f"It comes to something else now: {names}.")
+            for label in left_out:
+                self._leave_out(session, file, table.partition_name(label), event)
             failpoint("rebuild_chunk_loaded")
+
+    def _leave_out(self, session: Session, file: LoadedFile, partition: str, event: FileJob.ChunkLoaded) -> None:
+        """Take the rows of a chunk out of the partition of a year that is in cold storage."""
+        cursor: Any = session.connection().connection.cursor()
+        cursor.execute(
+            sql.SQL("DELETE FROM {} WHERE _job = %s AND _record >= %s AND _record < %s").format(
+                sql.Identifier(REBUILDING, partition)
+            ),
+            (file.job_position, event.first_record, event.first_record + event.records),
+        )
 
     def _withdraw(self, logged: LoggedEvent, story: Story) -> bool:
         if not is_withdrawal(logged.event):
@@ -265,6 +283,8 @@ RULES: dict[type[FileJob.Event], Callable[[TableBuild, LoggedEvent, Story], bool
     FileJob.Retried: TableBuild._nothing,
     FileJob.Cancelled: TableBuild._withdraw,
     FileJob.NameErased: TableBuild._nothing,
+    FileJob.Archived: TableBuild._nothing,  # what is here is told by the year: it may be reopened
+    FileJob.Restored: TableBuild._nothing,
 }
 
 

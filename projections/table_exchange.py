@@ -9,6 +9,9 @@ Rules:
    transaction ends without an exchange, and somebody tries again.
 3. Whoever exchanges holds the table alone (`hold_table`), so that no row changes meanwhile.
 4. One generation is kept. The one before it moves to schema `discarded` and is dropped when the exchange is committed.
+5. What guards a partition stays: its triggers are made again on the one that takes its place. One that is guarded and
+   that nothing takes the place of stays itself, so that a fiscal year which is closed remains so.
+6. Rows of a fiscal year that is in cold storage, and no longer here, do not come back by an exchange.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ledger.errors import ConflictError, PartUnavailableError
+from ledger.fiscal_years import dropped_years
 from projections.data_tables import LIVE, DataTable, create, exists
 
 SUPERSEDED, DISCARDED = "superseded", "discarded"
@@ -193,19 +197,28 @@ def exchange(
         wait_milliseconds: how long readers are waited for, and those who come meanwhile are held up.
 
     Raises:
-        ConflictError: a table that is no partition has the name of one, or others refer to partitions.
+        ConflictError: a table that is no partition has the name of one, rows would come back that are in cold storage,
+            or others refer to partitions.
         psycopg2.Error: see `table_in_use_as_error`.
     """
     if exists(session, LIVE, table.dataset):
         _hold_readers_up(session, table, wait_milliseconds)
     check_dependents(session, table.dataset)
-    outgoing = partitions(session, LIVE, table.dataset)
+    _check_nothing_comes_back(session, table, incoming, source)
+    guards = _guards(session, table)
+    names = {partition.name for partition in incoming}
+    outgoing = [
+        each for each in partitions(session, LIVE, table.dataset) if each.name in names or each.name not in guards
+    ]
     for partition in outgoing:
         _execute(session, "ALTER TABLE {} DETACH PARTITION {}", table.name, sql.Identifier(LIVE, partition.name))
         _move(session, partition, LIVE, SUPERSEDED)
     create(session, table)
     for partition in incoming:
         _bring_in(session, table, partition, source)
+        for guard in guards.get(partition.name, []):
+            cursor: Any = session.connection().connection.cursor()
+            cursor.execute(guard)
     return outgoing
 
 
@@ -276,6 +289,42 @@ def _hold_readers_up(session: Session, table: DataTable, wait_milliseconds: int)
     session.execute(text(f"SET LOCAL statement_timeout = {wait_milliseconds}"))
     _execute(session, "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", table.name)
     session.execute(text("SET LOCAL statement_timeout = 0"))
+
+
+def _guards(session: Session, table: DataTable) -> dict[str, list[str]]:
+    """What makes the triggers of each partition again, by its name."""
+    found = session.execute(
+        text(
+            "SELECT c.relname, c.oid::regclass AS name, quote_ident(tgname) AS trigger, tgenabled = 'A' AS is_always,"
+            " pg_get_triggerdef(t.oid) AS definition FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+            " JOIN pg_trigger t ON t.tgrelid = c.oid"
+            " WHERE i.inhparent = to_regclass(:name) AND NOT tgisinternal AND tgparentid = 0 ORDER BY 1, tgname"
+        ),
+        {"name": f'{LIVE}."{table.dataset}"'},
+    )
+    guards: dict[str, list[str]] = {}
+    for row in found:
+        made = [row.definition.replace("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER", 1)]
+        if row.is_always:
+            made.append(f"ALTER TABLE {row.name} ENABLE ALWAYS TRIGGER {row.trigger}")
+        guards.setdefault(row.relname, []).extend(made)
+    return guards
+
+
+def _check_nothing_comes_back(session: Session, table: DataTable, incoming: Sequence[Partition], source: str) -> None:
+    dropped = {table.partition_name(label): label for label in dropped_years(session)}
+    for partition in incoming:
+        if partition.name in dropped and not _is_empty(session, source, partition):
+            raise ConflictError(
+                f"Rows of fiscal year {dropped[partition.name]} would come back, which are in cold storage now.",
+                "Nothing was switched. Build the table anew: what is in cold storage is left out.",
+            )
+
+
+def _is_empty(session: Session, schema: str, partition: Partition) -> bool:
+    cursor: Any = session.connection().connection.cursor()
+    cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(schema, partition.name)))
+    return not cursor.fetchone()[0]
 
 
 def _bring_in(session: Session, table: DataTable, partition: Partition, source: str) -> None:

@@ -42,6 +42,7 @@ def configured(settings: Settings) -> Celery:
             "ledger.load": {"time_limit": settings.load_seconds_max},
             "ledger.rebuild": {"time_limit": settings.operator_seconds_max},
             "ledger.verify": {"time_limit": settings.operator_seconds_max},
+            "ledger.close_year": {"time_limit": settings.operator_seconds_max},
             "ledger.replay": {"time_limit": settings.operator_seconds_max},
         },
         worker_prefetch_multiplier=1,

@@ -46,8 +46,9 @@ from workers.leases import hurry
 from workers.mail import Mailer
 from workers.publisher import Publisher
 from workers.queues import LARGE, OPERATOR, SMALL, is_rabbitmq, queue_of, work_queues
-from workers.tasks import load, plan, prepare_all, rebuild, replay, verify
+from workers.tasks import close_year, load, plan, prepare_all, rebuild, replay, verify
 from workers.verification import request_if_due
+from workers.years import propose_if_due
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ TASK_OF: dict[str, Task[Any, Any]] = {
     Stage.REBUILD.value: rebuild,
     Stage.REPLAY.value: replay,
     Stage.VERIFY.value: verify,
+    Stage.CLOSE_YEAR.value: close_year,
 }
 
 
@@ -159,6 +161,7 @@ class Dispatcher:
                         while self.publish() >= BATCH_MESSAGES:
                             pass
                         request_if_due(self._ledger, self._settings)
+                        propose_if_due(self._ledger, self._settings)
                         publish_at_seconds = time.monotonic() + IDLE_SECONDS_MAX
                     if followed.events < BATCH_EVENTS:
                         listener.wait(IDLE_SECONDS_MAX)

@@ -1,9 +1,10 @@
 """Loading one chunk: its rows, its rejects and its event in one transaction.
 
-Order within the transaction: the table's lock, shared with all who load; COPY, which is the long part and blocks
-nobody; then the job's lock, the fence and the job as it stands now; then the event, under the log's lock, held only
-until the commit. The transaction of the last chunk also reconciles the file and completes it; that of the chunk with
-which more records are refused than the contract allows fails it.
+Order within the transaction: the table's lock and that of the fiscal years, shared with all who load; COPY, which is
+the long part and blocks nobody; then the job's lock, the fence and the job as it stands now; then the event, under the
+log's lock, held only until the commit. The transaction of the last chunk also reconciles the file, completes it, and
+tells the years that are closed what came too late for them; that of the chunk with which more records are refused than
+the contract allows fails it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,17 @@ from ledger import telemetry
 from ledger.database import lock_job
 from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.reconciliation import LoadedChunk, check_control_totals
 from ledger.errors import FileRefusedError
 from ledger.failpoints import failpoint
+from ledger.fiscal_years import (
+    FISCAL_YEAR_CLOSED,
+    ClosedYear,
+    closed_years,
+    share_years,
+)
+from ledger.year_records import year_to_decide_about
 from projections.chunk import ChunkContent
 from projections.data_tables import (
     CopiedRows,
@@ -32,6 +41,7 @@ from projections.data_tables import (
 )
 from projections.formats.dialect import Dialect
 from projections.formats.splitter import Chunk, Plan
+from projections.late_records import set_late_aside
 from projections.loading import LoadedFile, checked_content, chunk_bytes_of, copy_content, loaded_chunk
 from projections.plans import places_of, read_plan
 from projections.rejects import rejects_of, replace_rejects
@@ -90,6 +100,8 @@ def load_chunk(workshop: Workshop, work: Work) -> None:
 def _commit(load: _Load, content: ChunkContent, data: bytes) -> None:
     with load.workshop.ledger.transaction() as session:
         share_table(session, load.job.dataset)
+        share_years(session)
+        set_late_aside(content, load.table, load.file, _closed_to(session, load.job))
         copied = _write_rows(load, session, content)
         loaded = loaded_chunk(load.file, content, data, copied)
         failpoint("chunk_copied")
@@ -128,31 +140,43 @@ def _append(load: _Load, session: Session, loaded: LoadedChunk) -> bool:
     wrong = _too_many_rejects(load, session, job) or _other_than_sent(job)
     if wrong is not None:
         fail_for_good(workshop, session, job, work, error_fields(wrong))
+        years = []
     else:
-        _complete_if_last(workshop, session, job)
+        years = _complete(workshop, session, job) if job.all_chunks_loaded else []
         finish(session, work)
     with telemetry.span(telemetry.SPAN_APPEND):
-        workshop.ledger.save(job, session=session)
+        workshop.ledger.save(*years, job, session=session)
     return wrong is not None
 
 
-def _complete_if_last(workshop: Workshop, session: Session, job: FileJob) -> None:
-    if not job.all_chunks_loaded:
-        return
+def _complete(workshop: Workshop, session: Session, job: FileJob) -> list[FiscalYear]:
+    """Complete a job; the fiscal years with news of it. They are locked before anything is appended."""
     stamp = workshop.stamp(job)
     if job.waiting:  # for a chunk that came due early: there is nothing left to wait for
         job.retry(stamp, reason="Its last chunk is loaded.")
     job.complete(stamp)
+    years = []
+    for label, records in job.late.items():
+        year = year_to_decide_about(workshop.ledger, session, label, stamp, workshop.calendar)
+        year.find_late(stamp, job=job.id, dataset=job.dataset, records=records)
+        years.append(year)
     settle_corrected(workshop, session, job)
+    return years
+
+
+def _closed_to(session: Session, job: FileJob) -> list[ClosedYear]:
+    """The years of which a job may load nothing. What its sender might do when the file came is what counts."""
+    return [year for year in closed_years(session) if not (year.takes_adjustments and job.may_adjust)]
 
 
 def _too_many_rejects(load: _Load, session: Session, job: FileJob) -> FileRefusedError | None:
-    """What fails a job of whose records more were refused than its contract allows."""
-    contract = load.table.contract
-    rejected, allowed = sum(chunk.rows_rejected for chunk in job.chunks.values()), contract.rejects_allowed(job.records)
+    """What fails a job of whose records more were refused than its contract allows; late ones do not count."""
+    contract, chunks = load.table.contract, job.chunks.values()
+    rejected = sum(chunk.rows_rejected for chunk in chunks) - sum(job.late.values())
+    allowed = contract.rejects_allowed(job.records)
     if rejected <= allowed:
         return None
-    [first] = rejects_of(session, job.id, limit=1)
+    [first] = rejects_of(session, job.id, limit=1, but_code=FISCAL_YEAR_CLOSED)
     where = f"record {first.record:,}" + ("" if first.line is None else f" (line {first.line:,})")
     of_column = "" if first.column is None else f", column {first.column!r}{_type_of(contract, first.column)}"
     return FileRefusedError(

@@ -1,4 +1,4 @@
-"""The mailer: it follows the log and sends one mail for each file that failed for good.
+"""The mailer: it follows the log and sends one mail for each file that failed for good, and each year to be closed.
 
 Rules:
 1. The place in the log is the row `mail` of `work.positions`. Whoever sends holds it locked, so two mailers at once
@@ -28,7 +28,9 @@ from sqlalchemy.orm import Session
 from ledger import telemetry
 from ledger.application import Ledger, LoggedEvent
 from ledger.database import LogListener
+from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_year import FiscalYear
 from ledger.errors import PartUnavailableError
 from ledger.event_store import EVENTS_TABLE
 from ledger.failpoints import failpoint
@@ -117,7 +119,7 @@ class Mailer:
         for logged in self._ledger.events_after(position, BATCH_EVENTS):
             position = logged.position
             followed += 1
-            if isinstance(logged.event, FileJob.Failed) and logged.event.retry_at is None:
+            if _asks_for_a_mail(logged.event):
                 self._tell(logged)
                 failpoint("mail_sent")
                 break
@@ -129,10 +131,10 @@ class Mailer:
         return followed
 
     def _tell(self, logged: LoggedEvent) -> None:
-        """Send the mail about a failure to everybody; return when nobody is left who may still get it."""
-        job_id = logged.event.originator_id
+        """Send the mail about an event to everybody; return when nobody is left who may still get it."""
+        stream, about = logged.event.originator_id, _about(logged.event)
         recipients = self._settings.recipients()
-        story = [known.event for known in self._ledger.events_of(job_id) if known.position <= logged.position]
+        story = [known.event for known in self._ledger.events_of(stream) if known.position <= logged.position]
         message = message_of(story, sender=self._sender, recipients=recipients, public_url=self._settings.public_url)
         if self._settled[0] != logged.position:
             self._settled = (logged.position, set())
@@ -144,10 +146,10 @@ class Mailer:
             refused = _hand_over(server, message, waiting)
         put_off = {recipient: reply for recipient, reply in refused.items() if not _is_for_good(reply)}
         settled.update(recipient for recipient in waiting if recipient not in put_off)
-        _report(str(job_id), [recipient for recipient in waiting if recipient not in refused], refused)
+        _report(about, [recipient for recipient in waiting if recipient not in refused], refused)
         if put_off:
             raise PartUnavailableError(
-                f"The mail server put off the mail about job {job_id} to {', '.join(put_off)}"
+                f"The mail server put off the mail about {about} to {', '.join(put_off)}"
                 f" ({_shown(next(iter(put_off.values())))}).",
                 "It is sent again by itself.",
             )
@@ -215,18 +217,30 @@ def _hand_over(server: smtplib.SMTP, message: EmailMessage, recipients: Sequence
         return dict.fromkeys(recipients, (error.smtp_code, reply))
 
 
-def _report(job_id: str, accepted: Sequence[str], refused: dict[str, Reply]) -> None:
+def _asks_for_a_mail(event: LedgerEvent) -> bool:
+    is_failure = isinstance(event, FileJob.Failed) and event.retry_at is None
+    return is_failure or isinstance(event, FiscalYear.Proposed)
+
+
+def _about(event: LedgerEvent) -> str:
+    if isinstance(event, FiscalYear.Proposed):
+        return f"fiscal year {event.label}"
+    return f"job {event.originator_id}"
+
+
+def _report(about: str, accepted: Sequence[str], refused: dict[str, Reply]) -> None:
     if accepted:
         telemetry.MAILS.add(len(accepted), {telemetry.OUTCOME: "sent"})
-        log.info("sent a mail about a failed file", extra={"action": "mail_sent", "job_id": job_id})
+        log.info("sent a mail about %s", about, extra={"action": "mail_sent", "about": about})
     for recipient, reply in refused.items():
         if _is_for_good(reply):
             telemetry.MAILS.add(1, {telemetry.OUTCOME: "refused"})
             log.error(
-                "the mail server refused the mail about a failed file to %s: %s",
+                "the mail server refused the mail about %s to %s: %s",
+                about,
                 recipient,
                 _shown(reply),
-                extra={"action": "mail_refused", "job_id": job_id, "recipient": recipient},
+                extra={"action": "mail_refused", "about": about, "recipient": recipient},
             )
 
 

@@ -1,8 +1,8 @@
-"""What a mail about a file that failed for good says.
+"""What a mail says about a file that failed for good, or about a fiscal year that is to be closed.
 
 Rules:
-1. Composed from the job's events and nothing else, so that the second copy of a mail is equal to the first, with
-   the same Message-ID. Its date is the failure's.
+1. Composed from events of one stream and nothing else, so that the second copy of a mail is equal to the first, with
+   the same Message-ID. Its date is that of the last of them.
 2. What a sender chose (the name of the file) or what quotes a sender (the error's message) can neither add a header
    nor make a line look like another: characters that nobody sees are shown by their escapes.
 """
@@ -16,6 +16,7 @@ from email.policy import SMTP
 
 from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_year import FiscalYear
 
 SUBJECT_NAME_CHARACTERS_MAX = 80
 # Controls, direction marks, surrogates, private use, unassigned, separators of lines.
@@ -28,21 +29,19 @@ Line = tuple[str, object]
 def message_of(
     story: Sequence[LedgerEvent], *, sender: str, recipients: Sequence[str], public_url: str | None
 ) -> EmailMessage:
-    """The mail about the failure that ends `story`: a job's events, from the first one to that."""
-    received, failed = story[0], story[-1]
-    assert isinstance(received, FileJob.Received)
-    assert isinstance(failed, FileJob.Failed)
-    records = [event.records for event in story if isinstance(event, FileJob.Queued)]
+    """The mail about the event that ends `story`: those of a job or of a year, from the first one to that."""
+    last = story[-1]
+    subject, body = _of_year(story) if isinstance(last, FiscalYear.Proposed) else _of_job(story, public_url)
     message = EmailMessage(policy=SMTP)
     message["From"] = sender
     message["To"] = ", ".join(recipients)
-    message["Subject"] = _subject(received, records[-1] if records else None)
-    message["Date"] = failed.timestamp
+    message["Subject"] = subject
+    message["Date"] = last.timestamp
     host = sender.rpartition("@")[2]
-    message["Message-ID"] = f"<{failed.originator_id}.{failed.originator_version}@{host}>"
+    message["Message-ID"] = f"<{last.originator_id}.{last.originator_version}@{host}>"
     message["Auto-Submitted"] = "auto-generated"
     # Quoted-printable passes every server on the way, also one that knows only ASCII and short lines.
-    message.set_content(_body(received, failed, records[-1] if records else None, public_url), cte="quoted-printable")
+    message.set_content(body, cte="quoted-printable")
     return message
 
 
@@ -52,6 +51,38 @@ def seen(text: object) -> str:
         character.encode("unicode_escape").decode() if unicodedata.category(character) in UNSEEN else character
         for character in str(text)
     )
+
+
+def _of_job(story: Sequence[LedgerEvent], public_url: str | None) -> tuple[str, str]:
+    received, failed = story[0], story[-1]
+    assert isinstance(received, FileJob.Received)
+    assert isinstance(failed, FileJob.Failed)
+    planned = [event.records for event in story if isinstance(event, FileJob.Queued)]
+    records = planned[-1] if planned else None
+    return _subject(received, records), _body(received, failed, records, public_url)
+
+
+def _of_year(story: Sequence[LedgerEvent]) -> tuple[str, str]:
+    opened, proposed = story[0], story[-1]
+    assert isinstance(opened, FiscalYear.Opened)
+    assert isinstance(proposed, FiscalYear.Proposed)
+    label = proposed.label
+    what = (
+        "It is closed by itself now, if nothing is in the way."
+        if proposed.closes_by_itself
+        else "It stays open until somebody closes it."
+    )
+    paragraphs = [
+        f"Fiscal year {label} ended more than {proposed.grace_days} days ago. {what}",
+        _lines(
+            ("From", opened.start),
+            ("Up to", opened.end),
+            ("Proposed at", proposed.timestamp.isoformat(" ", "seconds")),
+            ("What to do", f"ledger archive close {label} --dry-run"),
+            ("Look at it", f"ledger archive status {label}"),
+        ),
+    ]
+    return f"Fiscal year {label} is to be closed", "\n\n".join(paragraphs) + "\n"
 
 
 def _subject(received: FileJob.Received, records: int | None) -> str:

@@ -89,7 +89,7 @@ def preview(
             "doubts": [],
             "doubts_more": 0,
         }
-    calendar = FiscalCalendar.parse(settings.fiscal_year_start, settings.time_zone)
+    calendar = FiscalCalendar.parse(settings.fiscal_calendar, settings.time_zone)
     content = read_chunk(plan.without_trailer(chunk, data), chunk, dialect, reading_of(used, plan, calendar))
     return {
         **answer,

@@ -37,7 +37,7 @@ from projections.formats.splitter import Chunk, Plan
 from projections.loading import checked_content, loaded_chunk
 from projections.plans import PLAN_BYTES_MAX, BlobDamagedError, places_of
 from projections.rejects import RAW_BYTES_MAX, Reject, rejects_of
-from projections.replaying import Story, differences, loaded_file, story_of, take_out_what_the_table_refused
+from projections.replaying import Story, differences, loaded_file, story_of, take_out_what_the_ledger_refused
 from projections.views import Order
 from workers.beside_store import BesideStore, copy_blob
 from workers.plan import text_to_load
@@ -199,7 +199,7 @@ class _Replay:
             return None
         content = checked_content(file, contract, chunk, data)
         with self._workshop.ledger.transaction() as session:
-            take_out_what_the_table_refused(session, file, content)
+            take_out_what_the_ledger_refused(session, file, content)
         got = loaded_chunk(file, content, data, CopiedRows(len(content.good), []))
         for name, expected, is_now in differences(event, got, but=BUT):
             found.compare(name, expected, is_now, event.chunk)

@@ -24,6 +24,7 @@ from workers.replay import replay_job
 from workers.results import News
 from workers.verification import verify_record
 from workers.workshop import Procedure, Workshop, perform
+from workers.years import close_fiscal_year
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class WorkMessage(BaseModel):
 def prepare_all(ledger: Ledger) -> None:
     """Make every schema that the workers use, if it is not there."""
     ledger.prepare()
-    for package in ("projections", "workers"):
+    for package in ("projections", "archive", "workers"):
         prepare(ledger.engine, package)
 
 
@@ -106,6 +107,15 @@ def replay(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, A
     """Replay a job, as an operation asks for."""
     news = News(task)
     return news.end(_operate(replay_job, Stage.REPLAY, arguments, message, news.progress))
+
+
+@app.task(
+    name="ledger.close_year", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,)
+)
+def close_year(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Close a fiscal year, as an operation asks for."""
+    news = News(task)
+    return news.end(_operate(close_fiscal_year, Stage.CLOSE_YEAR, arguments, message, news.progress))
 
 
 def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from ledger.errors import BlobCutError, LedgerError, PartUnavailableError
 from ledger.event_store import EVENTS_TABLE, content_of
 from ledger.findings import Finding, NotCompared
 from ledger.keys import keys_that_differ
+from ledger.year_records import years_that_differ
 from projections.rebuild import view_names, view_of
 from projections.table_exchange import TableInUseError
 from projections.views import Order, Parts, ViewBusyError
@@ -51,6 +52,7 @@ def findings_about_views_and_files(workshop: Workshop, parts: Parts, order: Orde
     """Everything that the deepest level finds besides. Raises PartUnavailableError if a part is away."""
     yield from _guarded("The list of views", partial(_about_views, parts, order))
     yield from _guarded("The index of arrivals", partial(_about_arrivals, parts.ledger))
+    yield from _guarded("The fiscal years that rows are refused by", partial(_about_years, parts.ledger))
     yield from _guarded("The keys that requests are let in by", partial(_about_access, parts.ledger))
     yield from _guarded("The list of files", partial(_about_files, workshop, order))
 
@@ -86,6 +88,13 @@ def _about_view(parts: Parts, order: Order, name: str) -> Iterator[Found]:
         count = found["differences_total"]
         message = f"The view {name} differs from what the log says in {count:,} places: `ledger rebuild {name}`."
         yield Finding("view_differs", message)
+
+
+def _about_years(ledger: Ledger) -> Iterator[Found]:
+    """Whether the fiscal years that rows are refused by are what the log says."""
+    for label in years_that_differ(ledger):
+        message = f"Rows of fiscal year {label} are taken or refused otherwise than the log says."
+        yield Finding("fiscal_year_differs", message)
 
 
 def _about_arrivals(ledger: Ledger) -> Iterator[Found]:

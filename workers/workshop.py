@@ -62,7 +62,7 @@ class Workshop:
     @classmethod
     def of(cls, ledger: Ledger, settings: Settings) -> Workshop:
         """The workshop that settings describe."""
-        calendar = FiscalCalendar.parse(settings.fiscal_year_start, settings.time_zone)
+        calendar = FiscalCalendar.parse(settings.fiscal_calendar, settings.time_zone)
         return cls(ledger, open_blob_store(settings.blobs_url), settings, calendar)
 
     def stamp(self, about: FileJob | Operation) -> Stamp:

@@ -18,6 +18,7 @@ from api.cli.load import load
 from api.cli.operations import list_views, operations, rebuild, replay
 from api.cli.output import say
 from api.cli.up import up
+from api.cli.years import archive
 from ledger.errors import ConflictError, InvalidRequestError, LedgerError, NotFoundError, PartUnavailableError
 
 cli = typer.Typer(
@@ -34,6 +35,7 @@ cli.command()(rebuild)
 cli.command()(replay)
 cli.add_typer(operations, name="operations")
 cli.add_typer(audit, name="audit")
+cli.add_typer(archive, name="archive")
 cli.command()(erase)
 cli.add_typer(keys, name="keys")
 cli.command()(whoami)

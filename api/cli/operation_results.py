@@ -95,9 +95,17 @@ def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}{missed}"
 
 
+def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    return (
+        f"Fiscal year {result['fiscal_year']} is closed, for the {result['generation']}. time:"
+        f" {result['rows']:,} rows in {len(result['tables']):,} tables come to a rest."
+    )
+
+
 # KIND of operation -> what it came to.
 SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "rebuild": _rebuilt,
     "replay": _replayed,
     "verify": verified,
+    "close_year": _closed,
 }

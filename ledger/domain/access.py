@@ -33,6 +33,10 @@ class Permission(StrEnum):
     """The audit trail, its export, proofs and checkpoints."""
     VERIFY = "verify"
     """Have the log verified and jobs replayed, which changes neither."""
+    ADJUST = "adjust"
+    """Add rows to a fiscal year that is closed softly, or was reopened."""
+    MANAGE_YEARS = "manage_years"
+    """Close and reopen fiscal years, and hold them."""
     MANAGE_KEYS = "manage_keys"
     """Create, list and revoke API keys."""
     ERASE = "erase"
@@ -45,6 +49,7 @@ class Role(StrEnum):
     VIEWER = "viewer"
     UPLOADER = "uploader"
     OPERATOR = "operator"
+    ACCOUNTANT = "accountant"
     AUDITOR = "auditor"
     ADMIN = "admin"
 
@@ -62,6 +67,7 @@ PERMISSIONS_OF: dict[Role, frozenset[Permission]] = {
     Role.VIEWER: _VIEWER,
     Role.UPLOADER: _UPLOADER,
     Role.OPERATOR: _OPERATOR,
+    Role.ACCOUNTANT: _UPLOADER | {Permission.ADJUST, Permission.MANAGE_YEARS},
     Role.AUDITOR: _VIEWER | {Permission.READ_DATA, Permission.READ_AUDIT, Permission.VERIFY},
     Role.ADMIN: frozenset(Permission),
 }

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -58,3 +59,12 @@ class Aggregate(BaseAggregate[UUID]):
 
     class Event(CanMutateAggregate[UUID], LedgerEvent):
         """Something that happened to the aggregate."""
+
+
+def adding(**values: Any) -> Any:
+    """The upcast of a version that lacked some fields: what its events are read with there."""
+
+    def upcast(state: dict[str, Any]) -> None:
+        state.update(deepcopy(values))
+
+    return staticmethod(upcast)

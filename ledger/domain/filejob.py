@@ -22,24 +22,13 @@ from uuid import UUID
 
 from eventsourcing.domain import CanInitAggregate
 
-from ledger.domain.base import Aggregate, Stamp
+from ledger.domain.base import Aggregate, Stamp, adding
+from ledger.domain.filejob_states import ALLOWED, WAITING_ALLOWS
 from ledger.domain.personal import ERASED, Personal, of_its_job, plain_before
-from ledger.domain.reconciliation import LoadedChunk, check_chunk, reconcile
-from ledger.domain.words import FINISHED, UNFINISHED, Stage, Status
+from ledger.domain.reconciliation import LoadedChunk, check_chunk, late_records, reconcile
+from ledger.domain.words import UNFINISHED, Stage, Status
 from ledger.errors import ConflictError
 
-ALLOWED: dict[str, frozenset[Status]] = {
-    "Queued": frozenset({Status.RECEIVED, Status.RETRIED}),
-    "ChunkLoaded": frozenset({Status.QUEUED, Status.PROCESSING, Status.RETRIED}),
-    "Completed": frozenset({Status.QUEUED, Status.PROCESSING, Status.RETRIED}),
-    "Failed": UNFINISHED,
-    "Retried": frozenset({Status.FAILED}),
-    "Cancelled": UNFINISHED | {Status.FAILED},
-    "Archived": frozenset({Status.COMPLETED}),
-    "Restored": frozenset({Status.ARCHIVED}),
-    "NameErased": FINISHED,
-}
-WAITING_ALLOWS = frozenset({"ChunkLoaded", "Failed", "Retried", "Cancelled"})
 # What ChunkLoaded says of a chunk besides its number.
 CHUNK_FIELDS = tuple(field.name for field in fields(LoadedChunk) if field.name != "number")
 
@@ -67,15 +56,17 @@ class FileJob(Aggregate):
         reading: dict[str, str]
         corrects: str | None
         control_totals: dict[str, Any]
+        may_adjust: bool
 
-        class_version = 3
+        class_version = 4
 
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 knew nothing that a sender says of a file but its name and its dataset."""
-            state.update(reading={}, corrects=None, control_totals={})
+        # Version 1 knew nothing that a sender says of a file but its name and its dataset.
+        upcast_v1_v2 = adding(reading={}, corrects=None, control_totals={})
 
         upcast_v2_v3 = staticmethod(plain_before)
+
+        # Version 3 knew no years that are closed for some senders.
+        upcast_v3_v4 = adding(may_adjust=False)
 
     class Queued(Event):
         """The file was examined: how it is read, into which contract, and in how many chunks."""
@@ -97,10 +88,8 @@ class FileJob(Aggregate):
 
         class_version = 2
 
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 knew only files whose own bytes are loaded."""
-            state.update(transcript=None, text_size=None, trailer={})
+        # Version 1 knew only files whose own bytes are loaded.
+        upcast_v1_v2 = adding(transcript=None, text_size=None, trailer={})
 
         def apply(self, aggregate: FileJob) -> None:
             """Remember what the chunks have to add up to."""
@@ -132,13 +121,15 @@ class FileJob(Aggregate):
         attempt: int
         totals: dict[str, dict[str, Any]]
         row_set_digest: str | None
+        late: dict[str, int]
 
-        class_version = 2
+        class_version = 3
 
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 knew neither totals nor a digest of the rows."""
-            state.update(totals={}, row_set_digest=None)
+        # Version 1 knew neither totals nor a digest of the rows.
+        upcast_v1_v2 = adding(totals={}, row_set_digest=None)
+
+        # Version 2 knew no years that are closed.
+        upcast_v2_v3 = adding(late={})
 
         def apply(self, aggregate: FileJob) -> None:
             """Count the chunk in."""
@@ -162,10 +153,8 @@ class FileJob(Aggregate):
 
         class_version = 2
 
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 knew neither totals nor a digest of the rows."""
-            state.update(totals={}, row_set_digest=None)
+        # Version 1 knew neither totals nor a digest of the rows.
+        upcast_v1_v2 = adding(totals={}, row_set_digest=None)
 
         def apply(self, aggregate: FileJob) -> None:
             """End the job well."""
@@ -265,6 +254,7 @@ class FileJob(Aggregate):
         reading: dict[str, str],
         corrects: str | None,
         control_totals: dict[str, Any],
+        may_adjust: bool,
         correlation: str,
     ) -> None:
         self.sha256 = sha256
@@ -275,6 +265,7 @@ class FileJob(Aggregate):
         self.reading = reading
         self.corrects = None if corrects is None else UUID(corrects)
         self.control_totals = control_totals
+        self.may_adjust = may_adjust
         self.correlation = correlation
         self.status = Status.RECEIVED
         self.name_erased = False
@@ -306,6 +297,7 @@ class FileJob(Aggregate):
         reading: dict[str, str] | None = None,
         corrects: UUID | None = None,
         control_totals: dict[str, Any] | None = None,
+        may_adjust: bool = False,
     ) -> FileJob:
         """Open the job of a file whose bytes are already kept.
 
@@ -313,6 +305,7 @@ class FileJob(Aggregate):
             reading: what the sender says of how it is read: see `projections.formats.rows.Reader`.
             corrects: the job whose rejects the file brings again.
             control_totals: what it has to come to: see `reconciliation.check_control_totals`.
+            may_adjust: whether its sender had the permission to add rows to a year that is closed softly.
         """
         return cls._create(
             cls.Received,
@@ -326,6 +319,7 @@ class FileJob(Aggregate):
             reading=reading or {},
             corrects=None if corrects is None else str(corrects),
             control_totals=control_totals or {},
+            may_adjust=may_adjust,
             **stamp.fields(),
         )
 
@@ -405,6 +399,11 @@ class FileJob(Aggregate):
     def is_open(self) -> bool:
         """Whether the job still wants work: it has not ended, and a failure will be retried."""
         return self.status in UNFINISHED or self.waiting
+
+    @property
+    def late(self) -> dict[str, int]:
+        """How many records were refused because their fiscal year is closed, by its label."""
+        return late_records(self.chunks.values())
 
     @property
     def all_chunks_loaded(self) -> bool:

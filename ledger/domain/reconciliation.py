@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Context, Decimal
@@ -49,7 +50,8 @@ class LoadedChunk:
     """What one chunk of a job came to: the byte range [start, end), its numbers, and what its rows add up to.
 
     `totals` are those of `ColumnTotals.to_dict` by column; `row_set_digest` is 64 hexadecimal digits, or None for a
-    chunk that was loaded before there were digests.
+    chunk that was loaded before there were digests. `late` counts the rejected records that were refused because their
+    fiscal year is closed, by its label.
     """
 
     number: int
@@ -64,6 +66,7 @@ class LoadedChunk:
     fiscal_years: list[str]
     totals: dict[str, dict[str, Any]] = field(default_factory=dict)
     row_set_digest: str | None = None
+    late: dict[str, int] = field(default_factory=dict)
 
 
 def check_chunk(chunk: LoadedChunk) -> None:
@@ -79,6 +82,14 @@ def check_chunk(chunk: LoadedChunk) -> None:
             f"{chunk.rows_loaded} were loaded, {chunk.rows_rejected} rejected and {chunk.rows_skipped} skipped.",
             "Nothing of it was kept. Report this: the reader and the database disagree about the file.",
         )
+
+
+def late_records(chunks: Iterable[LoadedChunk]) -> dict[str, int]:
+    """How many records of chunks were refused because their fiscal year is closed, by its label."""
+    found: Counter[str] = Counter()
+    for chunk in chunks:
+        found.update(chunk.late)
+    return dict(sorted(found.items()))
 
 
 def reconcile(

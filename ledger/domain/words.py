@@ -28,6 +28,7 @@ class Stage(StrEnum):
     REBUILD = "rebuild"
     REPLAY = "replay"
     VERIFY = "verify"
+    CLOSE_YEAR = "close_year"
 
 
 class OperationStatus(StrEnum):
@@ -56,5 +57,5 @@ class ExportFormat(StrEnum):
 
 UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
 FINISHED = frozenset(Status) - UNFINISHED
-OPERATIONS = frozenset({Stage.REBUILD, Stage.REPLAY, Stage.VERIFY})
+OPERATIONS = frozenset({Stage.REBUILD, Stage.REPLAY, Stage.VERIFY, Stage.CLOSE_YEAR})
 ENDED_WELL = frozenset({Status.COMPLETED, Status.ARCHIVED})

@@ -31,12 +31,13 @@ FIELDS_OF: dict[str, dict[str, str]] = {
         "job": "arguments.job_id arguments.job", "dataset": "arguments.dataset",
         "fiscal_years": "arguments.fiscal_years arguments.fiscal_year",
     },
+    "fiscal_year": {"job": "job", "related_job": "by_job", "dataset": "dataset", "fiscal_years": "label"},
     # Of every other event:
     "": {
         "job": "job_id job", "dataset": "dataset", "fiscal_years": "fiscal_years fiscal_year", "filename": "filename",
     },
 }  # fmt: skip
-TEXT_FIELDS = ("reason", "kind", "arguments.view", "error.message", "error.remedy")
+TEXT_FIELDS = ("reason", "kind", "case", "arguments.view", "error.message", "error.remedy")
 # So that an index holds whatever there is: 4 bytes a character, and 2,704 bytes at most.
 INDEXED_CHARACTERS_MAX = 600
 TEXT_CHARACTERS_MAX = 4_000

@@ -1,6 +1,6 @@
-"""Real servers that speak MongoDB's protocol, each a process of its own, for the contract suites of this folder.
+"""What the contract suites of this folder run against: servers that speak MongoDB's protocol, and cold stores.
 
-Rules:
+Servers that speak S3 are those of `tests.s3_servers`. Rules for the others, each a process of its own:
 1. The embedded default, `nx-27017`, is never skipped: where its wheel is missing, the suites fail.
 2. `SecantusDB` is GPL-2.0: it takes part where someone installed it, as a process, and is never imported.
 3. `LEDGER_TEST_MONGODB_URL` adds a MongoDB that is already running. It is not killed; tests leave no database there.
@@ -16,17 +16,23 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pymongo
 import pytest
+from botocore.exceptions import ClientError
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from api.embedded.home import LOOPBACK, free_port
+from ledger.errors import LedgerError
 from projections.view_store import Document, ViewStore, connect
+from tests.cold_stores import DEVIATIONS
+from tests.contracts.cold_places import Bucket, ColdPlace, bucket_place, folder_place
+from tests.s3_servers import S3_SERVERS, S3Server, s3_environment_of
 
 START_SECONDS_MAX = 60.0
 MONGODB_URL = os.environ.get("LEDGER_TEST_MONGODB_URL")
@@ -162,3 +168,55 @@ def view_document() -> Callable[..., Document]:
         }
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Callable[[str], S3Server]]:
+    """Each server that speaks S3 once, when it is first asked for."""
+    with ExitStack() as running:
+        yield cache(lambda kind: running.enter_context(S3_SERVERS[kind]()))
+
+
+@pytest.fixture
+def s3_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a server the one that boto3 talks to."""
+
+    def use(url: str) -> None:
+        for name, value in s3_environment_of(url).items():
+            monkeypatch.setenv(name, value)
+
+    return use
+
+
+@pytest.fixture(params=["folder", *S3_SERVERS])
+def place(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    s3_server: Callable[[str], S3Server],
+    s3_environment: Callable[[str], None],
+) -> ColdPlace:
+    """Each cold store in turn, empty; the tests of what a server does otherwise than S3 have to fail."""
+    if request.param == "folder":
+        return folder_place(tmp_path)
+    expect_deviation(request)
+    server = s3_server(request.param)
+    s3_environment(server.url)
+    return bucket_place(request.param, tmp_path, server.double)
+
+
+@pytest.fixture(params=list(S3_SERVERS))
+def bucket(
+    request: pytest.FixtureRequest, s3_server: Callable[[str], S3Server], s3_environment: Callable[[str], None]
+) -> Bucket:
+    """A bucket of each server in turn; the tests of what it does otherwise than S3 have to fail."""
+    expect_deviation(request)
+    s3_environment(s3_server(request.param).url)
+    return Bucket()
+
+
+def expect_deviation(request: pytest.FixtureRequest) -> None:
+    """Let the test fail if it is one that finds what its server does otherwise than S3, and only then."""
+    for deviation in DEVIATIONS:
+        if (deviation.server, deviation.test) == (request.param, request.node.originalname):
+            errors = (AssertionError, pytest.fail.Exception, LedgerError, ClientError)
+            request.applymarker(pytest.mark.xfail(reason=deviation.what, strict=True, raises=errors))

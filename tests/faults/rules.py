@@ -17,7 +17,8 @@ from uuid import UUID
 
 from eventsourcing.persistence import Mapper, StoredEvent
 
-from ledger.domain.filejob import ALLOWED, WAITING_ALLOWS, FileJob
+from ledger.domain.filejob import FileJob
+from ledger.domain.filejob_states import ALLOWED, WAITING_ALLOWS
 from tests.faults.record import Record, RowsOfJob, StoredRow, has_ended, since_last_plan
 from tests.golden.examples import mapper
 

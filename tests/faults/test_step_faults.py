@@ -32,6 +32,8 @@ ELSEWHERE = {
     "erasure_committed": "test_erasure",
     "operation_end_appended": "test_operations",
     "operation_end_committed": "test_operations",
+    "year_fenced": "test_closing_years",
+    "year_closed_appended": "test_closing_years",
 }
 AFTER_A_FAILURE = {"pause_appended", "pause_committed", "retry_committed"}
 AFTER_A_REFUSAL = {"failure_appended", "failure_committed"}

@@ -7,6 +7,7 @@ An example stands for what was stored once and for all: never change one. When a
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -29,6 +30,8 @@ from ledger.domain.dead_letter import DeadLetter
 from ledger.domain.denial import Denial
 from ledger.domain.erasure import Erasure
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.operation import Operation
 from ledger.domain.personal import actor_subject, job_subject
 from ledger.domain.reconciliation import LoadedChunk
@@ -36,6 +39,7 @@ from ledger.domain.settlement import Settlement
 from ledger.domain.user import User
 from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage
+from ledger.domain.year_states import Ground
 from ledger.envelope import open_event, seal_event
 from ledger.settings import Settings
 
@@ -91,6 +95,7 @@ def examples() -> dict[str, LedgerEvent]:
         _api_key(),
         User.see(stamp(0), user_id="3f1c9a7be2d04856", name="Anna März <anna@example.com>"),
         _denial(),
+        _fiscal_year(),
     )
     for aggregate in aggregates:
         for event in aggregate.pending_events:
@@ -154,6 +159,7 @@ def _received() -> FileJob:
         reading={"sheet": "Payments"},
         corrects=OTHER_ID,
         control_totals={"records": 3, "columns": {"amount": {"sum": "12.5"}}},
+        may_adjust=True,
     )
 
 
@@ -181,12 +187,55 @@ def _completed_and_archived() -> FileJob:
     job = _queued()
     years = ["FY2024-25", "FY2025-26"]
     totals = {"amount": {"count": 2, "sum": "12.5", "min": "-0.5", "max": "13"}}
-    chunk = LoadedChunk(0, 10, 70, "12" * 32, 1, 3, 2, 1, 0, years, totals, "78" * 32)
+    chunk = LoadedChunk(0, 10, 70, "12" * 32, 1, 3, 2, 1, 0, years, totals, "78" * 32, {"FY2023-24": 1})
     job.load_chunk(stamp(2), chunk, attempt=1)
     job.complete(stamp(3))
     job.archive(stamp(4), fiscal_years=years, manifest="34" * 32)
     job.restore(stamp(5), fiscal_years=years, manifest="34" * 32)
     return job
+
+
+def _fiscal_year() -> FiscalYear:
+    calendar = FiscalCalendar.parse("04-01", "Europe/Berlin")
+    first, second = (replace(stamp(0), actor=actor) for actor in ("key:9f3c1a7be2d0", "user:3f1c9a7be2d04856"))
+    year = FiscalYear.open(first, year=calendar.named("FY2024-25"), calendar=calendar)
+    year.place_hold(first, case="2026/17")
+    year.propose(stamp(0), grace_days=30, closes_by_itself=False)
+    year.lift_hold(second, case="2026/17", reason="the case is settled")
+    year.soft_close(first)
+    year.find_late(stamp(1), job=JOB_ID, dataset="payments", records=3)
+    year.post_adjustment(
+        first, job=JOB_ID, dataset="payments", records=2, posted_in="FY2025-26", by_job=OTHER_ID, reason="as agreed"
+    )
+    table = {"dataset": "payments", "schema": "data", "name": "payments__fy2024_25", "rows": 2, "fingerprint": "-17"}
+    year.close(stamp(2), position=41, tables=[table], requested_by=first.actor)
+    year.plan(stamp(3), parts=[{"name": "data.payments/0", "first": [7, 1], "rows": 2}])
+    stored_object = {
+        "name": "data.payments/0",
+        "key": "v1/part",
+        "version": "v7",
+        "sha256": "12" * 32,
+        "size_bytes": 90,
+    }
+    year.store_parts(stamp(4), objects=[stored_object])
+    year.export(
+        stamp(5),
+        manifest_sha256="34" * 32,
+        manifest_key="v1/MANIFEST.json",
+        manifest_version="v8",
+        objects=2,
+        size_bytes=4_711,
+        previous_manifest_sha256="56" * 32,
+    )
+    year.verify(stamp(6), evidence={"objects": 2, "by": "verifier"})
+    year.authorize_drop(second, ground=Ground.APPROVAL)
+    year.drop(stamp(7), tables=[table])
+    year.request_restore(first, tier="Bulk", days=7, reason="the auditors ask")
+    year.restore(stamp(8), proof={"rows": 2, "postgresql": 180_000})
+    year.request_reopen(first, reason="an invoice was missing")
+    year.reopen(second)
+    year.release(stamp(9))
+    return year
 
 
 def _settlement() -> Settlement:

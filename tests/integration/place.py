@@ -75,11 +75,12 @@ class Place:
         lines = [f"{number},2026-04-{1 + number % 30:02}\n" for number in range(ROWS)]
         return self.send(("number,paid_on\n" + "".join(lines) + last_line).encode())
 
-    def send(self, data: bytes, contract: Contract = CONTRACT, filename: str = "payments.csv") -> UUID:
+    def send(self, data: bytes, contract: Contract = CONTRACT, filename: str = "payments.csv", **sender: Any) -> UUID:
         """Any file, received, with its work written down."""
         if self.ledger.dataset(self.dataset) is None:
             self.ledger.register_dataset(self.dataset, contract, STAMP)
-        arrival = Arrival(uuid4(), put(self.workshop.blobs, data), len(data), filename, "text/csv", self.dataset)
+        sha256 = put(self.workshop.blobs, data)
+        arrival = Arrival(uuid4(), sha256, len(data), filename, "text/csv", self.dataset, **sender)
         self.ledger.receive([arrival], STAMP, door="http", on_duplicate=OnDuplicate.ALLOW)
         self.follow()
         return arrival.job_id

@@ -22,12 +22,12 @@ from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.reconciliation import digest_text
 from ledger.domain.values import ColumnType
 from ledger.errors import FileRefusedError
+from ledger.row_sets import canonical
 from projections.chunk import ChunkContent, read_chunk
 from projections.data_tables import DataTable, add_partition, copy_rows, create
 from projections.fields import Reading
 from projections.formats.dialect import LINE_DELIMITER, LINE_QUOTE, Dialect
 from projections.formats.splitter import split
-from projections.totals import canonical
 from tests.thorough import thorough
 
 CALENDAR = FiscalCalendar.parse("04-01", "UTC")

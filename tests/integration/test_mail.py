@@ -22,13 +22,16 @@ from api.embedded.home import free_port
 from ledger import failpoints, telemetry
 from ledger.application import Arrival, Ledger
 from ledger.domain.base import Stamp
+from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.words import OnDuplicate, Stage
 from ledger.errors import PartUnavailableError
 from ledger.failpoints import FailpointError
 from ledger.settings import Settings
+from ledger.year_records import save_year, year_to_decide_about
 from tests.integration.smtp import WAIT_SECONDS_MAX, Postbox, certificate
 from tests.waiting import wait_until
 from workers.mail import Mailer
+from workers.mail_message import message_of
 
 STAMP = Stamp(datetime(2026, 4, 1, tzinfo=UTC), "anna", "request-1")
 ANNA, BEN = "anna@example.com", "ben@example.com"
@@ -165,6 +168,27 @@ def test_the_mail_that_arrives_is_the_one_that_was_written(ledger: Ledger, postb
     assert mail.message["To"] == f"{ANNA}, {BEN}"
     assert mail.message["Subject"] == "Überweisungen 支払い.csv failed: not loaded into payments"
     assert "It is broken." in mail.message.get_content()
+
+
+def test_a_year_that_is_to_be_closed_is_one_mail(ledger: Ledger, postbox: Postbox) -> None:
+    calendar = FiscalCalendar.parse("04-01", "UTC")
+    with ledger.transaction() as session:
+        year = year_to_decide_about(ledger, session, "FY1999-00", STAMP, calendar)
+        year.propose(STAMP, grace_days=30, closes_by_itself=False)
+        save_year(ledger, session, year)
+    with postbox.serving():
+        follow_all(mailer(ledger, postbox))
+    assert len(postbox.mails) == 1
+    message = message_of(
+        [logged.event for logged in ledger.events_of(year.id)],
+        sender="ledger@example.com",
+        recipients=[ANNA],
+        public_url=None,
+    )
+    assert message["Subject"] == "Fiscal year FY1999-00 is to be closed"
+    said = message.get_content()
+    assert "It stays open until somebody closes it." in said
+    assert "ledger archive close FY1999-00 --dry-run" in said
 
 
 def test_mail_that_is_turned_on_late_is_silent_about_the_past(ledger: Ledger, postbox: Postbox) -> None:

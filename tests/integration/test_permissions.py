@@ -36,6 +36,7 @@ from tests.integration.doors import ADMIN_KEY, CONTENT, CONTRACT, Doors, running
 from tests.integration.place import STAMP
 
 COMMAND = typer.main.get_command(cli)
+YEARS = "/api/v1/archive/years"
 OWN, FOREIGN = "payments", "salaries"
 DATASETS = (OWN, FOREIGN)
 DONE_BEFORE_OR_NOT_UNDERSTOOD = (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -133,6 +134,27 @@ EXAMPLES: dict[str, Callable[[World, str], Request]] = {
     "GET /api/v1/erasures/{erasure_id}": lambda world, dataset: {"url": f"/api/v1/erasures/{world.erasure_id}"},
     "POST /api/v1/views/{view}/rebuild": lambda world, dataset: {"url": "/api/v1/views/status/rebuild"},
     "GET /api/v1/operations/{operation_id}": lambda world, dataset: {"url": f"/api/v1/operations/{world.operation_id}"},
+    "GET /api/v1/archive/years": lambda world, dataset: {"url": YEARS},
+    "GET /api/v1/archive/years/{label}": lambda world, dataset: {"url": f"{YEARS}/FY2010-11"},
+    "GET /api/v1/archive/years/{label}/closing": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/closing"},
+    "POST /api/v1/archive/years/{label}/soft-close": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/soft-close"},
+    "POST /api/v1/archive/years/{label}/close": lambda world, dataset: {
+        "url": f"{YEARS}/FY2011-12/close",
+        "json": {"confirm": "FY2011-12"},
+    },
+    "POST /api/v1/archive/years/{label}/reopen": lambda world, dataset: {
+        "url": f"{YEARS}/FY2010-11/reopen",
+        "json": {"reason": "a test"},
+    },
+    "POST /api/v1/archive/years/{label}/approve": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/approve"},
+    "POST /api/v1/archive/years/{label}/hold": lambda world, dataset: {
+        "url": f"{YEARS}/FY2010-11/hold",
+        "json": {"case": str(uuid4())},
+    },
+    "POST /api/v1/archive/years/{label}/lift-hold": lambda world, dataset: {
+        "url": f"{YEARS}/FY2010-11/lift-hold",
+        "json": {"case": "none", "reason": "a test"},
+    },
     "POST /api/v1/keys": lambda world, dataset: {"url": "/api/v1/keys", "json": {"name": "new", "role": "viewer"}},
     "GET /api/v1/keys": lambda world, dataset: {"url": "/api/v1/keys"},
     "POST /api/v1/keys/{key_id}/revoke": lambda world, dataset: {
@@ -194,6 +216,28 @@ COMMANDS: dict[str, tuple[str, Callable[[World, str], list[str]]]] = {
     "audit export": (
         "GET /api/v1/audit/export",
         lambda world, dataset: ["--job", str(world.doors.jobs[dataset]), "-o", file(world, "trail.ndjson")],
+    ),
+    "archive status": ("GET /api/v1/archive/years/{label}", lambda world, dataset: ["FY2010-11"]),
+    "archive soft-close": (
+        "POST /api/v1/archive/years/{label}/soft-close",
+        lambda world, dataset: ["FY2010-11"],
+    ),
+    "archive close": (
+        "POST /api/v1/archive/years/{label}/close",
+        lambda world, dataset: ["FY2011-12", "--yes", "FY2011-12", "--no-wait"],
+    ),
+    "archive reopen": (
+        "POST /api/v1/archive/years/{label}/reopen",
+        lambda world, dataset: ["FY2010-11", "--reason", "a test"],
+    ),
+    "archive approve": ("POST /api/v1/archive/years/{label}/approve", lambda world, dataset: ["FY2010-11"]),
+    "archive hold": (
+        "POST /api/v1/archive/years/{label}/hold",
+        lambda world, dataset: ["FY2010-11", "--case", str(uuid4())],
+    ),
+    "archive lift-hold": (
+        "POST /api/v1/archive/years/{label}/lift-hold",
+        lambda world, dataset: ["FY2010-11", "--case", "none", "--reason", "a test"],
     ),
     "keys create": ("POST /api/v1/keys", lambda world, dataset: ["new", "--role", "viewer"]),
     "keys list": ("GET /api/v1/keys", lambda world, dataset: []),

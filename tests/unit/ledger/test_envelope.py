@@ -60,6 +60,7 @@ def received(name: str, job_id: UUID = JOB_ID, **reading: str) -> Any:
         reading=reading,
         corrects=None,
         control_totals={},
+        may_adjust=False,
         **stamp,
     )
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.domain.base import Stamp
-from ledger.domain.filejob import ALLOWED, FileJob
+from ledger.domain.filejob import FileJob
+from ledger.domain.filejob_states import ALLOWED
 from ledger.domain.reconciliation import CountsDoNotCloseError, LoadedChunk
 from ledger.domain.words import Stage, Status
 from ledger.errors import ConflictError

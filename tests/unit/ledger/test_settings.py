@@ -40,7 +40,7 @@ def test_what_is_told_names_the_source_and_masks_secrets(monkeypatch: pytest.Mon
         ("LEDGER_CHUNK_BYTES", "0"),
         ("LEDGER_CHUNK_BYTES", "many"),
         ("LEDGER_TIME_ZONE", "Mars/Olympus"),
-        ("LEDGER_FISCAL_YEAR_START", "02-29"),
+        ("LEDGER_FISCAL_CALENDAR", "02-29"),
         ("LEDGER_RECORD_BYTES_MAX", str(1 << 30)),
     ],
 )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ledger.domain.column import Column
 from ledger.domain.reconciliation import add_digests, add_totals, digest_text
 from ledger.domain.values import ColumnType
-from projections.totals import canonical, control_totals, row_set_digest
+from ledger.row_sets import canonical, control_totals, row_set_digest
 from tests.thorough import thorough
 
 SEARCH = thorough(examples=150, steps=1)

@@ -1,0 +1,166 @@
+"""`ledger archive`: fiscal years, from their closing on."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.client import Client, CommandError, ExitCode
+from api.cli.operation_results import sentences
+from api.cli.operations import result_of, tell, watched
+from api.cli.options import AsJson, Reason, Wait
+from api.cli.output import print_json, say, shown, table
+
+archive = typer.Typer(no_args_is_help=True, help="Fiscal years: where each stands, closing and reopening them.")
+
+YEARS = "/api/v1/archive/years"
+Label = Annotated[str, typer.Argument(metavar="YEAR", help="The fiscal year, such as FY2025-26.")]
+Case = Annotated[str, typer.Option(help="The legal case.")]
+
+
+@archive.command("status")
+def status(label: Annotated[str | None, typer.Argument(metavar="YEAR")] = None, as_json: AsJson = False) -> None:
+    """Show where each fiscal year stands, or one of them with everything that is known.
+
+    Example: ledger archive status FY2025-26
+    """
+    client = Client.found()
+    if label is not None:
+        _tell(client.get(f"{YEARS}/{label}"), as_json)
+        return
+    years = client.get(YEARS)["years"]
+    if as_json:
+        print_json(years)
+        return
+    columns = ["fiscal_year", "start", "end", "state", "generation", "copy"]
+    table(
+        [name.upper().replace("_", " ") for name in columns],
+        [[shown(year[name]) for name in columns] for year in years],
+    )
+
+
+@archive.command("soft-close")
+def soft_close(label: Label, as_json: AsJson = False) -> None:
+    """Have a year that has ended take adjustments only: files of those who may `adjust`.
+
+    Example: ledger archive soft-close FY2025-26
+    """
+    _tell(Client.found().post(f"{YEARS}/{label}/soft-close"), as_json)
+
+
+@archive.command("close")
+def close(
+    label: Label,
+    yes: Annotated[
+        str | None, typer.Option(metavar="YEAR", help="The name of the year again: nothing is asked.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be closed, and what is in the way.")
+    ] = False,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Close a year for good: nobody changes its rows any more. With --dry-run, 5 means that something is in the way.
+
+    Example: ledger archive close FY2025-26 --dry-run
+
+    Example: ledger archive close FY2025-26 --yes FY2025-26
+    """
+    client = Client.found()
+    if dry_run:
+        _tell_plan(client.get(f"{YEARS}/{label}/closing"), as_json)
+        return
+    _confirm(label, yes)
+    operation = client.post(f"{YEARS}/{label}/close", confirm=label)
+    if wait:
+        operation = watched(client, operation, f"closing {label}", quiet=as_json)
+        result = result_of(operation)
+        if as_json:
+            print_json(result)
+        else:
+            say(sentences(operation))
+        return
+    tell(operation, as_json)
+
+
+@archive.command("reopen")
+def reopen(label: Label, reason: Reason, as_json: AsJson = False) -> None:
+    """Ask for a closed year to take adjustments again. Somebody else has to approve it.
+
+    Example: ledger archive reopen FY2025-26 --reason "the invoices of March were missing"
+    """
+    _tell(Client.found().post(f"{YEARS}/{label}/reopen", reason=reason), as_json)
+
+
+@archive.command("approve")
+def approve(label: Label, as_json: AsJson = False) -> None:
+    """Approve that a year is reopened, as another person than who asked for it.
+
+    Example: ledger archive approve FY2025-26
+    """
+    _tell(Client.found().post(f"{YEARS}/{label}/approve"), as_json)
+
+
+@archive.command("hold")
+def hold(label: Label, case: Case, as_json: AsJson = False) -> None:
+    """Let nothing of a year be destroyed, for a legal case.
+
+    Example: ledger archive hold FY2025-26 --case 2026/17
+    """
+    _tell(Client.found().post(f"{YEARS}/{label}/hold", case=case), as_json)
+
+
+@archive.command("lift-hold")
+def lift_hold(label: Label, case: Case, reason: Reason, as_json: AsJson = False) -> None:
+    """Lift a hold, as another person than who placed it.
+
+    Example: ledger archive lift-hold FY2025-26 --case 2026/17 --reason "settled"
+    """
+    _tell(Client.found().post(f"{YEARS}/{label}/lift-hold", case=case, reason=reason), as_json)
+
+
+def _confirm(label: str, given: str | None) -> None:
+    if given is None and sys.stdin.isatty():
+        say(f"This closes fiscal year {label}: nobody changes its rows until two persons reopen it.")
+        given = typer.prompt(f"Type {label} to go on", default="", show_default=False, err=True)
+    if given != label:
+        raise CommandError(
+            "Nothing was closed: it was not confirmed.", f"Type {label}, or give --yes {label}.", ExitCode.USAGE
+        )
+
+
+def _tell(year: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(year)
+        return
+    say(f"Fiscal year {year['fiscal_year']}, from {year['start']} up to {year['end']}: {year['state']}", "bold")
+    said = {
+        "generation": year["generation"] or None,
+        "rows when it was closed": year["rows"],
+        "closed by": year["closed_by"],
+        "manifest": year["manifest_sha256"],
+        "copy from cold storage": None if year["copy"] == "none" else year["copy"],
+        "asked to be reopened by": year["reopen_requested_by"],
+    }
+    for what, value in said.items():
+        if value is not None:
+            say(f"  {what}: {shown(value)}")
+    for held in year["holds"]:
+        say(f"  held for case {held['case']} by {held['placed_by']}")
+    for late in year["late_records"]:
+        say(f"  late: {late['records']:,} records of job {late['job']}: ledger jobs rejects {late['job']}")
+
+
+def _tell_plan(plan: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(plan)
+    else:
+        tables = [[each["dataset"], each["name"], f"{each['rows']:,}"] for each in plan["tables"]]
+        say(f"Fiscal year {plan['fiscal_year']}: {plan['rows']:,} rows of {plan['files']:,} files", "bold")
+        table(["DATASET", "TABLE", "ROWS"], tables)
+        for each in plan["in_the_way"]:
+            say(f"In the way: {each['message']} {each['remedy']}", "red")
+    if plan["in_the_way"]:
+        raise typer.Exit(ExitCode.CONFLICT)

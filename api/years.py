@@ -1,0 +1,129 @@
+"""Fiscal years: where each stands, and closing, reopening and holding them.
+
+Closing one for good is an operation, for it reads all its rows. Everything else is done at once.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+
+from api.operations import operation_answer
+from api.state import CurrentState, Reason, State, stamp
+from archive import closing
+from archive.closing import Closing
+from ledger.domain.fiscal_year import FiscalYear
+from ledger.domain.words import Stage
+from ledger.errors import InvalidRequestError
+from workers.years import closing_of
+
+router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
+
+CASE_CHARACTERS_MAX = 200
+
+Case = Annotated[str, Body(max_length=CASE_CHARACTERS_MAX, description="The legal case.")]
+
+
+@router.get("")
+def list_years(request: Request, state: CurrentState) -> dict[str, Any]:
+    """The fiscal years that have rows or a story, in their order."""
+    return {"years": [year_answer(year) for year in closing.known_years(_closing(state), stamp(request))]}
+
+
+@router.get("/{label}")
+def show_year(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
+    """Where a fiscal year stands."""
+    return year_answer(closing.known_year(_closing(state), label, stamp(request)))
+
+
+@router.get("/{label}/closing")
+def show_closing(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
+    """What closing a year would close, and all that is in the way. It counts the rows."""
+    return closing.plan(_closing(state), label, stamp(request))
+
+
+@router.post("/{label}/soft-close")
+def soft_close(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
+    """Have a year that has ended take adjustments only."""
+    return year_answer(closing.soft_close(_closing(state), label, stamp(request)))
+
+
+@router.post("/{label}/close", status_code=HTTPStatus.ACCEPTED)
+def close(
+    label: str,
+    request: Request,
+    state: CurrentState,
+    confirm: Annotated[str, Body(embed=True, description="The name of the year once more.")],
+) -> dict[str, Any]:
+    """Ask for a year to be closed for good: the operation. Refused at once if something is in the way now."""
+    if confirm != label:
+        raise InvalidRequestError(
+            f"Nothing was closed: {confirm[:80]!r} is not the name of the year.", f"Confirm it with {label}."
+        )
+    closing.check(_closing(state), label, stamp(request))
+    operation = state.ledger.request(Stage.CLOSE_YEAR, {"fiscal_year": label}, stamp(request))
+    return operation_answer(operation, operation.status, None)
+
+
+@router.post("/{label}/reopen")
+def reopen(
+    label: str,
+    request: Request,
+    state: CurrentState,
+    reason: Reason,
+) -> dict[str, Any]:
+    """Ask for a year to take adjustments again, which a second person has to approve."""
+    by = stamp(request)
+    return year_answer(closing.decide(_closing(state), label, by, lambda year: year.request_reopen(by, reason=reason)))
+
+
+@router.post("/{label}/approve")
+def approve(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
+    """Approve that a year is reopened, as another person than who asked for it."""
+    return year_answer(closing.reopen(_closing(state), label, stamp(request)))
+
+
+@router.post("/{label}/hold")
+def hold(
+    label: str,
+    request: Request,
+    state: CurrentState,
+    case: Annotated[str, Body(embed=True, max_length=CASE_CHARACTERS_MAX, description="The legal case.")],
+) -> dict[str, Any]:
+    """Let nothing of a year be destroyed, for a legal case."""
+    by = stamp(request)
+    return year_answer(closing.decide(_closing(state), label, by, lambda year: year.place_hold(by, case=case)))
+
+
+@router.post("/{label}/lift-hold")
+def lift_hold(label: str, request: Request, state: CurrentState, case: Case, reason: Reason) -> dict[str, Any]:
+    """Lift a hold, as another person than who placed it."""
+    by = stamp(request)
+    return year_answer(
+        closing.decide(_closing(state), label, by, lambda year: year.lift_hold(by, case=case, reason=reason))
+    )
+
+
+def year_answer(year: FiscalYear) -> dict[str, Any]:
+    """A fiscal year as JSON. `end` is the first day after it."""
+    return {
+        "fiscal_year": year.label,
+        "start": year.start.isoformat(),
+        "end": year.end.isoformat(),
+        "state": year.state.value,
+        "generation": year.generation,
+        "copy": year.copy.value,
+        "rows": sum(table["rows"] for table in year.tables) if year.tables else None,
+        "closed_by": year.closed_by,
+        "closed_at_position": year.closed_at_position,
+        "manifest_sha256": year.manifest_sha256,
+        "reopen_requested_by": year.reopen_requested_by,
+        "holds": [{"case": case, "placed_by": by} for case, by in sorted(year.holds.items())],
+        "late_records": [{"job": job, "records": count} for job, count in sorted(year.late.items()) if count],
+    }
+
+
+def _closing(state: State) -> Closing:
+    return closing_of(state.ledger, state.settings)

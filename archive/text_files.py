@@ -1,0 +1,126 @@
+"""Text files of an archive: lines, compressed with zstd, and the digests of both forms.
+
+What identifies the content is the digest of the text; that of the compressed bytes is for the way to the store and
+back. The compressed bytes are the same for the same text and the same version of zstd, whatever machine writes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import zstandard
+
+from ledger.errors import LedgerError
+
+LEVEL = 3
+READ_BYTES = 1 << 20
+
+
+class TextDamagedError(LedgerError):
+    """Compressed text is not what it was when it was written."""
+
+    code = "text_damaged"
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """What a text comes to, and its compressed form."""
+
+    lines: int
+    raw_bytes: int
+    raw_sha256: str
+    bytes: int
+    sha256: str
+
+
+class TextWriter:
+    """Writes one text into a file. What it comes to can be asked for after it was closed without an error."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._raw = hashlib.sha256()
+        self._compressed = hashlib.sha256()
+        self._lines = self._raw_bytes = self._bytes = 0
+
+    def __enter__(self) -> Self:
+        self._file: BinaryIO = self._target.open("wb")
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
+        return self
+
+    def write(self, data: bytes) -> int:
+        """Add text."""
+        self._raw.update(data)
+        self._raw_bytes += len(data)
+        self._lines += data.count(b"\n")
+        self._keep(self._compressor.compress(data))
+        return len(data)
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        if kind is None:
+            self._keep(self._compressor.flush())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+    def facts(self) -> TextFacts:
+        """What was written."""
+        assert self._file.closed, "it is still being written"
+        return TextFacts(self._lines, self._raw_bytes, self._raw.hexdigest(), self._bytes, self._compressed.hexdigest())
+
+    def _keep(self, data: bytes) -> None:
+        self._compressed.update(data)
+        self._bytes += len(data)
+        self._file.write(data)
+
+
+def raw_blocks(compressed: Iterable[bytes], what: str) -> Iterator[bytes]:
+    """The text of compressed blocks, block by block.
+
+    Raises:
+        TextDamagedError: it is no compressed text, is cut, or more stands behind it. `what` names it.
+    """
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    try:
+        for block in compressed:
+            if decompressor.eof and block:
+                raise TextDamagedError(f"There is something behind the end of the text of {what}.")
+            if raw := decompressor.decompress(block):
+                yield raw
+    except zstandard.ZstdError as error:
+        raise TextDamagedError(
+            f"{what} cannot be decompressed ({error}).", "It was changed since it was written."
+        ) from error
+    if not decompressor.eof or decompressor.unused_data:
+        raise TextDamagedError(f"The text of {what} is cut, or has more than one end.", "It was changed since.")
+
+
+def check_text(file: Path, expected: TextFacts) -> None:
+    """Read a file back from the disk, and compare it with what was written.
+
+    Raises:
+        TextDamagedError: it is something else.
+    """
+    raw, compressed = hashlib.sha256(), hashlib.sha256()
+    for block in raw_blocks(_noted(file_blocks(file), compressed), file.name):
+        raw.update(block)
+    if (raw.hexdigest(), compressed.hexdigest()) != (expected.raw_sha256, expected.sha256):
+        raise TextDamagedError(f"{file.name} reads other bytes than were written.", "Look at the disk, then go on.")
+
+
+def file_blocks(file: Path) -> Iterator[bytes]:
+    """The bytes of a file, block by block."""
+    with file.open("rb") as source:
+        while block := source.read(READ_BYTES):
+            yield block
+
+
+def _noted(blocks: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    for block in blocks:
+        digest.update(block)
+        yield block

@@ -1,0 +1,132 @@
+"""Fiscal years through the doors: over HTTP and by the command line, each person with a key of their own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from api.cli.client import CommandError, ExitCode
+from api.cli.main import cli
+from ledger.domain.access import Role
+from ledger.domain.filejob import FileJob
+from ledger.domain.words import Stage
+from tests.integration.doors import CONTENT, Doors, running_doors
+from workers.operations import operate
+from workers.years import close_fiscal_year
+
+YEARS = "/api/v1/archive/years"
+
+
+@pytest.fixture(scope="module")
+def doors() -> Iterator[Doors]:
+    with running_doors(datasets=("payments",)) as doors:
+        yield doors
+
+
+@pytest.fixture(scope="module")
+def accountants(doors: Doors) -> tuple[str, str]:
+    return doors.key(Role.ACCOUNTANT).text, doors.key(Role.ACCOUNTANT).text
+
+
+def post(doors: Doors, key: str, path: str, **body: str) -> Any:
+    with doors.http(key) as http:
+        return http.post(f"{YEARS}/{path}", json=body or None)
+
+
+def run(doors: Doors, key: str, *arguments: str) -> Result:
+    environment = {"LEDGER_URL": doors.url, "LEDGER_API_KEY": key}
+    return CliRunner().invoke(cli, ["archive", *arguments], env=environment)
+
+
+@pytest.mark.parametrize(("role", "may"), [(Role.UPLOADER, False), (Role.OPERATOR, False), (Role.ACCOUNTANT, True)])
+def test_whether_its_sender_may_adjust_is_pinned_when_a_file_comes(doors: Doors, role: Role, may: bool) -> None:
+    with doors.http(doors.key(role).text) as http:
+        sent = http.put(
+            "/api/v1/files/some.csv", params={"dataset": "payments", "on_duplicate": "allow"}, content=CONTENT
+        )
+        [task] = sent.json()["tasks"]
+    received = doors.ledger.events_of(UUID(task["task_id"]))[0].event
+    assert isinstance(received, FileJob.Received)
+    assert received.may_adjust is may
+
+
+def test_a_year_is_closed_only_when_its_name_is_given_again(doors: Doors, accountants: tuple[str, str]) -> None:
+    refused = post(doors, accountants[0], "FY2001-02/close", confirm="FY2002-03")
+    assert (refused.status_code, doors.ledger.fiscal_year("FY2001-02")) == (422, None)
+    asked = post(doors, accountants[0], "FY2001-02/close", confirm="FY2001-02").json()
+    assert (asked["kind"], asked["arguments"], asked["status"]) == (
+        "close_year",
+        {"fiscal_year": "FY2001-02"},
+        "Requested",
+    )
+
+
+def test_a_command_that_is_not_confirmed_closes_nothing(doors: Doors, accountants: tuple[str, str]) -> None:
+    before = doors.ledger.position()
+    for given in ([], ["--yes", "FY2001"]):
+        ended = run(doors, accountants[0], "close", "FY2003-04", *given)
+        assert isinstance(ended.exception, CommandError)
+        assert ended.exception.exit_code == ExitCode.USAGE
+    assert doors.ledger.position() == before
+
+
+def test_what_is_in_the_way_is_told_before_anything_is_asked_of_a_worker(
+    doors: Doors, accountants: tuple[str, str]
+) -> None:
+    current = doors.places["payments"].workshop.calendar.of_instant(doors.ledger.job(doors.jobs["payments"]).created_on)
+    before = doors.ledger.position()
+    refused = post(doors, accountants[0], f"{current.label}/close", confirm=current.label)
+    assert refused.status_code == 409
+    assert "ends before" in refused.json()["detail"]
+    planned = run(doors, accountants[0], "close", current.label, "--dry-run", "--json")
+    assert planned.exit_code == ExitCode.CONFLICT
+    assert "not_ended" in [each["code"] for each in json.loads(planned.stdout)["in_the_way"]]
+    assert doors.ledger.position() == before
+
+
+def test_a_year_is_closed_by_a_worker_and_reopened_by_two_persons(doors: Doors, accountants: tuple[str, str]) -> None:
+    first, second = accountants
+    operation_id = UUID(post(doors, first, "FY2005-06/close", confirm="FY2005-06").json()["operation_id"])
+    place = doors.places["payments"]
+    place.follow()
+    ended = operate(place.workshop, close_fiscal_year, operation_id, Stage.CLOSE_YEAR, time.time(), lambda _: None)
+    assert ended is not None
+    assert ended.error is None
+    shown = json.loads(run(doors, first, "status", "FY2005-06", "--json").stdout)
+    assert (shown["state"], shown["generation"], shown["closed_by"]) == ("closed", 1, ended.requested_by)
+    assert (
+        post(doors, first, "FY2005-06/reopen", reason="a mistake").json()["reopen_requested_by"] == ended.requested_by
+    )
+    alone = post(doors, first, "FY2005-06/approve")
+    assert (alone.status_code, alone.json()["detail"].partition(":")[0]) == (
+        409,
+        "Fiscal year FY2005-06 needs a second person",
+    )
+    assert json.loads(run(doors, second, "approve", "FY2005-06", "--json").stdout)["state"] == "reopened"
+
+
+def test_a_hold_is_placed_shown_and_lifted_by_two_persons(doors: Doors, accountants: tuple[str, str]) -> None:
+    first, second = accountants
+    run(doors, first, "hold", "FY2007-08", "--case", "2026/17")
+    assert "held for case 2026/17" in run(doors, first, "status", "FY2007-08").stderr
+    alone = run(doors, first, "lift-hold", "FY2007-08", "--case", "2026/17", "--reason", "settled")
+    assert isinstance(alone.exception, CommandError)
+    assert alone.exception.exit_code == ExitCode.CONFLICT
+    lifted = run(doors, second, "lift-hold", "FY2007-08", "--case", "2026/17", "--reason", "settled", "--json")
+    assert json.loads(lifted.stdout)["holds"] == []
+
+
+def test_the_list_has_years_with_rows_and_years_with_a_story(doors: Doors, accountants: tuple[str, str]) -> None:
+    run(doors, accountants[0], "soft-close", "FY2009-10")
+    found = {
+        year["fiscal_year"]: year["state"] for year in json.loads(run(doors, accountants[0], "status", "--json").stdout)
+    }
+    received = doors.ledger.job(doors.jobs["payments"]).created_on
+    assert found["FY2009-10"] == "soft_closed"
+    assert found[doors.places["payments"].workshop.calendar.of_instant(received).label] == "open"

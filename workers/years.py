@@ -1,0 +1,114 @@
+"""Closing a fiscal year, as an operation: on somebody's request, or by itself some days after its end.
+
+Rules:
+1. The operation ends in the transaction that closes the year. Tried again, it does not find the year closed by itself.
+2. Some days after its end a year is proposed, once: by an event, in the process's log, and by mail. It is closed by
+   itself only if the settings say so; whatever is in the way then ends that operation, and people go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from archive import closing
+from archive.closing import Closing
+from archive.partitions import years_with_partitions
+from ledger import telemetry
+from ledger.application import Ledger
+from ledger.domain.base import Stamp
+from ledger.domain.fiscal_calendar import FiscalCalendar
+from ledger.domain.fiscal_year import FiscalYear
+from ledger.domain.operation import Operation
+from ledger.domain.words import Stage
+from ledger.domain.year_states import ALLOWED
+from ledger.settings import Settings
+from ledger.year_records import save_year, year_to_decide_about
+from projections.views import Order
+from workers.operations import SCHEDULE
+from workers.workshop import Workshop
+
+log = logging.getLogger(__name__)
+
+# How long those are waited for who change rows of the year: the closing is tried again.
+WAIT_SECONDS = 30.0
+# How often it is looked for years to propose.
+LOOK_SECONDS = 3_600
+
+
+def closing_of(ledger: Ledger, settings: Settings) -> Closing:
+    """What closing years needs, by the settings."""
+    calendar = FiscalCalendar.parse(settings.fiscal_calendar, settings.time_zone)
+    return Closing(ledger, calendar, settings.scratch_folder or Path(tempfile.gettempdir()), WAIT_SECONDS)
+
+
+def close_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
+    """Close the year that an order names; what was closed. Raises as `archive.closing.close`."""
+    operation = workshop.ledger.operation(order.id)
+    results: list[dict[str, Any]] = []
+
+    def end(session: Session, year: FiscalYear) -> None:
+        results.append(_result(year))
+        order.finish(session, results[0])
+
+    label, stamp = order.arguments["fiscal_year"], workshop.stamp(operation)
+    closing.close(
+        closing_of(workshop.ledger, workshop.settings), label, stamp, requested_by=operation.requested_by, end=end
+    )
+    log.info("fiscal year %s is closed", label, extra={"action": "year_closed", "fiscal_year": label})
+    return results[0]
+
+
+def propose_if_due(ledger: Ledger, settings: Settings) -> FiscalYear | None:
+    """Propose to close the year that ended last, once its time of grace is over and if it has rows.
+
+    It is proposed once, however many dispatchers run. If the settings say so, its closing is also asked for.
+    """
+    if not _is_due(ledger):
+        return None
+    calendar = FiscalCalendar.parse(settings.fiscal_calendar, settings.time_zone)
+    stamp = Stamp(datetime.now(UTC), SCHEDULE, str(uuid4()), telemetry.current_traceparent())
+    then = calendar.of_day(stamp.at.astimezone(calendar.zone).date() - timedelta(days=settings.archive_grace_days))
+    label = calendar.of_day(then.start - timedelta(days=1)).label
+    with ledger.transaction() as session:
+        if label not in years_with_partitions(session, calendar):
+            return None
+        year = year_to_decide_about(ledger, session, label, stamp, calendar)
+        if year.is_proposed or year.state not in ALLOWED["Proposed"]:
+            return None
+        by_itself = settings.archive_closes_by_itself
+        year.propose(stamp, grace_days=settings.archive_grace_days, closes_by_itself=by_itself)
+        save_year(ledger, session, year)
+        if by_itself:
+            operation = Operation.request(uuid4(), stamp, kind=Stage.CLOSE_YEAR, arguments={"fiscal_year": label})
+            ledger.save(operation, session=session)
+    said = {"action": "year_proposed", "fiscal_year": label}
+    log.warning("fiscal year %s has ended, and is to be closed", label, extra=said)
+    return year
+
+
+def _is_due(ledger: Ledger) -> bool:
+    """Whether nobody has looked for years to propose for a while."""
+    with ledger.transaction() as session:
+        due = session.execute(
+            text(
+                "INSERT INTO work.schedule (name, asked_at) VALUES (:name, clock_timestamp()) ON CONFLICT (name)"
+                " DO UPDATE SET asked_at = clock_timestamp()"
+                " WHERE schedule.asked_at < clock_timestamp() - :seconds * interval '1 second' RETURNING name"
+            ),
+            {"name": Stage.CLOSE_YEAR.value, "seconds": LOOK_SECONDS},
+        ).scalar()
+    return due is not None
+
+
+def _result(year: FiscalYear) -> dict[str, Any]:
+    tables = [{name: table[name] for name in ("dataset", "name", "rows", "fingerprint")} for table in year.tables]
+    rows = sum(table["rows"] for table in tables)
+    return {"fiscal_year": year.label, "generation": year.generation, "tables": tables, "rows": rows}
