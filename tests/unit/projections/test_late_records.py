@@ -42,7 +42,7 @@ def late_in(
     data = "".join(f"{line}\n" for line in lines).encode()
     chunk = Chunk(0, 0, len(data), 1, 1, len(lines), 0)
     content = read_chunk(data, chunk, LF, Reading(contract, contract.columns, calendar))
-    file = LoadedFile(UUID(int=1), 1, "a.csv", received, "ab" * 32, LF, NO_PLAN, calendar)
+    file = LoadedFile(UUID(int=1), 1, received, "ab" * 32, LF, NO_PLAN, calendar)
     set_late_aside(content, DataTable("payments", contract), file, [closed(year, calendar) for year in years])
     return content
 
