@@ -37,11 +37,12 @@ class FiscalTables:
 
     def clear(self) -> None:
         """Have no data tables, nor anything that was restored."""
+        [(role,)] = self.query("SELECT current_user")
         schemas = self.query("SELECT nspname FROM pg_namespace WHERE nspname ~ '^fy[0-9]|^data$|^elsewhere$'")
         with self.owner() as session:
             for (schema,) in schemas:
                 session.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-            session.execute(text("CREATE SCHEMA data AUTHORIZATION ledger_app"))
+            session.execute(text(f"CREATE SCHEMA data AUTHORIZATION {role}"))
 
     def make(self, dataset: str, columns: str = "amount numeric, note text", rows: int = ROWS) -> None:
         """A table of two fiscal years, with so many rows in each if it has an amount."""

@@ -128,7 +128,7 @@ from archive.partitions import Partition, TableColumn
 from archive.restoration import ArchivedPart, ArchivedTable, try_restoring
 from archive.fence import Fingerprint
 from ledger.application import Ledger
-from ledger.domain.fiscal_calendar import FiscalYear
+from ledger.domain.fiscal_calendar import Year
 from ledger.settings import Settings
 import datetime
 ledger, folder, partition = Ledger(Settings()), Path({folder!r}), {partition!r}

@@ -44,9 +44,9 @@ def ledger() -> Iterator[Ledger]:
 
 def test_the_lines_of_ranges_come_to_the_root_of_the_checkpoint(ledger: Ledger) -> None:
     with Session(ledger.engine) as session:
-        while (checkpoint := seal(session, SIGNER, "books", datetime(2026, 4, 1, tzinfo=UTC))) is not None:
+        while (made := seal(session, SIGNER, "books", datetime(2026, 4, 1, tzinfo=UTC))) is not None:
             session.commit()
-            last = checkpoint
+            last = made.checkpoint
         position = session.execute(text("SELECT max(id) FROM ledger.stored_events")).scalar_one()
         ranges = [LogRange(1, 10), LogRange(11, 11 + PAGE), LogRange(12 + PAGE, position)]
         lines = [line for each in ranges for line in log_lines(session, each)]

@@ -195,7 +195,7 @@ def test_a_token_that_names_keys_of_its_own_is_nobodys(doors: Doors, provider: P
 
 
 def test_without_a_role_one_may_only_ask_who_one_is(doors: Doors, provider: Provider) -> None:
-    with doors.http(provider.token(roles=["accountant"], datasets=["*"])) as http:
+    with doors.http(provider.token(roles=["bookkeeper"], datasets=["*"])) as http:
         told = http.get("/api/v1/whoami").json()
         assert (told["roles"], told["permissions"]) == ([], [])
         answer = http.get("/api/v1/jobs")

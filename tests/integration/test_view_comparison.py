@@ -286,7 +286,7 @@ def test_a_rebuild_stays_alone_however_briefly_the_server_lets_transactions_be_i
     catch_up(ledger, views)
     holder = (
         "SELECT 1 FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE state = 'idle in transaction'"
-        " AND locktype = 'advisory' AND clock_timestamp() - state_change > interval '1 second'"
+        " AND locktype = 'advisory' AND clock_timestamp() - state_change > interval '4 seconds'"
     )
     refused: list[ConflictError] = []
 
@@ -301,7 +301,7 @@ def test_a_rebuild_stays_alone_however_briefly_the_server_lets_transactions_be_i
             view_of(ledger, views, STATUS).check(new_order())
         refused.append(found.value)
 
-    with server_setting(ledger, "idle_in_transaction_session_timeout = '100ms'"):
+    with server_setting(ledger, "idle_in_transaction_session_timeout = '2s'"):
         assert view_of(ledger, views, STATUS).check(new_order(tell=wait_longer))["equal"] is True
     assert refused
 

@@ -22,6 +22,8 @@ CHANGES = {
     Permission.REBUILD,
     Permission.MANAGE_KEYS,
     Permission.ERASE,
+    Permission.ADJUST,
+    Permission.MANAGE_YEARS,
 }
 
 

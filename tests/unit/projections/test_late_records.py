@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -42,7 +42,8 @@ def late_in(
     data = "".join(f"{line}\n" for line in lines).encode()
     chunk = Chunk(0, 0, len(data), 1, 1, len(lines), 0)
     content = read_chunk(data, chunk, LF, Reading(contract, contract.columns, calendar))
-    file = LoadedFile(UUID(int=1), 1, "a.csv", received, "ab" * 32, LF, NO_PLAN, calendar)
+    received_at = datetime.combine(received, time(12), calendar.zone)
+    file = LoadedFile(UUID(int=1), 1, received_at, "ab" * 32, LF, NO_PLAN, calendar)
     set_late_aside(content, DataTable("payments", contract), file, [closed(year, calendar) for year in years])
     return content
 
@@ -73,7 +74,9 @@ def test_what_does_not_fit_its_contract_is_refused_for_that_and_not_for_being_la
 
 def test_what_was_late_before_is_not_when_its_year_is_open_again() -> None:
     content = late_in(["x,2025-04-01", "1,2025-04-01"], "date", ["FY2025-26"])
-    file = LoadedFile(UUID(int=1), 1, "a.csv", date(2030, 1, 1), "ab" * 32, LF, NO_PLAN, content.reading.calendar)
+    file = LoadedFile(
+        UUID(int=1), 1, datetime(2030, 1, 1, 12, tzinfo=UTC), "ab" * 32, LF, NO_PLAN, content.reading.calendar
+    )
     set_late_aside(content, DataTable("payments", content.reading.contract), file, [])
     assert (content.late, sorted(content.flaws)) == ({}, [0])
 
