@@ -29,7 +29,7 @@ run: $(VENV)/.installed-to-run
 	@$(BIN)/ledger up --demo
 
 test: $(VENV)/.installed-to-test
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-to-test
 	$(BIN)/ruff check .

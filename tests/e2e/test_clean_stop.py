@@ -38,7 +38,7 @@ def loaded(own: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 def test_two_cannot_serve_one_home(own: Stack) -> None:
     before = own.state()
     second = own.run_afresh("up", "--port", "0")
-    assert second.returncode == 1
+    assert second.returncode == 5
     assert "already being served" in second.stderr
     assert "--home" in second.stderr
     assert "Traceback" not in second.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,7 +102,7 @@ def test_a_year_is_closed_archived_verified_and_dropped(
     assert (estimate["rows"], estimate["files"]) == (closed["rows"], len([t for each in tasks.values() for t in each]))
     archived = run(ledger, anna, "run", YEAR)
     assert (archived["state"], count(ledger)) == ("verified", before)
-    folder = Path(ledger.home.path) / "archive"
+    folder = ledger.home / "archive"
     [manifest_path] = folder.glob(f"v1/*/{YEAR}/g0001/MANIFEST.json")
     manifest = json.loads(manifest_path.read_bytes())
     assert {each["dataset"]: each["rows"] for each in manifest["tables"]} == before
