@@ -8,6 +8,7 @@ import signal
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -24,6 +25,7 @@ from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.words import Status
 from ledger.domain.year_states import Ground, YearState
 from ledger.errors import ConflictError, PartUnavailableError
+from ledger.manifests import archive_export_id, keep_manifest, sign_manifests
 from tests.integration.archiving import ORIGIN, SIGNER, Archive, armed, new_archive
 from tests.integration.place import STAMP, unguard
 from tests.integration.years import SECOND
@@ -50,6 +52,15 @@ def exported(archive: Archive, year: int) -> str:
     export(archive.archiving, label)
     archive.seal()
     return label
+
+
+@pytest.fixture(scope="module")
+def exported_once(ledger: Ledger, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A year that is exported, and what is signed of its manifest."""
+    archive = new_archive(ledger, tmp_path_factory.mktemp("once"))
+    label = exported(archive, next(YEARS))
+    [(note,)] = archive.query("SELECT text FROM audit.manifests WHERE export_id = :id", id=archive_export_id(label, 1))
+    return label, note
 
 
 def verified(archive: Archive, year: int) -> str:
@@ -105,6 +116,29 @@ def test_a_manifest_that_is_not_signed_is_waited_for(archive: Archive, year: int
         finish(replace(archive.archiving, wait_seconds=0), label)
     archive.seal()
     assert finish(archive.archiving, label).state is YearState.VERIFIED
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        ("generation 1", "generation 2"),
+        (f"{ORIGIN} FY", "payroll FY"),
+        ("sha256 ", f"sha256 {'0' * 64}\nsha256 "),
+        ("bytes ", "bytes 1\n\nbytes "),
+        ("ledger archive, form 1", "ledger archive, form 2"),
+    ],
+)
+def test_nothing_is_signed_of_an_archive_but_what_the_log_says(
+    archive: Archive, exported_once: tuple[str, str], said: str, instead: str
+) -> None:
+    _, told = exported_once
+    changed = told.replace(said, instead, 1)
+    assert changed != told
+    with archive.ledger.transaction() as session:
+        for text_kept, signed in ((changed, 0), (told, 1)):
+            keep_manifest(session, uuid4(), text_kept)
+            assert sign_manifests(session, SIGNER, set()) == signed
+        session.rollback()
 
 
 def test_an_archive_that_lost_an_object_is_not_verified_and_nothing_is_dropped(

@@ -15,20 +15,24 @@ import pytest
 from sqlalchemy import text
 
 from archive.books import BooksDoNotBalanceError
-from archive.export_run import alone
+from archive.export_run import Policy, alone
 from archive.exporting import export
 from archive.manifest import Manifest, TextEntry, parse_manifest
+from archive.stores import LockMode, StorageClass
 from archive.text_files import raw_blocks
 from archive.volume import Volume, prefix_of
 from ledger.application import Ledger
 from ledger.domain.year_states import YearState
 from ledger.errors import ConflictError, PartUnavailableError
-from tests.integration.archiving import ORIGIN, Archive, armed, label_of, new_archive
+from tests.integration.archiving import ORIGIN, POLICY, Archive, armed, label_of, new_archive
 from tests.integration.place import unguard
 
 YEARS = iter(range(2000, 2024, 2))
 SOURCES = Path(__file__).parents[2] / "archive"
 STEPS = ["year_planned", "part_written", "part_put", "parts_noted", "table_tried", "manifest_put", "year_exported"]
+
+
+OTHER_POLICY = Policy(StorageClass.GLACIER, None, LockMode.GOVERNANCE, retention_years=1, run_days=1, part_bytes=100)
 
 
 @pytest.fixture
@@ -148,8 +152,11 @@ def test_a_run_that_is_killed_at_every_step_comes_to_one_manifest(archive: Archi
     assert set(STEPS) == set(in_code), "a step that is not killed at"
     for step in STEPS:
         assert kill_at(archive, label, tmp_path / "failpoints", step) == -signal.SIGKILL, step
+        # Whoever goes on may have been given other settings.
+        archive.archiving = replace(archive.archiving, policy=OTHER_POLICY)
     exported = export(archive.archiving, label)
     manifest = manifest_of(archive, label)
+    assert (manifest.policy.mode, len(manifest.access) > 0) == (POLICY.mode, True)
     keys = [key for key, _ in versions(archive, label)]
     assert len(keys) == len(set(keys)) == len(list(manifest.objects())) + 1
     assert archive.topics(label).count("planned") == archive.topics(label).count("exported") == 1
