@@ -157,6 +157,7 @@ def test_a_run_that_is_killed_at_every_step_comes_to_one_manifest(archive: Archi
     exported = export(archive.archiving, label)
     manifest = manifest_of(archive, label)
     assert (manifest.policy.mode, len(manifest.access) > 0) == (POLICY.mode, True)
+    assert {part.storage_class for table in manifest.tables for part in table.parts} == {POLICY.storage_class}
     keys = [key for key, _ in versions(archive, label)]
     assert len(keys) == len(set(keys)) == len(list(manifest.objects())) + 1
     assert archive.topics(label).count("planned") == archive.topics(label).count("exported") == 1
