@@ -7,9 +7,15 @@ import pytest
 from archive.stores import StorageClass
 from archive.verifier import verify_archive
 from tests.archives import SIGNER, Archiver
+from tests.contracts.archive_script import verify_by_script
 from tests.contracts.cold_places import ColdPlace
 
 KEYS = [SIGNER.public]
+SAID = [
+    f"The manifest of FY2025-26, generation 1, is signed by books+{SIGNER.public.key_id.hex()}.",
+    "13 objects were looked at.",
+    "4 files came out of the packs as they were sent.",
+]
 
 
 def test_a_chain_of_archives_is_found_as_it_was_signed(place: ColdPlace) -> None:
@@ -18,3 +24,10 @@ def test_a_chain_of_archives_is_found_as_it_was_signed(place: ColdPlace) -> None
         found = verify_archive(place.store, archived.prefix, KEYS, content=True, manifest_sha256=archived.sha256)
         assert (found.findings, found.not_compared) == ([], [])
         assert found.holds
+
+
+def test_the_script_finds_a_chain_of_archives_as_it_was_signed(place: ColdPlace) -> None:
+    archiver = Archiver(place.store, place.scratch, StorageClass.GLACIER_IR)
+    archiver.archive("FY2024-25")
+    archived = archiver.archive("FY2025-26")
+    assert verify_by_script(place, archived.prefix) == (0, [*SAID, "All of it is as it was signed."])
