@@ -123,7 +123,7 @@ class Archiver:
         change(values)
         manifest = Manifest.model_validate_json(json.dumps(values))
         data = manifest.to_bytes()
-        note = signer.sign(signed_text(data, year, generation, ORIGIN))
+        note = signer.sign(signed_text(data, manifest.fiscal_year, generation, ORIGIN))
         for name, content in (("MANIFEST.json", data), ("MANIFEST.note", note), ("README.txt", b"Read.\n")):
             volume.keep(name, self._file(content), StorageClass.STANDARD)
         self._newest = Archive(prefix, manifest, data, note)
