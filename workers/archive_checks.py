@@ -12,13 +12,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from archive.stores import ColdStore, open_cold_store
 from archive.verifier import MANIFEST, VerifiedArchive, verify_archive
 from ledger.database import rows
-from ledger.errors import ConflictError, InvalidRequestError
+from ledger.errors import ConflictError
 from ledger.event_store import EVENTS_TABLE, content_of
 from ledger.findings import Finding, Findings, NotCompared
 from ledger.seal_key import public_keys
+from workers.cold_stores import store_to_verify
 from workers.workshop import Workshop
 
 EXPORTED = f"SELECT id, state FROM {EVENTS_TABLE} WHERE topic = 'fiscal_year.exported' ORDER BY id"
@@ -45,20 +45,6 @@ class _Exported:
     manifest_sha256: str
 
 
-def store_to_verify(workshop: Workshop) -> ColdStore:
-    """The cold store as whoever verifies sees it.
-
-    Raises:
-        InvalidRequestError: the settings name none, or credentials that there are not.
-    """
-    settings = workshop.settings
-    if settings.archive_url is None:
-        raise InvalidRequestError(
-            "No place is set that years are archived in.", "Set LEDGER_ARCHIVE_URL to file:///folder or s3://bucket."
-        )
-    return open_cold_store(settings.archive_url, profile=settings.archive_verifier_profile)
-
-
 def verify_archives(workshop: Workshop, tell: Tell, *, label: str | None, content: bool) -> VerifiedArchives:
     """Verify the archives of a year, or of all of them.
 
@@ -77,7 +63,7 @@ def verify_archives(workshop: Workshop, tell: Tell, *, label: str | None, conten
         )
     if not chosen:
         return found
-    store, keys = store_to_verify(workshop), public_keys(workshop.settings)
+    store, keys = store_to_verify(workshop.settings), public_keys(workshop.settings)
     for each in chosen:
         verified = verify_archive(
             store,

@@ -29,6 +29,7 @@ class Stage(StrEnum):
     REPLAY = "replay"
     VERIFY = "verify"
     CLOSE_YEAR = "close_year"
+    ARCHIVE_YEAR = "archive_year"
 
 
 class OperationStatus(StrEnum):
@@ -57,5 +58,5 @@ class ExportFormat(StrEnum):
 
 UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
 FINISHED = frozenset(Status) - UNFINISHED
-OPERATIONS = frozenset({Stage.REBUILD, Stage.REPLAY, Stage.VERIFY, Stage.CLOSE_YEAR})
+OPERATIONS = frozenset({Stage.REBUILD, Stage.REPLAY, Stage.VERIFY, Stage.CLOSE_YEAR, Stage.ARCHIVE_YEAR})
 ENDED_WELL = frozenset({Status.COMPLETED, Status.ARCHIVED})
