@@ -97,7 +97,7 @@ def verify(
 ) -> None:
     """Compare the archives of a year with their signed manifests, object by object.
 
-    Ends with 9 if something is not as it was signed, and names the object; with 10 if not all could be read.
+    Ends with 9 if something is not as it was signed, and names the object; with 11 if not all could be read.
 
     Example: ledger archive verify FY2025-26 --content
     """
