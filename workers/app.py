@@ -43,6 +43,7 @@ def configured(settings: Settings) -> Celery:
             "ledger.rebuild": {"time_limit": settings.operator_seconds_max},
             "ledger.verify": {"time_limit": settings.operator_seconds_max},
             "ledger.close_year": {"time_limit": settings.operator_seconds_max},
+            "ledger.archive_year": {"time_limit": settings.operator_seconds_max},
             "ledger.replay": {"time_limit": settings.operator_seconds_max},
         },
         worker_prefetch_multiplier=1,

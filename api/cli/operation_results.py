@@ -116,10 +116,17 @@ def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     )
 
 
+def _archived(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    what = f"Fiscal year {result['fiscal_year']}, generation {result['generation']}, is {result['state']}"
+    lies = f"{result['objects']:,} objects of {result['bytes']:,} bytes lie in cold storage"
+    return f"{what}: {lies}, under the manifest {result['manifest_sha256']}."
+
+
 # KIND of operation -> what it came to.
 SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "rebuild": _rebuilt,
     "replay": _replayed,
     "verify": verified,
     "close_year": _closed,
+    "archive_year": _archived,
 }
