@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -86,6 +87,20 @@ def test_what_was_signed_and_does_not_go_together_is_found(tmp_path: Path, lie: 
     archived = archiver.archive(change=change)
     found = verify_archive(place.store, archived.prefix, KEYS, content=True)
     assert code in {finding.code for finding in found.findings}
+
+
+def test_a_file_that_was_packed_with_other_bytes_is_found_by_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder_place(tmp_path)
+    archiver = Archiver(place.store, tmp_path)
+    monkeypatch.setattr(archiver, "packed", lambda content: content[:-1] + b"!" if content else content)
+    archived = archiver.archive()
+    found = verify_archive(place.store, archived.prefix, KEYS, content=True)
+    names = [f"files/{hashlib.sha256(content).hexdigest()}" for content in archiver.contents if content]
+    assert [finding.object for finding in found.findings] == [f"{archived.prefix}/{name}" for name in names]
+    ended, lines = verify_by_script(place, archived.prefix)
+    assert (ended, {line.split()[1] for line in lines if line.startswith("WRONG")}) == (1, set(names))
 
 
 @dataclass
