@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +17,7 @@ from archive.stores import ColdStore, ListedVersion, StorageClass, Tier, open_co
 from archive.verifier import verify_archive
 from ledger.errors import PartUnavailableError
 from tests.archives import SIGNER, Archiver
-from tests.contracts.archive_script import verify_by_script
+from tests.contracts.archive_script import SCRIPT, verify_by_script
 from tests.contracts.cold_places import ColdPlace, bucket_place, folder_place
 from tests.strict_s3.server import READER, StrictS3
 
@@ -202,3 +203,8 @@ def test_the_script_finds_a_changed_byte_of_a_manifest(tmp_path: Path, place_of_
     file.write_bytes(data)
     ended, lines = verify_by_script(place, archived.prefix)
     assert ended == 1 and any(line.startswith("WRONG MANIFEST.json ") for line in lines), lines
+
+
+def test_nothing_is_held_against_the_script() -> None:
+    found = subprocess.run(["shellcheck", SCRIPT], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "")
