@@ -18,7 +18,8 @@ from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.words import Stage
 from ledger.domain.year_states import FENCED, NEXT, Ground
 from ledger.errors import ConflictError, InvalidRequestError
-from workers.archiving import cold_store, policy_of
+from workers.archiving import policy_of
+from workers.cold_stores import cold_store
 from workers.years import closing_of
 
 router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])

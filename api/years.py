@@ -16,7 +16,8 @@ from archive import closing
 from archive.closing import Closing
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.words import Stage
-from ledger.errors import InvalidRequestError
+from ledger.errors import ConflictError, InvalidRequestError
+from ledger.findings import Level
 from workers.years import closing_of
 
 router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
@@ -64,6 +65,23 @@ def close(
         )
     closing.check(_closing(state), label, stamp(request))
     operation = state.ledger.request(Stage.CLOSE_YEAR, {"fiscal_year": label}, stamp(request))
+    return operation_answer(operation, operation.status, None)
+
+
+@router.post("/{label}/verify", status_code=HTTPStatus.ACCEPTED)
+def verify(
+    label: str,
+    request: Request,
+    state: CurrentState,
+    content: Annotated[bool, Body(embed=True, description="Whether every object is read as well.")] = False,
+) -> dict[str, Any]:
+    """Ask for the archives of a year to be verified against their signed manifests: the operation."""
+    if closing.known_year(_closing(state), label, stamp(request)).manifest_sha256 is None:
+        raise ConflictError(
+            f"Nothing of fiscal year {label} is archived.", f"See where it stands: `ledger archive status {label}`."
+        )
+    arguments = {"level": Level.ARCHIVES.value, "fiscal_year": label, "content": content}
+    operation = state.ledger.request(Stage.VERIFY, arguments, stamp(request))
     return operation_answer(operation, operation.status, None)
 
 

@@ -26,6 +26,10 @@ from archive.manifest import (
     TextEntry,
     TotalsEntry,
 )
+from ledger.database import rows
+from ledger.merkle import complete_subtrees, consistency_proof
+from ledger.notes import Checkpoint
+from ledger.seal import StoredNodes
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -52,7 +56,7 @@ def compose(run: Run, checkpoint: str) -> Manifest:
         definitions=entry_of(TextEntry, year.stored["definitions"]),
         tables=tuple(_table(run, table) for table in year.tables),
         access=tuple(entry_of(AccessEntry, each) for each in _stored(run, f"{ACCESS}/")),
-        events=_events(run),
+        events=_events(run, checkpoint),
         snapshots=tuple(entry_of(TextEntry, each) for each in _stored(run, "snapshots/")),
         files=_files(run),
         reconciliation=entry_of(TextEntry, year.stored["reconciliation"]),
@@ -109,11 +113,26 @@ def _picked(kind: type[Entry], values: dict[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in kind.model_fields}
 
 
-def _events(run: Run) -> EventsEntry:
+def _events(run: Run, checkpoint: str) -> EventsEntry:
     parts = tuple(entry_of(TextEntry, each) for each in _stored(run, "events/"))
     log = run.story.log
+    with run.ledger.transaction() as session:
+        leaves = rows(
+            session,
+            "SELECT min(index) AS first, max(index) AS last FROM ledger.leaves WHERE position BETWEEN :first AND :last",
+            first=log.first,
+            last=log.last,
+        )[0]
+        nodes = StoredNodes(session)
+        before = complete_subtrees(nodes, leaves.first)
+        after = consistency_proof(nodes, leaves.last + 1, Checkpoint.parse(checkpoint).size)
     return EventsEntry(
-        first_position=log.first, last_position=log.last, count=sum(part.lines for part in parts), parts=parts
+        first_position=log.first,
+        last_position=log.last,
+        count=sum(part.lines for part in parts),
+        before=tuple(each.hex() for each in before),
+        after=tuple(each.hex() for each in after),
+        parts=parts,
     )
 
 

@@ -70,6 +70,7 @@ class Archiving:
         stamp: when and by whom something happens now.
         tell: says how far it is, as JSON values.
         wait_seconds: how long whoever seals is waited for, and whoever reads a table that is to be dropped.
+        verifying: the store as whoever verifies sees it, if he is another one.
     """
 
     ledger: Ledger
@@ -83,6 +84,7 @@ class Archiving:
     stamp: Callable[[], Stamp]
     tell: Callable[[dict[str, Any]], None]
     wait_seconds: float
+    verifying: ColdStore | None = None
 
     def decide(self, label: str, act: Callable[[Session, FiscalYear], None]) -> FiscalYear:
         """Have something happen to a year, in one transaction. Raises what the act does."""

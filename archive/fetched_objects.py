@@ -20,8 +20,9 @@ BLOCK_BYTES = 1 << 20
 # What taking a line apart may raise that is no such line. It was signed, so whoever wrote it is to blame.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError)
 
-# Takes how many bytes were looked at, and how many there are.
-Tell = Callable[[int, int], None]
+# Is told how many `parts` (objects, each as often as it is looked at) of `parts_total` were looked at, and the `bytes`
+# that were read.
+Tell = Callable[[dict[str, int]], None]
 
 
 class Place:
@@ -50,22 +51,34 @@ class Place:
             self.found.add(NotCompared(f"{self.prefix}/{name} has to be restored before it can be read."))
 
 
-class Fetcher(Place):
-    """Reads objects by way of a file in a folder, and tells how far it is."""
+class Counter:
+    """Counts what was looked at, and tells of it."""
 
-    def __init__(self, place: Place, folder: Path, bytes_total: int, tell: Tell) -> None:
+    def __init__(self, parts_total: int, tell: Tell) -> None:
+        self._told = {"parts": 0, "parts_total": parts_total, "bytes": 0}
+        self._tell = tell
+
+    def add(self, bytes_read: int = 0) -> None:
+        """Count an object."""
+        self._told["parts"] += 1
+        self._told["bytes"] += bytes_read
+        self._tell(dict(self._told))
+
+
+class Fetcher(Place):
+    """Reads objects by way of a file in a folder."""
+
+    def __init__(self, place: Place, folder: Path, counter: Counter) -> None:
         super().__init__(place.store, place.prefix, place.found)
         self._folder = folder
-        self._tell = tell
-        self._bytes, self._bytes_total = 0, bytes_total
+        self._counter = counter
 
     @contextmanager
     def fetched(self, entry: ObjectEntry) -> Iterator[BinaryIO | None]:
         """A file with the bytes of an object, gone afterwards; None if they are not those that were put."""
         with tempfile.TemporaryFile(dir=self._folder) as file:
             is_whole = self._fetch(entry, file)
-            self._bytes += entry.bytes
-            self._tell(self._bytes, self._bytes_total)
+            self._counter.add(file.tell())
             file.seek(0)
             yield file if is_whole else None
 

@@ -130,9 +130,8 @@ def _raise_locks(run: Run, manifest: Manifest) -> None:
 
 def _verify(run: Run) -> FiscalYear:
     archiving, year = run.archiving, run.year
-    found = verify_archive(
-        archiving.store, run.prefix, archiving.keys, content=False, manifest_sha256=year.manifest_sha256
-    )
+    store = archiving.verifying or archiving.store
+    found = verify_archive(store, run.prefix, archiving.keys, content=False, manifest_sha256=year.manifest_sha256)
     if not found.holds:
         told = " ".join([*(finding.message for finding in found.findings), *found.not_compared][:10])
         raise ArchiveDiffersError(

@@ -124,8 +124,8 @@ class EventsEntry(Entry):
     first_position: Count
     last_position: Count
     count: Count
-    before: tuple[Sha256, ...] = ()
-    after: tuple[Sha256, ...] = ()
+    before: tuple[Sha256, ...]
+    after: tuple[Sha256, ...]
     parts: tuple[TextEntry, ...]
 
 

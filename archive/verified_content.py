@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,7 +144,7 @@ def _is_closing(event: dict[str, Any], manifest: Manifest) -> bool:
 
 
 def _check_reconciliation(fetcher: Fetcher, manifest: Manifest, rows_of_jobs: dict[str, Counter[int]] | None) -> None:
-    told: dict[str, Counter[int]] = {table.dataset: Counter() for table in manifest.tables}
+    told: defaultdict[str, Counter[int]] = defaultdict(Counter)
 
     def take(block: bytes) -> None:
         for line in block.split(b"\n")[:-1]:

@@ -29,10 +29,10 @@ def check_packs(fetcher: Fetcher, files: FilesEntry) -> None:
         packed = _Files(fetcher)
         try:
             groups = groupby(_pieces(index) if index is not None and is_known else (), lambda piece: piece["pack"])
-            for number, entry in enumerate(files.packs):
+            for entry in files.packs:
                 with fetcher.fetched(entry) as pack:
                     named, pieces = next(groups, (None, iter(())))
-                    if is_known and named != number:
+                    if is_known and not entry.key.startswith(f"{named}-"):
                         fetcher.differs("files_differ", entry.key, "holds no file that the index knows")
                     packed.read(entry.key, pack, pieces)
             is_over = next(groups, None) is None
@@ -74,11 +74,11 @@ class _Files:
                 self._fetcher.differs("files_differ", key, f"has no piece of {piece['sha256']} at byte {end:,}")
                 self._is_readable = False
             else:
-                self._take(pack, piece["size_bytes"])
-            end = piece["offset"] + piece["size_bytes"] + -piece["size_bytes"] % tarfile.BLOCKSIZE
+                self._take(pack, piece["size"])
+            end = piece["offset"] + piece["size"] + -piece["size"] % tarfile.BLOCKSIZE
             if pack is not None:
                 pack.seek(end)
-            self._size += piece["size_bytes"]
+            self._size += piece["size"]
             self._number += 1
         if pack is not None and pack.read(len(END) + 1) != END:
             self._fetcher.differs("files_differ", key, f"does not end at byte {end:,}")
@@ -114,4 +114,4 @@ def _is_header_of(piece: Piece, header: bytes) -> bool:
     except tarfile.HeaderError:
         return False
     name = f"files/{piece['sha256']}/{piece['number']:05}"
-    return member.isreg() and (member.name, member.size) == (name, piece["size_bytes"])
+    return member.isreg() and (member.name, member.size) == (name, piece["size"])

@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from archive.fetched_objects import Fetcher, Place, Tell
+from archive.fetched_objects import Counter, Fetcher, Place, Tell
 from archive.manifest import Manifest, ManifestRefusedError, ObjectEntry, open_manifest, parse_manifest
 from archive.stores import ColdStore, ListedVersion, Lock, StoredObject
 from archive.verified_content import check_content
@@ -62,7 +62,7 @@ def verify_archive(
     content: bool,
     manifest_sha256: str | None = None,
     scratch: Path | None = None,
-    tell: Tell = lambda done, total: None,
+    tell: Tell = lambda told: None,
 ) -> VerifiedArchive:
     """Compare the archive under a prefix with its signed manifest.
 
@@ -71,6 +71,7 @@ def verify_archive(
         content: whether objects are read as well.
         manifest_sha256: that of the manifest which the log names, if it is known.
         scratch: the folder that objects lie in while they are read; the system's if not given.
+        tell: is told how far it is.
 
     Raises:
         PartUnavailableError: the store cannot be reached, or does not let us.
@@ -82,8 +83,9 @@ def verify_archive(
         return found
     manifest = sealed.manifest
     objects = list(manifest.objects())
+    counter = Counter(len(objects) * (2 if content else 1), tell)
     _check_chain(place, manifest)
-    until = _check_objects(place, sealed, objects)
+    until = _check_objects(place, sealed, objects, counter)
     _check_versions(place, sealed, objects)
     found.evidence = {
         "fiscal_year": manifest.fiscal_year,
@@ -98,7 +100,7 @@ def verify_archive(
     }
     if content:
         with tempfile.TemporaryDirectory(dir=scratch, prefix="archive-") as folder:
-            check_content(Fetcher(place, Path(folder), found.evidence["bytes"], tell), manifest)
+            check_content(Fetcher(place, Path(folder), counter), manifest)
     return found
 
 
@@ -206,7 +208,7 @@ def _manifest_of(earlier: _Volume) -> bytes | None:
     return None
 
 
-def _check_objects(place: _Volume, sealed: Sealed, objects: Sequence[ObjectEntry]) -> datetime | None:
+def _check_objects(place: _Volume, sealed: Sealed, objects: Sequence[ObjectEntry], counter: Counter) -> datetime | None:
     """Compare what the store says of each object; the earliest end of a lock, None if one has none."""
     policy = Lock(sealed.manifest.policy.mode, datetime.fromisoformat(sealed.manifest.policy.retain_until))
     locks: list[Lock | None] = []
@@ -224,6 +226,7 @@ def _check_objects(place: _Volume, sealed: Sealed, objects: Sequence[ObjectEntry
         look_at(name, version)
     for entry in objects:
         there = look_at(entry.key, entry.version)
+        counter.add()
         if there is None:
             continue
         if there.size_bytes != entry.bytes:

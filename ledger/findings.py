@@ -21,11 +21,17 @@ class Level(StrEnum):
     TREE = "tree"
     EVENTS = "events"
     VIEWS = "views"
+    ARCHIVES = "archives"
 
     @property
     def reads_events(self) -> bool:
         """Whether every event is read again."""
-        return self in (Level.EVENTS, Level.VIEWS)
+        return self is Level.EVENTS or self.needs_ledger
+
+    @property
+    def needs_ledger(self) -> bool:
+        """Whether it takes more than the log and the keys."""
+        return self in (Level.VIEWS, Level.ARCHIVES)
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,10 @@ class Settings(BaseSettings):
     archive_kms_key: str | None = Field(
         default=None, description="The key of AWS KMS that archives are encrypted under; S3's own without it."
     )
+    archive_verifier_profile: str | None = Field(
+        default=None,
+        description="The profile of AWS with which archives are verified; those who archive are trusted without it.",
+    )
     archive_class: Literal["STANDARD", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"] = Field(
         default="DEEP_ARCHIVE", description="The storage class of what is archived, in a bucket."
     )
@@ -204,7 +208,8 @@ class Settings(BaseSettings):
     @field_validator(
         "smtp_url", "mail_from", "mail_to", "public_url",
         "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_role_claim", "oidc_datasets_claim",
-        "seal_public_keys", "checkpoints_url", "archive_url", "archive_kms_key", "archive_drop_days",
+        "seal_public_keys", "checkpoints_url", "archive_url", "archive_kms_key", "archive_verifier_profile",
+        "archive_drop_days",
         mode="before",
     )  # fmt: skip
     @classmethod

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -33,7 +33,7 @@ STRANGER = Signer(ORIGIN, Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33
 UNTIL = datetime(2045, 1, 1, tzinfo=UTC)
 POLICY = Lock(LockMode.COMPLIANCE, UNTIL)
 STREAM = UUID(int=7)
-PACK_BYTES = 4_096
+PACK_BYTES = 8_192
 COLUMNS = [("id", "bigint"), ("note", "text"), ("_job", "bigint"), ("_record", "bigint")]
 
 Rows = dict[str, list[list[str]]]  # DATASET -> parts -> rows as text
@@ -98,9 +98,10 @@ class Archiver:
     def __init__(self, store: ColdStore, scratch: Path, cold: StorageClass = StorageClass.DEEP_ARCHIVE) -> None:
         self.store = store
         self.log = Log()
+        self.contents = [b"", b"a,b\n" * 900, bytes(range(256)) * 20, b"small"]  # of the files that were sent
         self._scratch = scratch
         self._cold = cold
-        self._after = 0
+        self._after = self._leaves = 0  # the position and the number of the events that are archived
         self._newest: Archive | None = None
 
     def archive(
@@ -123,11 +124,15 @@ class Archiver:
         change(values)
         manifest = Manifest.model_validate_json(json.dumps(values))
         data = manifest.to_bytes()
-        note = signer.sign(signed_text(data, year, generation, ORIGIN))
+        note = signer.sign(signed_text(data, manifest.fiscal_year, generation, ORIGIN))
         for name, content in (("MANIFEST.json", data), ("MANIFEST.note", note), ("README.txt", b"Read.\n")):
             volume.keep(name, self._file(content), StorageClass.STANDARD)
         self._newest = Archive(prefix, manifest, data, note)
         return self._newest
+
+    def packed(self, content: bytes) -> bytes:
+        """What is packed of a file."""
+        return content
 
     def _values(self, volume: Volume, year: str, generation: int) -> dict[str, Any]:
         events = self._events(volume, year, generation)
@@ -159,14 +164,12 @@ class Archiver:
         }
 
     def _events(self, volume: Volume, year: str, generation: int) -> dict[str, Any]:
-        first, index = self._after + 1, len(self.log.lines)
-        if index and self._newest is not None:
-            index = self._newest_leaves
+        first, index = self._after + 1, self._leaves
         for number in range(5):
             self.log.tell("filejob.received", number=number)
         self.log.tell("fiscal_year.closed", label=year, generation=generation)
-        self._after, self._newest_leaves = self.log.position, len(self.log.leaves)
-        lines = self.log.lines[index : self._newest_leaves]
+        self._after, self._leaves = self.log.position, len(self.log.leaves)
+        lines = self.log.lines[index : self._leaves]
         for number in range(3):  # what was sealed with it, and is behind it
             self.log.tell("operation.completed", number=number)
         parts = [
@@ -179,7 +182,7 @@ class Archiver:
             "last_position": self._after,
             "count": len(lines),
             "before": [each.hex() for each in complete_subtrees(self.log, index)],
-            "after": [each.hex() for each in consistency_proof(self.log, self._newest_leaves, size)],
+            "after": [each.hex() for each in consistency_proof(self.log, self._leaves, size)],
             "parts": parts,
         }
 
@@ -213,8 +216,8 @@ class Archiver:
         return {**_plain(kept), "dataset": "payments", "rows": 4, "writer": "x", "columns_as_text": []}
 
     def _files(self, volume: Volume) -> dict[str, Any]:
-        contents = [b"", b"a,b\n" * 900, bytes(range(256)) * 20, b"small"]
-        blobs = {hashlib.sha256(content).hexdigest(): content for content in contents}
+        names = [hashlib.sha256(content).hexdigest() for content in self.contents]
+        blobs = dict(zip(names, map(self.packed, self.contents), strict=True))
         pieces = list(plan_packs([PackedFile(name, len(blob)) for name, blob in blobs.items()], PACK_BYTES))
         packs = []
         for number, group in groupby(pieces, lambda piece: piece.pack):
@@ -222,9 +225,22 @@ class Archiver:
             write_pack(lambda name, start, size: blobs[name][start : start + size], group, file)
             digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
             packs.append(_plain(volume.keep(f"files/pack-{number + 1:05}-{digest}.tar", file, self._cold)))
-        lines = [canonical(asdict(piece)) + b"\n" for piece in pieces]
+        lines = [
+            canonical(
+                {
+                    "sha256": piece.sha256,
+                    "number": piece.number,
+                    "start": piece.start,
+                    "size": piece.size_bytes,
+                    "pack": f"files/pack-{piece.pack + 1:05}",
+                    "offset": piece.offset,
+                }
+            )
+            + b"\n"
+            for piece in pieces
+        ]
         index = self._text(volume, "files/index", "jsonl.zst", lines, StorageClass.STANDARD)
-        return {"count": len(blobs), "bytes": sum(map(len, contents)), "packs": packs, "index": index}
+        return {"count": len(blobs), "bytes": sum(map(len, self.contents)), "packs": packs, "index": index}
 
     def _text(
         self, volume: Volume, stem: str, ending: str, lines: Iterable[bytes], storage_class: StorageClass

@@ -18,14 +18,15 @@ from archive.dropping import drop_if_due
 from archive.export_run import Archiving, Policy, alone
 from archive.exporting import export
 from archive.finishing import finish
-from archive.stores import ColdStore, LockMode, StorageClass, open_cold_store
+from archive.stores import LockMode, StorageClass
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.year_states import YearState
-from ledger.errors import InvalidRequestError, LedgerError
+from ledger.errors import LedgerError
 from ledger.findings import Level
 from ledger.seal_key import public_keys
 from ledger.settings import Settings
 from projections.views import Order
+from workers.cold_stores import cold_store, store_to_verify
 from workers.verification import verified
 from workers.workshop import Workshop
 
@@ -63,6 +64,7 @@ def archive_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
         stamp=lambda: workshop.stamp(operation),
         tell=order.tell,
         wait_seconds=WAIT_SECONDS,
+        verifying=store_to_verify(settings),
     )
     label = order.arguments["fiscal_year"]
     with alone(archiving, label):
@@ -75,15 +77,6 @@ def archive_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
         year = drop_if_due(archiving, label, settings.archive_drop_days)
     log.info("fiscal year %s is %s", label, year.state.value, extra={"action": "year_archived", "fiscal_year": label})
     return _result(year)
-
-
-def cold_store(settings: Settings) -> ColdStore:
-    """The cold store that the settings name. Raises InvalidRequestError: they name none."""
-    if settings.archive_url is None:
-        raise InvalidRequestError(
-            "No place is set that years are archived in.", "Set LEDGER_ARCHIVE_URL to file:///folder or s3://bucket."
-        )
-    return open_cold_store(settings.archive_url, settings.archive_kms_key)
 
 
 def policy_of(settings: Settings) -> Policy:

@@ -80,10 +80,9 @@ def _difference_of_replay(found: dict[str, Any]) -> str:
 
 def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     """What a verification came to."""
-    read = [f"{result[name]:,} {name}" for name in ("events", "leaves", "checkpoints") if result[name]]
-    elsewhere = f"and {result['anchors']:,} checkpoints that are kept elsewhere"
-    what = f"Verified ({result['level']}): {', '.join(read) or 'nothing'}, {elsewhere}."
-    waiting = f" {result['events_not_sealed']:,} events are not sealed yet." if result["events_not_sealed"] else ""
+    what = _verified_archives(result) if "fiscal_year" in result else _verified_log(result)
+    unsealed = result.get("events_not_sealed")
+    waiting = f" {unsealed:,} events are not sealed yet." if unsealed else ""
     if result["holds"]:
         return f"{what}{waiting} Nothing was changed."
     missed = "".join(f"\n  {each}" for each in result["not_compared"])
@@ -93,6 +92,21 @@ def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
         return f"{what}{waiting} Nothing was found.{missed}"
     listed = "\n".join(f"  {finding['message']}" for finding in result["findings"])
     return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}{missed}"
+
+
+def _verified_log(result: dict[str, Any]) -> str:
+    read = [f"{result[name]:,} {name}" for name in ("events", "leaves", "checkpoints") if result[name]]
+    archives = result.get("archives")
+    read += [f"{len(archives):,} archives"] if archives else []
+    elsewhere = f"and {result['anchors']:,} checkpoints that are kept elsewhere"
+    return f"Verified ({result['level']}): {', '.join(read) or 'nothing'}, {elsewhere}."
+
+
+def _verified_archives(result: dict[str, Any]) -> str:
+    objects = sum(each["objects"] for each in result["archives"])
+    size = sum(each["bytes"] for each in result["archives"])
+    how = "with their content" if any(each["content"] for each in result["archives"]) else "by what the store says"
+    return f"Verified the archives of {result['fiscal_year']}: {objects:,} objects, {size:,} bytes, {how}."
 
 
 def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.audit import tell_verified
 from api.cli.client import Client, CommandError, ExitCode
 from api.cli.operation_results import sentences
 from api.cli.operations import result_of, tell, watched
@@ -83,6 +84,30 @@ def close(
             say(sentences(operation))
         return
     tell(operation, as_json)
+
+
+@archive.command("verify")
+def verify(
+    label: Label,
+    content: Annotated[
+        bool, typer.Option("--content", help="Read every object as well: what is cold has to be restored before.")
+    ] = False,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the archives of a year with their signed manifests, object by object.
+
+    Ends with 9 if something is not as it was signed, and names the object; with 11 if not all could be read.
+
+    Example: ledger archive verify FY2025-26 --content
+    """
+    client = Client.found()
+    operation = client.post(f"{YEARS}/{label}/verify", content=content)
+    if not wait:
+        tell(operation, as_json)
+        return
+    result = result_of(watched(client, operation, f"verifying {label}", quiet=as_json, unit="parts"))
+    tell_verified(result, as_json)
 
 
 @archive.command("reopen")

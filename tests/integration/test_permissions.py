@@ -148,6 +148,7 @@ EXAMPLES: dict[str, Callable[[World, str], Request]] = {
         "url": f"{YEARS}/FY2011-12/close",
         "json": {"confirm": "FY2011-12"},
     },
+    "POST /api/v1/archive/years/{label}/verify": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/verify"},
     "POST /api/v1/archive/years/{label}/reopen": lambda world, dataset: {
         "url": f"{YEARS}/FY2010-11/reopen",
         "json": {"reason": "a test"},
@@ -237,6 +238,7 @@ COMMANDS: dict[str, tuple[str, Callable[[World, str], list[str]]]] = {
         "POST /api/v1/archive/years/{label}/close",
         lambda world, dataset: ["FY2011-12", "--yes", "FY2011-12", "--no-wait"],
     ),
+    "archive verify": ("POST /api/v1/archive/years/{label}/verify", lambda world, dataset: ["FY2010-11", "--no-wait"]),
     "archive reopen": (
         "POST /api/v1/archive/years/{label}/reopen",
         lambda world, dataset: ["FY2010-11", "--reason", "a test"],
