@@ -212,15 +212,29 @@ class FileJob(Aggregate):
             aggregate.plan = None
 
     class Archived(Event):
-        """The file's rows stand in cold storage, verified there."""
+        """The file's rows of some fiscal years stand in cold storage, verified, and no longer here.
+
+        `rows`, `row_set_digest` and `totals` are what these come to; `years_left` are those whose rows are still here.
+        """
 
         TOPIC = "filejob.archived"
         fiscal_years: list[str]
         manifest: str
+        rows: int | None
+        row_set_digest: str | None
+        totals: dict[str, dict[str, Any]]
+        years_left: list[str]
+
+        class_version = 2
+
+        # Version 1 told of all years at once, and not what their rows came to.
+        upcast_v1_v2 = adding(rows=None, row_set_digest=None, totals={}, years_left=[])
 
         def apply(self, aggregate: FileJob) -> None:
-            """Mark the job as archived."""
-            aggregate.status = Status.ARCHIVED
+            """Mark the job as archived when nothing of it is left."""
+            aggregate.years_archived.update(self.fiscal_years)
+            if not self.years_left:
+                aggregate.status = Status.ARCHIVED
 
     class Restored(Event):
         """The archived rows were brought back beside the archive, which stays."""
@@ -281,6 +295,7 @@ class FileJob(Aggregate):
         self.chunks_total = 0
         self.records = 0
         self.chunks: dict[int, LoadedChunk] = {}
+        self.years_archived: set[str] = set()
 
     @classmethod
     def receive(
@@ -468,10 +483,33 @@ class FileJob(Aggregate):
         self._check_allowed("Cancelled")
         self.trigger_event(self.Cancelled, reason=reason, rows_withdrawn=rows_withdrawn, **stamp.fields())
 
-    def archive(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str) -> None:
-        """Note that the rows stand verified in cold storage under `manifest` (its SHA-256)."""
+    def archive(
+        self,
+        stamp: Stamp,
+        *,
+        fiscal_year: str,
+        manifest: str,
+        rows: int,
+        row_set_digest: str,
+        totals: dict[str, dict[str, Any]],
+    ) -> None:
+        """Note that the rows of a year stand verified in cold storage under `manifest` (its SHA-256), and nowhere else.
+
+        Raises:
+            ConflictError: that was noted before, or the job has not completed.
+        """
         self._check_allowed("Archived")
-        self.trigger_event(self.Archived, fiscal_years=fiscal_years, manifest=manifest, **stamp.fields())
+        if fiscal_year in self.years_archived:
+            raise ConflictError(f"The rows of job {self.id} in {fiscal_year} are archived already.")
+        touched = {label for chunk in self.chunks.values() for label in chunk.fiscal_years}
+        told = {"manifest": manifest, "rows": rows, "row_set_digest": row_set_digest, "totals": totals}
+        self.trigger_event(
+            self.Archived,
+            fiscal_years=[fiscal_year],
+            years_left=sorted(touched - self.years_archived - {fiscal_year}),
+            **told,
+            **stamp.fields(),
+        )
 
     def restore(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str) -> None:
         """Note that archived rows were brought back."""
