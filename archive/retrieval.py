@@ -39,7 +39,6 @@ from ledger.database import lock, lock_job, rows
 from ledger.domain.base import Stamp
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.domain.fiscal_year import FiscalYear
-from ledger.domain.words import Status
 from ledger.domain.year_states import CopyState
 from ledger.errors import ConflictError
 from ledger.event_store import EVENTS_TABLE
@@ -151,7 +150,7 @@ def tell_jobs(ledger: Ledger, label: str, archive_sha256: str, stamp: Stamp) -> 
             last = found[-1].job_id
             for row in found:
                 lock_job(session, row.job_id)
-            jobs = [job for job in (ledger.job(row.job_id) for row in found) if job.status is Status.ARCHIVED]
+            jobs = [ledger.job(row.job_id) for row in found]
             for job in jobs:
                 job.restore(stamp, fiscal_years=[label], manifest=archive_sha256)
             ledger.save(*jobs, session=session)
