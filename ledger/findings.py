@@ -38,6 +38,7 @@ class Finding:
     stream: UUID | None = None
     version: int | None = None
     field: str | None = None
+    object: str | None = None  # of a cold store, by its key
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,12 @@ class NotCompared:
 
 
 @dataclass
-class Verified:
-    """What a run came to: what it read of each, the last checkpoint, and how many events are not sealed yet.
+class Findings:
+    """What was found, and what could not be compared.
 
     Of the findings the first `FINDINGS_TOLD` are kept: a log that was written anew has as many as events.
     """
 
-    checkpoints: int = 0
-    leaves: int = 0
-    events: int = 0
-    checkpoint: Checkpoint | None = None
-    unsealed: int = 0
     findings: list[Finding] = field(default_factory=list)
     findings_total: int = 0
     not_compared: list[str] = field(default_factory=list)
@@ -88,3 +84,14 @@ class Verified:
         """Take in one after the other."""
         for each in found:
             self.add(each)
+
+
+@dataclass
+class Verified(Findings):
+    """What a run came to: what it read of each, the last checkpoint, and how many events are not sealed yet."""
+
+    checkpoints: int = 0
+    leaves: int = 0
+    events: int = 0
+    checkpoint: Checkpoint | None = None
+    unsealed: int = 0

@@ -72,7 +72,7 @@ class Closed(Event):
 
 
 class Planned(Event):
-    """Which parts the export has, each with a `name`, and what else it depends on that settings or time may change."""
+    """Which parts the export has, each with a `name`, and what it depends on that settings could change (`pinned`)."""
 
     TOPIC = "fiscal_year.planned"
     parts: list[dict[str, Any]]
