@@ -111,7 +111,10 @@ class Shelf:
 
     def _manifest(self, volume: Volume, year: FiscalYear) -> Manifest:
         tables = [self._table(volume, each) for each in closed_partitions(year)]
-        other = self._text(volume, f"definitions-{year.generation}", b"{}\n").model_dump(mode="json")
+        definitions, index, reconciliation = (
+            self._text(volume, stem, stem.encode()).model_dump(mode="json")
+            for stem in ("definitions", "files/index", "reconciliation")
+        )
         return Manifest.model_validate_json(
             Manifest.model_construct(
                 origin=ORIGIN, fiscal_year=year.label, generation=year.generation,
@@ -122,9 +125,9 @@ class Shelf:
                 previous=None, supersedes=year.manifest_sha256, checkpoint="books\n7\nAAAA\n",
                 policy={"mode": "COMPLIANCE", "retain_until": RETAINED_UNTIL.isoformat()},
                 software={"name": "ledger", "version": "1", "postgresql": 180000, "encoding": "UTF8"},
-                definitions=other, tables=tables, access=[], snapshots=[],
+                definitions=definitions, tables=tables, access=[], snapshots=[],
                 events={"first_position": 1, "last_position": 1, "count": 1, "parts": []},
-                files={"count": 0, "bytes": 0, "packs": [], "index": other}, reconciliation=other,
+                files={"count": 0, "bytes": 0, "packs": [], "index": index}, reconciliation=reconciliation,
             ).model_dump_json(warnings=False)
         )  # fmt: skip
 
