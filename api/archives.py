@@ -16,7 +16,8 @@ from archive.retrieval_plan import plan
 from archive.sealed import newest_archive
 from archive.stores import Tier
 from ledger.domain.fiscal_year import FiscalYear
-from workers.archives import cold_store_of, request_restore
+from workers.archives import request_restore
+from workers.archiving import cold_store
 
 router = APIRouter(prefix="/api/v1/archive", tags=["archives"])
 
@@ -31,7 +32,7 @@ def show_restore(
     label: str, request: Request, state: CurrentState, tier: TierAsked = Tier.STANDARD, days: DaysAsked = DAYS
 ) -> dict[str, Any]:
     """What bringing a year back would take: objects, bytes, hours and dollars. Nothing is asked for."""
-    archive = newest_archive(state.ledger, cold_store_of(state.settings), _year(state, label, request))
+    archive = newest_archive(state.ledger, cold_store(state.settings), _year(state, label, request))
     return plan(archive.manifest, tier, days)
 
 
@@ -45,7 +46,7 @@ def restore(
     days: Annotated[int, Body(ge=1, le=DAYS_MAX, description="Days for which copies stay in the cold store.")] = DAYS,
 ) -> dict[str, Any]:
     """Ask for the rows of an archived year to be brought back, to be read beside the archive: the operation."""
-    years, store = closing_of_request(state), cold_store_of(state.settings)
+    years, store = closing_of_request(state), cold_store(state.settings)
     operation = request_restore(years, store, label, stamp(request), tier=tier, days=days, reason=reason)
     return operation_answer(operation, operation.status, None)
 
@@ -59,13 +60,13 @@ def release(label: str, request: Request, state: CurrentState) -> dict[str, Any]
 @router.get("/years/{label}/locks")
 def show_locks(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
     """Until when a year's objects are locked, which are on hold, and what is not as the log says. It asks for each."""
-    return retention.report(state.ledger, cold_store_of(state.settings), _year(state, label, request))
+    return retention.report(state.ledger, cold_store(state.settings), _year(state, label, request))
 
 
 @router.get("/garbage")
 def show_garbage(state: CurrentState) -> dict[str, Any]:
     """What lies in the cold store and belongs to no archive. Nothing is deleted."""
-    return garbage(state.ledger, cold_store_of(state.settings), state.settings.origin)
+    return garbage(state.ledger, cold_store(state.settings), state.settings.origin)
 
 
 def _year(state: State, label: str, request: Request) -> FiscalYear:

@@ -17,12 +17,13 @@ from sqlalchemy import text
 
 from archive.manifest import Manifest, ManifestRefusedError, parse_manifest
 from archive.stores import ColdStore, damaged
+from archive.verifier import MANIFEST, NOTE
 from ledger.application import Ledger
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.fiscal_year_events import Exported
 from ledger.errors import ConflictError
 
-MANIFEST, NOTE, README, SCRIPT = SEAL = ("MANIFEST.json", "MANIFEST.note", "README.txt", "verify.sh")
+SEAL = (MANIFEST, NOTE, "README.txt", "verify.sh")
 
 
 @dataclass(frozen=True)

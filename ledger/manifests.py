@@ -127,7 +127,7 @@ def sign_manifests(session: Session, signing: Signer, refused: set[UUID]) -> int
 
 def _is_told_of_export(session: Session, _: Signer, export_id: UUID, manifest: str) -> bool:
     """Whether a text is the manifest of an export, and its note read as nothing else; and its event says so."""
-    _, _, body = manifest.partition("\n")
+    body = manifest.partition("\n")[2]
     # A note's text ends where its last blank line is.
     if not body.endswith("\n") or "\n\n" in manifest or content_of(body.encode()) is None:
         return False

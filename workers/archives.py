@@ -24,16 +24,16 @@ from archive.closing import Closing
 from archive.retrieval import ask, bring_back, last_proof, last_request, tell_jobs
 from archive.retrieval_plan import plan
 from archive.sealed import exports_of, newest_archive
-from archive.stores import ColdStore, NotRestoredError, Tier, open_cold_store
+from archive.stores import ColdStore, NotRestoredError, Tier
 from ledger.domain.base import Stamp
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.domain.year_states import CopyState
-from ledger.errors import ConflictError, InvalidRequestError
-from ledger.settings import Settings
+from ledger.errors import ConflictError
 from ledger.year_records import year_to_decide_about
 from projections.views import Order
+from workers.archiving import cold_store
 from workers.operations import NotYetError
 from workers.workshop import Workshop
 
@@ -41,15 +41,6 @@ log = logging.getLogger(__name__)
 
 PAUSE_SHARE = 0.25
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 15.0, 1800.0
-
-
-def cold_store_of(settings: Settings) -> ColdStore:
-    """The cold store that the settings name. Raises InvalidRequestError: they name none."""
-    if settings.archive_url is None:
-        raise InvalidRequestError(
-            "No cold store is set up.", "Set LEDGER_ARCHIVE_URL for the API and the workers, and start them again."
-        )
-    return open_cold_store(settings.archive_url, settings.archive_kms_key)
 
 
 def request_restore(
@@ -111,7 +102,7 @@ def hold_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
     """Have the objects of a year held, or not, as the log says; how many there are, and how many were changed."""
     ledger = workshop.ledger
     label, stamp = order.arguments["fiscal_year"], workshop.stamp(ledger.operation(order.id))
-    store = cold_store_of(workshop.settings)
+    store = cold_store(workshop.settings)
     changed = 0
     while True:
         year = ledger.fiscal_year(label)
@@ -128,7 +119,7 @@ def hold_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
 
 
 def _bring_back(workshop: Workshop, year: FiscalYear, stamp: Stamp, now: datetime) -> None:
-    ledger, store = workshop.ledger, cold_store_of(workshop.settings)
+    ledger, store = workshop.ledger, cold_store(workshop.settings)
     wanted: Any = last_request(ledger, year).event
     tier, days = Tier(wanted.tier), wanted.days
     waited_seconds = (now - wanted.timestamp).total_seconds()

@@ -18,6 +18,7 @@ from ledger.errors import LedgerError, PartUnavailableError
 from ledger.settings import Settings
 from workers.app import app
 from workers.archives import hold_fiscal_year, restore_fiscal_year
+from workers.archiving import archive_fiscal_year
 from workers.load import load_chunk
 from workers.operations import Act, Tell, operate, rebuild_view
 from workers.plan import plan_file
@@ -117,6 +118,15 @@ def close_year(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[st
     """Close a fiscal year, as an operation asks for."""
     news = News(task)
     return news.end(_operate(close_fiscal_year, Stage.CLOSE_YEAR, arguments, message, news.progress))
+
+
+@app.task(
+    name="ledger.archive_year", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,)
+)
+def archive_year(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Archive a fiscal year that is closed, as an operation asks for."""
+    news = News(task)
+    return news.end(_operate(archive_fiscal_year, Stage.ARCHIVE_YEAR, arguments, message, news.progress))
 
 
 @app.task(

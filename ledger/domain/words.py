@@ -29,6 +29,7 @@ class Stage(StrEnum):
     REPLAY = "replay"
     VERIFY = "verify"
     CLOSE_YEAR = "close_year"
+    ARCHIVE_YEAR = "archive_year"
     RESTORE_YEAR = "restore_year"
     HOLD_YEAR = "hold_year"
 

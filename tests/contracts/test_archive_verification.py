@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from archive.stores import StorageClass
 from archive.verifier import verify_archive
 from tests.archives import SIGNER, Archiver

@@ -11,9 +11,11 @@ from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import text
 
 from archive import closing
 from archive.export_run import Archiving, Policy
+from archive.partitions import tables_of_datasets
 from archive.stores import ColdStore, LockMode, StorageClass
 from archive.stores_folder import FolderColdStore
 from ledger import failpoints
@@ -115,6 +117,9 @@ def new_archive(ledger: Ledger, folder: Path, store: ColdStore | None = None, da
     """Datasets of a test's own, and a cold store that is empty."""
     first = new_place(ledger, folder, chunk_bytes=1 << 20, origin=ORIGIN, scratch_folder=folder)
     places = [first, *(Place(first.workshop) for _ in range(datasets - 1))]
+    with ledger.transaction() as session:
+        for dataset, _ in tables_of_datasets(session):  # of other tests, whose years are others
+            session.execute(text(f"DROP TABLE data.{dataset}"))
     told: list[dict[str, Any]] = []
     archiving = Archiving(
         ledger=ledger,

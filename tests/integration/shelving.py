@@ -17,9 +17,9 @@ from archive.closing import Closing, closed_partitions
 from archive.fence import ClosedPartition
 from archive.manifest import Manifest, PartEntry, TextEntry
 from archive.parts import plan_parts, write_part
-from archive.sealed import MANIFEST, NOTE
 from archive.stores import ColdStore, Lock, LockMode, StorageClass
 from archive.text_files import TextFacts, TextWriter
+from archive.verifier import MANIFEST, NOTE
 from archive.volume import Volume, prefix_of
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear

@@ -16,8 +16,9 @@ import pytest
 from archive import closing, retention
 from archive.garbage import garbage
 from archive.retention import Changed, raise_locks
-from archive.sealed import NOTE, newest_archive, versions_of
+from archive.sealed import newest_archive, versions_of
 from archive.stores import Lock, LockMode, StorageClass, StoredObject, open_cold_store
+from archive.verifier import NOTE
 from archive.volume import prefix_of
 from ledger import failpoints
 from ledger.application import Ledger
