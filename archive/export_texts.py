@@ -27,8 +27,8 @@ from ledger.domain.dataset import dataset_id
 from ledger.domain.fiscal_year import fiscal_year_id
 from ledger.domain.reconciliation import add_totals, digest_text
 from ledger.event_store import EVENTS_TABLE, content_of
-from ledger.fiscal_years import dropped_years
 from ledger.failpoints import failpoint
+from ledger.fiscal_years import dropped_years
 
 EVENTS_IN_PART = 100_000
 JOBS_IN_PART = 20_000
