@@ -14,12 +14,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from archive import closing
+from archive import closing, restoration
+from archive.manifest import ManifestRefusedError
 from archive.restoration import RestorationDiffersError, schema_of
-from archive.retrieval import release
+from archive.retrieval import bring_back, release
 from archive.retrieval_plan import parts_to_read, plan
-from archive.sealed import newest_archive
-from archive.stores import StorageClass, Tier, open_cold_store
+from archive.sealed import exports_of, newest_archive, read_archive
+from archive.stores import ObjectDamagedError, StorageClass, Tier, open_cold_store
 from archive.stores_s3 import S3ColdStore
 from archive.volume import prefix_of
 from ledger import failpoints
@@ -321,6 +322,43 @@ def test_a_part_that_is_another_one_is_found_and_restores_nothing(near: Retrievi
     assert ended is not None
     assert ended.error is not None
     assert (ended.error["code"], near.is_there()) == ("object_damaged", False)
+
+
+def test_a_copy_that_was_released_while_it_was_made_is_not_there(
+    near: Retrieving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = restoration.restore
+
+    def restore(*arguments: Any) -> str:
+        schema = original(*arguments)
+        release(near.shelf.closing, near.label, SECOND)
+        return schema
+
+    operation_id = near.request()
+    monkeypatch.setattr(restoration, "restore", restore)
+    ended = near.attempt(operation_id)
+    assert ended is not None
+    assert ended.error is not None
+    assert (ended.error["code"], near.is_there()) == ("conflict", False)
+
+
+def test_an_archive_of_something_else_than_the_log_says_restores_nothing(near: Retrieving) -> None:
+    near.request()
+    ledger, store = near.ledger, near.shelf.store
+    exported = exports_of(ledger, near.shelf.year(near.label))[-1]
+    with pytest.raises(ObjectDamagedError, match="not the manifest of which the log has"):
+        read_archive(store, replace(exported, manifest_sha256="34" * 32))
+    with pytest.raises(ManifestRefusedError, match="is one of generation 1"):
+        read_archive(store, replace(exported, generation=2))
+    archive = read_archive(store, exported)
+    own, *others = sorted(archive.manifest.tables, key=lambda table: table.dataset != near.shelf.place.dataset)
+    column = own.columns[0].model_copy(update={"type": "text"})
+    other_columns = own.model_copy(update={"columns": (column, *own.columns[1:])})
+    for tables, how in (((other_columns, *others), "other columns"), (tuple(others), "other datasets")):
+        changed = replace(archive, manifest=archive.manifest.model_copy(update={"tables": tables}))
+        with pytest.raises(RestorationDiffersError, match=how):
+            bring_back(ledger, near.shelf.place.workshop.calendar, store, changed, near.label, STAMP)
+    assert not near.is_there()
 
 
 def test_a_dropped_year_is_reopened_from_its_copy_and_closed_again_as_the_next(near: Retrieving, year: int) -> None:
