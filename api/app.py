@@ -15,6 +15,7 @@ from opentelemetry.trace import Span
 
 from api import (
     archives,
+    archiving,
     audit,
     datasets,
     erasures,
@@ -93,7 +94,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     add_handlers(app)
     doors = (
-        health, uploading, preview, jobs, records, datasets, operations, audit, trail, erasures, keys, years, archives,
+        health, uploading, preview, jobs, records, datasets, operations, audit, trail, erasures, keys, years, archiving,
+        archives,
     )  # fmt: skip
     for module in doors:
         app.include_router(module.router)

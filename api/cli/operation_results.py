@@ -102,6 +102,12 @@ def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     )
 
 
+def _archived(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    what = f"Fiscal year {result['fiscal_year']}, generation {result['generation']}, is {result['state']}"
+    lies = f"{result['objects']:,} objects of {result['bytes']:,} bytes lie in cold storage"
+    return f"{what}: {lies}, under the manifest {result['manifest_sha256']}."
+
+
 def _restored(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     return (
         f"Fiscal year {result['fiscal_year']} is back to be read: {result['rows']:,} rows in"
@@ -124,6 +130,7 @@ SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "replay": _replayed,
     "verify": verified,
     "close_year": _closed,
+    "archive_year": _archived,
     "restore_year": _restored,
     "hold_year": _held,
 }
