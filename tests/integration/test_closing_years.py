@@ -309,7 +309,7 @@ def test_the_year_that_ended_is_proposed_once_after_its_time_of_grace(
     ]
     assert "year_proposed" in [getattr(record, "action", "") for record in caplog.records]
     assert propose(yard, archive_grace_days=0) is None
-    yard.place.query("UPDATE work.schedule SET done_at = clock_timestamp() WHERE name = 'close_year' RETURNING name")
+    yard.place.query("UPDATE work.schedule SET asked_at = clock_timestamp() WHERE name = 'close_year' RETURNING name")
     assert propose_if_due(yard.place.ledger, yard.place.workshop.settings) is None
 
 
