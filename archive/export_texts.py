@@ -28,6 +28,7 @@ from ledger.domain.fiscal_year import fiscal_year_id
 from ledger.domain.reconciliation import add_totals, digest_text
 from ledger.event_store import EVENTS_TABLE, content_of
 from ledger.failpoints import failpoint
+from ledger.fiscal_years import dropped_years
 
 EVENTS_IN_PART = 100_000
 JOBS_IN_PART = 20_000
@@ -175,10 +176,16 @@ def _totals(totals: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> li
 
 
 def _archived(session: Session) -> Any:
-    """Tells what the rows of a job, by the position of its Received event, came to in years that are not here."""
+    """Tells what the rows of a job, by the position of its Received event, came to in years that are not here.
+
+    A year that was reopened is here again, whatever was said of its rows when they went.
+    """
+    away = set(dropped_years(session))
 
     def told(job: int) -> HeldRows:
-        return sum(map(_held, _archivings(session, job)), NO_ROWS)
+        return sum(
+            (_held(each) for each in _archivings(session, job) if away.issuperset(each["fiscal_years"])), NO_ROWS
+        )
 
     return told
 

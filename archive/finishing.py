@@ -11,14 +11,14 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
 from archive.export_run import Archiving, Run, run_of, step
 from archive.manifest import Manifest, open_manifest, parse_manifest
-from archive.stores import Lock, StorageClass
-from archive.verifier import MANIFEST, NOTE, verify_archive
+from archive.retention import raise_locks, set_holds
+from archive.stores import StorageClass
+from archive.verifier import NOTE, verify_archive
 from archive.waiting import wait_for
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.year_states import YearState
@@ -63,7 +63,9 @@ def finish(archiving: Archiving, label: str) -> FiscalYear:
         with step("sign", label):
             manifest = _put_signed(run)
         with step("lock", label):
-            _raise_locks(run, manifest)
+            raise_locks(archiving.store, run.prefix, manifest, manifest.policy)
+            if run.year.holds:  # as it was before there were objects
+                set_holds(archiving.store, run.prefix, manifest, is_on_hold=True)
         with step("verify", label):
             return _verify(run)
 
@@ -112,20 +114,6 @@ def _note(archiving: Archiving, year: FiscalYear) -> bytes | None:
             return signed_manifest(session, archive_export_id(year.label, year.generation))
     except PartUnavailableError:
         return None
-
-
-def _raise_locks(run: Run, manifest: Manifest) -> None:
-    """Lock every version that is there under the prefix: all of them were put by us, or are found by the verifier."""
-    policy = manifest.policy
-    lock = Lock(policy.mode, datetime.fromisoformat(policy.retain_until))
-    store = run.archiving.store
-    put = {(entry.key, entry.version) for entry in manifest.objects()}
-    own = {MANIFEST, NOTE, "README.txt", "verify.sh"}
-    for each in store.versions(f"{run.prefix}/"):
-        name = each.key.removeprefix(f"{run.prefix}/")
-        if not each.is_delete_marker and ((name, each.version) in put or name in own):
-            store.lock(each.key, each.version, lock)
-            failpoint("lock_raised")
 
 
 def _verify(run: Run) -> FiscalYear:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from ledger.errors import ConflictError, InvalidRequestError, LedgerError, NotFoundError
+from ledger.errors import ConflictError, InvalidRequestError, LedgerError, NotFoundError, PartUnavailableError
 
 OBJECT_BYTES_MAX = 240 << 20
 
@@ -113,6 +113,12 @@ class NotRestoredError(LedgerError):
     code = "object_not_restored"
 
 
+class NoCapacityError(PartUnavailableError):
+    """The store restores nothing so fast now."""
+
+    code = "no_restore_capacity"
+
+
 class ColdStore(Protocol):
     """Keeps objects for years.
 
@@ -155,7 +161,7 @@ class ColdStore(Protocol):
 
         Raises:
             InvalidRequestError: the class has no such tier.
-            PartUnavailableError: there is no capacity for the tier now.
+            NoCapacityError: there is none for the tier now.
         """
 
     def lock(self, key: str, version: str, lock: Lock) -> None:

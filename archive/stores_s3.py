@@ -32,6 +32,7 @@ from archive.stores import (
     OBJECT_BYTES_MAX,
     ListedVersion,
     Lock,
+    NoCapacityError,
     NotRestoredError,
     Restoration,
     StorageClass,
@@ -168,7 +169,7 @@ class S3ColdStore:
                 if code == "RestoreAlreadyInProgress":
                     return Restoration.UNDER_WAY
                 if code == "GlacierExpeditedRetrievalNotAvailable":
-                    raise PartUnavailableError(
+                    raise NoCapacityError(
                         f"S3 has no capacity for an expedited restore of {key} now.", "Ask for Standard, or later."
                     ) from None
                 raise

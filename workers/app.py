@@ -44,6 +44,8 @@ def configured(settings: Settings) -> Celery:
             "ledger.verify": {"time_limit": settings.operator_seconds_max},
             "ledger.close_year": {"time_limit": settings.operator_seconds_max},
             "ledger.archive_year": {"time_limit": settings.operator_seconds_max},
+            "ledger.restore_year": {"time_limit": settings.operator_seconds_max},
+            "ledger.hold_year": {"time_limit": settings.operator_seconds_max},
             "ledger.replay": {"time_limit": settings.operator_seconds_max},
         },
         worker_prefetch_multiplier=1,

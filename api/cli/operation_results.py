@@ -122,6 +122,22 @@ def _archived(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     return f"{what}: {lies}, under the manifest {result['manifest_sha256']}."
 
 
+def _restored(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    return (
+        f"Fiscal year {result['fiscal_year']} is back to be read: {result['rows']:,} rows in"
+        f" {len(result['tables']):,} tables of schema {result['schema']}, equal to what was closed. Release it when you"
+        f" are done: ledger archive release {result['fiscal_year']}"
+    )
+
+
+def _held(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    how = "on hold" if result["is_on_hold"] else "not on hold any more"
+    return (
+        f"All {result['objects']:,} objects of fiscal year {result['fiscal_year']} are {how}:"
+        f" {result['changed']:,} were changed."
+    )
+
+
 # KIND of operation -> what it came to.
 SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "rebuild": _rebuilt,
@@ -129,4 +145,6 @@ SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "verify": verified,
     "close_year": _closed,
     "archive_year": _archived,
+    "restore_year": _restored,
+    "hold_year": _held,
 }

@@ -29,7 +29,7 @@ def status(label: Annotated[str | None, typer.Argument(metavar="YEAR")] = None, 
     """
     client = Client.found()
     if label is not None:
-        _tell(client.get(f"{YEARS}/{label}"), as_json)
+        tell_year(client.get(f"{YEARS}/{label}"), as_json)
         return
     years = client.get(YEARS)["years"]
     if as_json:
@@ -48,7 +48,7 @@ def soft_close(label: Label, as_json: AsJson = False) -> None:
 
     Example: ledger archive soft-close FY2025-26
     """
-    _tell(Client.found().post(f"{YEARS}/{label}/soft-close"), as_json)
+    tell_year(Client.found().post(f"{YEARS}/{label}/soft-close"), as_json)
 
 
 @archive.command("close")
@@ -116,7 +116,7 @@ def reopen(label: Label, reason: Reason, as_json: AsJson = False) -> None:
 
     Example: ledger archive reopen FY2025-26 --reason "the invoices of March were missing"
     """
-    _tell(Client.found().post(f"{YEARS}/{label}/reopen", reason=reason), as_json)
+    tell_year(Client.found().post(f"{YEARS}/{label}/reopen", reason=reason), as_json)
 
 
 @archive.command("approve")
@@ -125,7 +125,7 @@ def approve(label: Label, as_json: AsJson = False) -> None:
 
     Example: ledger archive approve FY2025-26
     """
-    _tell(Client.found().post(f"{YEARS}/{label}/approve"), as_json)
+    tell_year(Client.found().post(f"{YEARS}/{label}/approve"), as_json)
 
 
 @archive.command("hold")
@@ -134,7 +134,7 @@ def hold(label: Label, case: Case, as_json: AsJson = False) -> None:
 
     Example: ledger archive hold FY2025-26 --case 2026/17
     """
-    _tell(Client.found().post(f"{YEARS}/{label}/hold", case=case), as_json)
+    tell_year(Client.found().post(f"{YEARS}/{label}/hold", case=case), as_json)
 
 
 @archive.command("lift-hold")
@@ -143,7 +143,7 @@ def lift_hold(label: Label, case: Case, reason: Reason, as_json: AsJson = False)
 
     Example: ledger archive lift-hold FY2025-26 --case 2026/17 --reason "settled"
     """
-    _tell(Client.found().post(f"{YEARS}/{label}/lift-hold", case=case, reason=reason), as_json)
+    tell_year(Client.found().post(f"{YEARS}/{label}/lift-hold", case=case, reason=reason), as_json)
 
 
 def _confirm(label: str, given: str | None) -> None:
@@ -156,7 +156,8 @@ def _confirm(label: str, given: str | None) -> None:
         )
 
 
-def _tell(year: dict[str, Any], as_json: bool) -> None:
+def tell_year(year: dict[str, Any], as_json: bool) -> None:
+    """Show where a year stands."""
     if as_json:
         print_json(year)
         return

@@ -300,8 +300,10 @@ class FileJob(Aggregate):
         )
 
     def restore(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str) -> None:
-        """Note that archived rows were brought back."""
+        """Note that rows of years were brought back beside the archive. Raises ConflictError: some are not archived."""
         self._check_allowed("Restored")
+        if here := set(fiscal_years) - self.years_archived:
+            raise ConflictError(f"Rows of job {self.id} in {', '.join(sorted(here))} are not in cold storage.")
         self.trigger_event(self.Restored, fiscal_years=fiscal_years, manifest=manifest, **stamp.fields())
 
     def erase_name(self, stamp: Stamp, *, erasure: UUID) -> None:

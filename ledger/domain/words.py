@@ -30,6 +30,8 @@ class Stage(StrEnum):
     VERIFY = "verify"
     CLOSE_YEAR = "close_year"
     ARCHIVE_YEAR = "archive_year"
+    RESTORE_YEAR = "restore_year"
+    HOLD_YEAR = "hold_year"
 
 
 class OperationStatus(StrEnum):
@@ -58,5 +60,5 @@ class ExportFormat(StrEnum):
 
 UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
 FINISHED = frozenset(Status) - UNFINISHED
-OPERATIONS = frozenset({Stage.REBUILD, Stage.REPLAY, Stage.VERIFY, Stage.CLOSE_YEAR, Stage.ARCHIVE_YEAR})
+OPERATIONS = frozenset(Stage) - {Stage.PLAN, Stage.LOAD}
 ENDED_WELL = frozenset({Status.COMPLETED, Status.ARCHIVED})

@@ -162,6 +162,14 @@ EXAMPLES: dict[str, Callable[[World, str], Request]] = {
         "url": f"{YEARS}/FY2010-11/lift-hold",
         "json": {"case": "none", "reason": "a test"},
     },
+    "GET /api/v1/archive/years/{label}/restore": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/restore"},
+    "POST /api/v1/archive/years/{label}/restore": lambda world, dataset: {
+        "url": f"{YEARS}/FY2010-11/restore",
+        "json": {"reason": "a test"},
+    },
+    "POST /api/v1/archive/years/{label}/release": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/release"},
+    "GET /api/v1/archive/years/{label}/locks": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/locks"},
+    "GET /api/v1/archive/garbage": lambda world, dataset: {"url": "/api/v1/archive/garbage"},
     "POST /api/v1/keys": lambda world, dataset: {"url": "/api/v1/keys", "json": {"name": "new", "role": "viewer"}},
     "GET /api/v1/keys": lambda world, dataset: {"url": "/api/v1/keys"},
     "POST /api/v1/keys/{key_id}/revoke": lambda world, dataset: {
@@ -252,6 +260,13 @@ COMMANDS: dict[str, tuple[str, Callable[[World, str], list[str]]]] = {
         "POST /api/v1/archive/years/{label}/lift-hold",
         lambda world, dataset: ["FY2010-11", "--case", "none", "--reason", "a test"],
     ),
+    "archive restore": (
+        "POST /api/v1/archive/years/{label}/restore",
+        lambda world, dataset: ["FY2010-11", "--reason", "a test"],
+    ),
+    "archive release": ("POST /api/v1/archive/years/{label}/release", lambda world, dataset: ["FY2010-11"]),
+    "archive locks": ("GET /api/v1/archive/years/{label}/locks", lambda world, dataset: ["FY2010-11"]),
+    "archive gc": ("GET /api/v1/archive/garbage", lambda world, dataset: []),
     "keys create": ("POST /api/v1/keys", lambda world, dataset: ["new", "--role", "viewer"]),
     "keys list": ("GET /api/v1/keys", lambda world, dataset: []),
     "keys revoke": ("POST /api/v1/keys/{key_id}/revoke", lambda world, dataset: [world.victim, "--reason", "a test"]),

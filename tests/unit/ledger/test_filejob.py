@@ -161,8 +161,12 @@ def test_a_job_is_archived_when_none_of_its_years_is_left() -> None:
     job.load_chunk(STAMP, chunk(0, 10, 60), attempt=1)
     job.load_chunk(STAMP, replace(chunk(1, 60, 110), fiscal_years=["FY2025-26", "FY2026-27"]), attempt=1)
     job.complete(STAMP)
+    with pytest.raises(ConflictError, match="not in cold storage"):
+        job.restore(STAMP, fiscal_years=["FY2026-27"], manifest="99" * 32)
     archive(job, "FY2026-27")
     assert (job.status, job.pending_events[-1].years_left) == (Status.COMPLETED, ["FY2025-26"])  # type: ignore[attr-defined]
+    job.restore(STAMP, fiscal_years=["FY2026-27"], manifest="99" * 32)
+    assert job.status is Status.COMPLETED
     with pytest.raises(ConflictError, match="archived already"):
         archive(job, "FY2026-27")
     archive(job, "FY2025-26")
@@ -205,7 +209,7 @@ COMMANDS = {
     "Retried": lambda job: job.retry(STAMP, reason="again"),
     "Cancelled": lambda job: job.cancel(STAMP, reason="not wanted", rows_withdrawn=0),
     "Archived": lambda job: archive(job, "FY2025-26"),
-    "Restored": lambda job: job.restore(STAMP, fiscal_years=[], manifest=""),
+    "Restored": lambda job: job.restore(STAMP, fiscal_years=["FY2025-26"], manifest=""),
 }
 
 

@@ -147,7 +147,9 @@ def test_only_operators_tasks_keep_results() -> None:
     assert {name for name, task in ours.items() if not task.ignore_result} == {
         "ledger.archive_year",
         "ledger.close_year",
+        "ledger.hold_year",
         "ledger.rebuild",
         "ledger.replay",
+        "ledger.restore_year",
         "ledger.verify",
     }
