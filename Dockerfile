@@ -13,7 +13,7 @@ RUN /opt/ledger/bin/pip install --no-cache-dir --constraint constraints.txt '.[s
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="ingestion-ledger" org.opencontainers.image.licenses="MIT"
 RUN useradd --system --uid 10001 --home-dir /var/lib/ledger --create-home ledger \
-    && mkdir --parents /var/lib/ledger/blobs /var/lib/ledger/checkpoints \
+    && mkdir --parents /var/lib/ledger/blobs /var/lib/ledger/checkpoints /var/lib/ledger/archive \
     && chown --recursive ledger:ledger /var/lib/ledger
 COPY --from=build /opt/ledger /opt/ledger
 ENV PATH=/opt/ledger/bin:$PATH PYTHONUNBUFFERED=1

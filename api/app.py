@@ -13,7 +13,22 @@ from fastapi import Depends, FastAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.trace import Span
 
-from api import audit, datasets, erasures, health, jobs, keys, operations, preview, records, trail, uploading, years
+from api import (
+    archives,
+    archiving,
+    audit,
+    datasets,
+    erasures,
+    health,
+    jobs,
+    keys,
+    operations,
+    preview,
+    records,
+    trail,
+    uploading,
+    years,
+)
 from api.access_record import AccessRecord
 from api.auth import Gate, confirm_route
 from api.errors import add_handlers
@@ -78,7 +93,10 @@ def create_app(settings: Settings) -> FastAPI:
         dependencies=[Depends(confirm_route)],
     )
     add_handlers(app)
-    doors = (health, uploading, preview, jobs, records, datasets, operations, audit, trail, erasures, keys, years)
+    doors = (
+        health, uploading, preview, jobs, records, datasets, operations, audit, trail, erasures, keys, years, archiving,
+        archives,
+    )  # fmt: skip
     for module in doors:
         app.include_router(module.router)
     app.add_middleware(Gate, routes=Routes(app.routes))

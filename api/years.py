@@ -16,7 +16,9 @@ from archive import closing
 from archive.closing import Closing
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.words import Stage
-from ledger.errors import InvalidRequestError
+from ledger.errors import ConflictError, InvalidRequestError
+from ledger.findings import Level
+from workers.archives import decide_hold
 from workers.years import closing_of
 
 router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
@@ -29,25 +31,25 @@ Case = Annotated[str, Body(max_length=CASE_CHARACTERS_MAX, description="The lega
 @router.get("")
 def list_years(request: Request, state: CurrentState) -> dict[str, Any]:
     """The fiscal years that have rows or a story, in their order."""
-    return {"years": [year_answer(year) for year in closing.known_years(_closing(state), stamp(request))]}
+    return {"years": [year_answer(year) for year in closing.known_years(closing_of_request(state), stamp(request))]}
 
 
 @router.get("/{label}")
 def show_year(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
     """Where a fiscal year stands."""
-    return year_answer(closing.known_year(_closing(state), label, stamp(request)))
+    return year_answer(closing.known_year(closing_of_request(state), label, stamp(request)))
 
 
 @router.get("/{label}/closing")
 def show_closing(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
     """What closing a year would close, and all that is in the way. It counts the rows."""
-    return closing.plan(_closing(state), label, stamp(request))
+    return closing.plan(closing_of_request(state), label, stamp(request))
 
 
 @router.post("/{label}/soft-close")
 def soft_close(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
     """Have a year that has ended take adjustments only."""
-    return year_answer(closing.soft_close(_closing(state), label, stamp(request)))
+    return year_answer(closing.soft_close(closing_of_request(state), label, stamp(request)))
 
 
 @router.post("/{label}/close", status_code=HTTPStatus.ACCEPTED)
@@ -62,8 +64,25 @@ def close(
         raise InvalidRequestError(
             f"Nothing was closed: {confirm[:80]!r} is not the name of the year.", f"Confirm it with {label}."
         )
-    closing.check(_closing(state), label, stamp(request))
+    closing.check(closing_of_request(state), label, stamp(request))
     operation = state.ledger.request(Stage.CLOSE_YEAR, {"fiscal_year": label}, stamp(request))
+    return operation_answer(operation, operation.status, None)
+
+
+@router.post("/{label}/verify", status_code=HTTPStatus.ACCEPTED)
+def verify(
+    label: str,
+    request: Request,
+    state: CurrentState,
+    content: Annotated[bool, Body(embed=True, description="Whether every object is read as well.")] = False,
+) -> dict[str, Any]:
+    """Ask for the archives of a year to be verified against their signed manifests: the operation."""
+    if closing.known_year(closing_of_request(state), label, stamp(request)).manifest_sha256 is None:
+        raise ConflictError(
+            f"Nothing of fiscal year {label} is archived.", f"See where it stands: `ledger archive status {label}`."
+        )
+    arguments = {"level": Level.ARCHIVES.value, "fiscal_year": label, "content": content}
+    operation = state.ledger.request(Stage.VERIFY, arguments, stamp(request))
     return operation_answer(operation, operation.status, None)
 
 
@@ -76,13 +95,14 @@ def reopen(
 ) -> dict[str, Any]:
     """Ask for a year to take adjustments again, which a second person has to approve."""
     by = stamp(request)
-    return year_answer(closing.decide(_closing(state), label, by, lambda year: year.request_reopen(by, reason=reason)))
+    years = closing_of_request(state)
+    return year_answer(closing.decide(years, label, by, lambda year: year.request_reopen(by, reason=reason)))
 
 
 @router.post("/{label}/approve")
 def approve(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
     """Approve that a year is reopened, as another person than who asked for it."""
-    return year_answer(closing.reopen(_closing(state), label, stamp(request)))
+    return year_answer(closing.reopen(closing_of_request(state), label, stamp(request)))
 
 
 @router.post("/{label}/hold")
@@ -94,7 +114,7 @@ def hold(
 ) -> dict[str, Any]:
     """Let nothing of a year be destroyed, for a legal case."""
     by = stamp(request)
-    return year_answer(closing.decide(_closing(state), label, by, lambda year: year.place_hold(by, case=case)))
+    return year_answer(decide_hold(closing_of_request(state), label, by, lambda year: year.place_hold(by, case=case)))
 
 
 @router.post("/{label}/lift-hold")
@@ -102,7 +122,7 @@ def lift_hold(label: str, request: Request, state: CurrentState, case: Case, rea
     """Lift a hold, as another person than who placed it."""
     by = stamp(request)
     return year_answer(
-        closing.decide(_closing(state), label, by, lambda year: year.lift_hold(by, case=case, reason=reason))
+        decide_hold(closing_of_request(state), label, by, lambda year: year.lift_hold(by, case=case, reason=reason))
     )
 
 
@@ -125,5 +145,6 @@ def year_answer(year: FiscalYear) -> dict[str, Any]:
     }
 
 
-def _closing(state: State) -> Closing:
+def closing_of_request(state: State) -> Closing:
+    """What deciding about years needs."""
     return closing_of(state.ledger, state.settings)

@@ -6,7 +6,9 @@ Rules:
    before anything is changed.
 2. Whoever closes a year holds the years alone (`ledger.fiscal_years`), from the last look at the jobs until the commit.
    Loads wait for as long as it takes to fingerprint the year's rows, readers do not.
-3. The fence, the fingerprints and the event are one transaction, and so are the lifting of the fence and its event.
+3. The fence, the fingerprints and the event are one transaction, and so are the lifting of the fence and its event. In
+   that, rows that were dropped are put back out of the copy that was restored. The copy goes then, as it does whenever
+   a year is reopened.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from uuid import UUID
 from psycopg2 import sql
 from sqlalchemy.orm import Session
 
-from archive import fence
+from archive import fence, restoration
 from archive.fence import ClosedPartition, Fingerprint
 from archive.partitions import SCHEMA, Partition, TableColumn, cursor_of, partitions_of, years_with_partitions
 from archive.preflight import Refusal, refusals
@@ -31,7 +33,7 @@ from ledger.domain.base import Stamp
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.domain.fiscal_year import FiscalYear
-from ledger.domain.year_states import FENCED, YearState
+from ledger.domain.year_states import FENCED, CopyState, YearState
 from ledger.errors import ConflictError
 from ledger.failpoints import failpoint
 from ledger.fiscal_years import hold_years
@@ -184,31 +186,47 @@ def reopen(closing: Closing, label: str, stamp: Stamp) -> FiscalYear:
 
     Raises:
         NotFoundError: the calendar has no such year.
-        ConflictError: nobody asked for it, the same person did, or its rows are in cold storage.
-        TableInUseError: somebody used one of its tables for too long.
+        ConflictError: nobody asked for it, the same person did, or its rows are in cold storage, or do not fit the
+            table any more.
+        RestorationDiffersError: they come out as other ones there.
+        TableInUseError: somebody used one of its tables, or the copy, for too long.
     """
     with closing.ledger.transaction() as session:
         hold_years(session)
         year = year_to_decide_about(closing.ledger, session, label, stamp, closing.calendar)
-        before = year.state
+        was_dropped, closed, copy = year.state is YearState.DROPPED, closed_partitions(year), year.copy
         year.reopen(stamp)
-        if before is YearState.DROPPED:
-            raise ConflictError(
-                f"The rows of fiscal year {label} are in cold storage, and not back in its tables.",
-                "Read them in the copy that was restored, and post what is missing as an adjustment.",
-            )
         days = Year(label, year.start, year.end)
         fence.reopen(session, closing.calendar, days, wait_seconds=closing.wait_seconds)
+        if was_dropped:
+            with fence.waiting(session, closing.wait_seconds):
+                restoration.put_back(session, days, year.generation, closed)
+            failpoint("rows_put_back")
+        if copy is not CopyState.NONE:
+            restoration.release(session, days, year.generation, wait_seconds=closing.wait_seconds)
+            year.release(stamp)
         save_year(closing.ledger, session, year)
+        failpoint("reopened_appended")
     return year
 
 
-def decide(closing: Closing, label: str, stamp: Stamp, act: Callable[[FiscalYear], None]) -> FiscalYear:
-    """Have something happen to a year that changes nothing of who may add rows. Raises what the act does."""
+def decide(
+    closing: Closing,
+    label: str,
+    stamp: Stamp,
+    act: Callable[[FiscalYear], None],
+    also: Callable[[Session, FiscalYear], None] = lambda session, year: None,
+) -> FiscalYear:
+    """Have something happen to a year that changes nothing of who may add rows. Raises what the act does.
+
+    Args:
+        also: called in the same transaction, once the year is saved.
+    """
     with closing.ledger.transaction() as session:
         year = year_to_decide_about(closing.ledger, session, label, stamp, closing.calendar)
         act(year)
         save_year(closing.ledger, session, year)
+        also(session, year)
     return year
 
 

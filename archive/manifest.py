@@ -114,11 +114,18 @@ class AccessEntry(ObjectEntry):
 
 
 class EventsEntry(Entry):
-    """The log from one position to another, both of them in it."""
+    """The log from one position to another, both of them in it.
+
+    With `before` and `after` the events alone come to the root of the checkpoint: `before` are the roots of the
+    complete subtrees over all leaves before the first one, the largest first (`ledger.merkle.complete_subtrees`),
+    `after` shows that the tree of the checkpoint continues that up to the last one (`consistency_proof`).
+    """
 
     first_position: Count
     last_position: Count
     count: Count
+    before: tuple[Sha256, ...]
+    after: tuple[Sha256, ...]
     parts: tuple[TextEntry, ...]
 
 

@@ -106,6 +106,13 @@ def partitions_of(session: Session, calendar: FiscalCalendar, year: Year) -> lis
     ]
 
 
+def other_partitions(session: Session, partition: Partition) -> list[sql.Identifier]:
+    """The quoted names of the dataset's other partitions."""
+    [table] = [each for each in rows(session, TABLES, schema=SCHEMA) if each.dataset == partition.dataset]
+    leaves = rows(session, LEAVES, parent=table.oid)
+    return [sql.Identifier(SCHEMA, leaf.name) for leaf in leaves if leaf.name != partition.name]
+
+
 def years_with_partitions(session: Session, calendar: FiscalCalendar) -> set[str]:
     """The labels of the fiscal years that a partition of a dataset begins in."""
     session.execute(text("SET LOCAL TimeZone = 'UTC'"))

@@ -8,6 +8,8 @@ Rules:
 3. All happens in the caller's transaction: others see a restored year that was shown equal, or none. A trial is rolled
    back, so that nothing of it is left, whenever it ends.
 4. Nobody changes what was restored: the fence of a closed year refuses it, and the permission is gone.
+5. Rows are put back into the table that they were dropped from only for a year that is reopened, and only if they are
+   the same there, by their fingerprint. What the table has become since may not allow it.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from archive.copying import BLOCK_BYTES, FORMAT, copy_out, pin
-from archive.fence import Fingerprint, fingerprint, hold_alone, put_fence, waiting
+from archive.fence import ClosedPartition, Fingerprint, fingerprint, hold_alone, put_fence, waiting
 from archive.partitions import TableColumn, column_list, columns_of, cursor_of, identifier_of
 from archive.stores import ObjectDamagedError
-from ledger.database import rows
+from ledger.database import lock_shared, rows
 from ledger.domain.fiscal_calendar import Year
 from ledger.errors import ConflictError, LedgerError
 
@@ -84,7 +86,7 @@ def restore(
     if _exists(session, schema):
         raise ConflictError(
             f"{year.label} is restored already, in schema {schema}.",
-            "Read it there, or release it first: `ledger archive restore --release`.",
+            f"Read it there, or release it first: `ledger archive release {year.label}`.",
         )
     cursor = cursor_of(session)
     cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
@@ -135,6 +137,38 @@ def release(session: Session, year: Year, generation: int, *, wait_seconds: floa
         for table in tables:
             cursor.execute(sql.SQL("DROP TABLE {}").format(table))
         cursor.execute(sql.SQL("DROP SCHEMA {}").format(sql.Identifier(schema)))
+
+
+def put_back(session: Session, year: Year, generation: int, closed: Iterable[ClosedPartition]) -> None:
+    """Put the rows of a restored year back into the partitions that they were dropped from, whose fence is lifted.
+
+    Raises:
+        ConflictError: a table does not take them any more.
+        RestorationDiffersError: what stands there then is not what was closed.
+    """
+    cursor = cursor_of(session)
+    for each in closed:
+        partition = each.partition
+        lock_shared(session, f"table {partition.dataset}")  # nobody exchanges it meanwhile
+        statement = sql.SQL("INSERT INTO {} ({columns}) SELECT {columns} FROM {}").format(
+            partition.table,
+            sql.Identifier(schema_of(year, generation), partition.dataset),
+            columns=column_list(partition.columns),
+        )
+        try:
+            cursor.execute(statement)
+        except (errors.ProgrammingError, errors.IntegrityError, errors.DataError) as error:
+            raise ConflictError(
+                f"The table of {partition.dataset!r} does not take its rows of {year.label} any more:"
+                f" {error.diag.message_primary}.",
+                "Nothing was changed. Read them in the copy, and post what is missing in a year that is open.",
+            ) from error
+        if fingerprint(session, partition.table, partition.columns) != each.fingerprint:
+            raise RestorationDiffersError(
+                f"The rows of {year.label} come out as other ones in the table of {partition.dataset!r}, whose columns"
+                " have other types now, or which has rows of that year.",
+                "Nothing was changed. Read them in the copy, and post what is missing in a year that is open.",
+            )
 
 
 def _exists(session: Session, schema: str) -> bool:

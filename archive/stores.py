@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from ledger.errors import ConflictError, InvalidRequestError, LedgerError, NotFoundError
+from ledger.errors import ConflictError, InvalidRequestError, LedgerError, NotFoundError, PartUnavailableError
 
 OBJECT_BYTES_MAX = 240 << 20
 
@@ -113,6 +113,12 @@ class NotRestoredError(LedgerError):
     code = "object_not_restored"
 
 
+class NoCapacityError(PartUnavailableError):
+    """The store restores nothing so fast now."""
+
+    code = "no_restore_capacity"
+
+
 class ColdStore(Protocol):
     """Keeps objects for years.
 
@@ -155,7 +161,7 @@ class ColdStore(Protocol):
 
         Raises:
             InvalidRequestError: the class has no such tier.
-            PartUnavailableError: there is no capacity for the tier now.
+            NoCapacityError: there is none for the tier now.
         """
 
     def lock(self, key: str, version: str, lock: Lock) -> None:
@@ -170,11 +176,15 @@ class ColdStore(Protocol):
         """Place a legal hold on a version, or lift it."""
 
 
-def open_cold_store(url: str, kms_key: str | None = None) -> ColdStore:
-    """The cold store at `file:///folder` or `s3://bucket/prefix`, there encrypted under a key of KMS if one is given.
+def open_cold_store(url: str, kms_key: str | None = None, profile: str | None = None) -> ColdStore:
+    """The cold store at `file:///folder` or `s3://bucket/prefix`.
+
+    Args:
+        kms_key: the key of KMS that objects are encrypted under there.
+        profile: the profile of AWS whose credentials are used there; the customary ones if none is given.
 
     Raises:
-        InvalidRequestError: the URL names no kind of store that there is.
+        InvalidRequestError: the URL names no kind of store that there is, or there is no such profile.
     """
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.path:
@@ -184,7 +194,7 @@ def open_cold_store(url: str, kms_key: str | None = None) -> ColdStore:
     if parts.scheme == "s3" and parts.netloc:
         from archive.stores_s3 import S3ColdStore  # boto3 takes half a second to import, and few processes need it
 
-        return S3ColdStore(parts.netloc, parts.path.strip("/"), kms_key)
+        return S3ColdStore(parts.netloc, parts.path.strip("/"), kms_key, profile)
     raise InvalidRequestError(
         f"LEDGER_ARCHIVE_URL is {url!r}, which names no cold store.", "Use file:///folder or s3://bucket/prefix."
     )

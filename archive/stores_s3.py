@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from archive.s3_answers import NOT_THERE, TRY_AGAIN, listed_versions, md5_of, stored_object
 from archive.stores import (
     OBJECT_BYTES_MAX,
     ListedVersion,
     Lock,
+    NoCapacityError,
     NotRestoredError,
     Restoration,
     StorageClass,
@@ -56,8 +57,14 @@ PAUSE_SECONDS = 0.2  # after the first refused attempt; it then doubles
 class S3ColdStore:
     """Keeps objects in a bucket. See `archive.stores.ColdStore`."""
 
-    def __init__(self, bucket: str, prefix: str, kms_key: str | None) -> None:
-        self._client = boto3.client("s3", config=blobs_s3.CONFIG)
+    def __init__(self, bucket: str, prefix: str, kms_key: str | None, profile: str | None = None) -> None:
+        try:
+            session: Any = boto3 if profile is None else boto3.Session(profile_name=profile)
+        except ProfileNotFound as error:
+            raise InvalidRequestError(
+                f"There is no profile {profile!r} in the configuration of AWS.", "Add it, or name another one."
+            ) from error
+        self._client = session.client("s3", config=blobs_s3.CONFIG)
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._encryption: dict[str, Any] = (
@@ -162,7 +169,7 @@ class S3ColdStore:
                 if code == "RestoreAlreadyInProgress":
                     return Restoration.UNDER_WAY
                 if code == "GlacierExpeditedRetrievalNotAvailable":
-                    raise PartUnavailableError(
+                    raise NoCapacityError(
                         f"S3 has no capacity for an expedited restore of {key} now.", "Ask for Standard, or later."
                     ) from None
                 raise

@@ -21,11 +21,17 @@ class Level(StrEnum):
     TREE = "tree"
     EVENTS = "events"
     VIEWS = "views"
+    ARCHIVES = "archives"
 
     @property
     def reads_events(self) -> bool:
         """Whether every event is read again."""
-        return self in (Level.EVENTS, Level.VIEWS)
+        return self is Level.EVENTS or self.needs_ledger
+
+    @property
+    def needs_ledger(self) -> bool:
+        """Whether it takes more than the log and the keys."""
+        return self in (Level.VIEWS, Level.ARCHIVES)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Finding:
     stream: UUID | None = None
     version: int | None = None
     field: str | None = None
+    object: str | None = None  # of a cold store, by its key
 
 
 @dataclass(frozen=True)
@@ -48,17 +55,12 @@ class NotCompared:
 
 
 @dataclass
-class Verified:
-    """What a run came to: what it read of each, the last checkpoint, and how many events are not sealed yet.
+class Findings:
+    """What was found, and what could not be compared.
 
     Of the findings the first `FINDINGS_TOLD` are kept: a log that was written anew has as many as events.
     """
 
-    checkpoints: int = 0
-    leaves: int = 0
-    events: int = 0
-    checkpoint: Checkpoint | None = None
-    unsealed: int = 0
     findings: list[Finding] = field(default_factory=list)
     findings_total: int = 0
     not_compared: list[str] = field(default_factory=list)
@@ -88,3 +90,14 @@ class Verified:
         """Take in one after the other."""
         for each in found:
             self.add(each)
+
+
+@dataclass
+class Verified(Findings):
+    """What a run came to: what it read of each, the last checkpoint, and how many events are not sealed yet."""
+
+    checkpoints: int = 0
+    leaves: int = 0
+    events: int = 0
+    checkpoint: Checkpoint | None = None
+    unsealed: int = 0

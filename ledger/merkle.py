@@ -81,6 +81,16 @@ def consistency_proof(nodes: Nodes, old_size: int, size: int) -> list[bytes]:
     return ([] if known else [_hash(nodes, start, end)]) + path[::-1]
 
 
+def complete_subtrees(nodes: Nodes, size: int) -> list[bytes]:
+    """The roots of the complete subtrees that the first `size` leaves are made of, the largest first."""
+    found, start = [], 0
+    for level in reversed(range(size.bit_length())):
+        if size >> level & 1:
+            found.append(nodes.node(level, start >> level))
+            start += 1 << level
+    return found
+
+
 def check_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], expected: bytes) -> None:
     """Check that a leaf (its hash) stands at `index` in the tree of `size` leaves whose root is `expected`.
 
@@ -147,11 +157,15 @@ def check_consistency(old_size: int, size: int, proof: Sequence[bytes], old_root
 
 
 class CompactRange:
-    """The root of leaves that come one after the other, by the roots of the complete subtrees so far."""
+    """The root of leaves that come one after the other, by the roots of the complete subtrees so far.
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._complete: list[bytes] = []
+    It goes on behind the first `size` leaves, if it is given their `complete_subtrees`.
+    """
+
+    def __init__(self, size: int = 0, complete: Sequence[bytes] = ()) -> None:
+        assert len(complete) == size.bit_count(), (size, len(complete))
+        self.size = size
+        self._complete = list(complete)
 
     def add(self, leaf: bytes) -> Iterator[tuple[int, int, bytes]]:
         """Take in the next leaf; the nodes that are complete with it: level, index and hash."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfoNotFoundError
 
@@ -145,6 +145,32 @@ class Settings(BaseSettings):
     archive_kms_key: str | None = Field(
         default=None, description="The key of AWS KMS that archives are encrypted under; S3's own without it."
     )
+    archive_verifier_profile: str | None = Field(
+        default=None,
+        description="The profile of AWS with which archives are verified; those who archive are trusted without it.",
+    )
+    archive_class: Literal["STANDARD", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"] = Field(
+        default="DEEP_ARCHIVE", description="The storage class of what is archived, in a bucket."
+    )
+    archive_access_class: Literal["STANDARD", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE", "none"] = Field(
+        default="GLACIER_IR", description="That of the Parquet copies that are easier to read; `none` makes none."
+    )
+    archive_retention_years: int = Field(
+        default=10, gt=0, description="How long an archive is locked, counted from the closing of its year."
+    )
+    archive_lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] = Field(
+        default="GOVERNANCE",
+        description="Whether somebody with a permission of its own may delete it before, or nobody.",
+    )
+    archive_run_days: int = Field(
+        default=30, gt=0, description="Days for which parts are locked until the archive that they are of is complete."
+    )
+    archive_drop_days: int | None = Field(
+        default=None,
+        ge=0,
+        description="Days after its archive was verified until a year's rows are dropped; without it a second person"
+        " has to approve that.",
+    )
     verify_seconds: float = Field(
         default=86_400.0, ge=0, description="How often the log is verified by itself; 0 for only when asked."
     )
@@ -182,7 +208,8 @@ class Settings(BaseSettings):
     @field_validator(
         "smtp_url", "mail_from", "mail_to", "public_url",
         "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_role_claim", "oidc_datasets_claim",
-        "seal_public_keys", "checkpoints_url", "archive_url", "archive_kms_key",
+        "seal_public_keys", "checkpoints_url", "archive_url", "archive_kms_key", "archive_verifier_profile",
+        "archive_drop_days",
         mode="before",
     )  # fmt: skip
     @classmethod

@@ -154,7 +154,7 @@ def _cancelled(document: Document, event: FileJob.Cancelled) -> Document:
 
 
 def _archived(document: Document, event: FileJob.Archived) -> Document:
-    return {"status": Status.ARCHIVED.value}
+    return {} if event.years_left else {"status": Status.ARCHIVED.value}
 
 
 def _restored(document: Document, event: FileJob.Restored) -> Document:

@@ -46,7 +46,18 @@ from workers.leases import hurry
 from workers.mail import Mailer
 from workers.publisher import Publisher
 from workers.queues import LARGE, OPERATOR, SMALL, is_rabbitmq, queue_of, work_queues
-from workers.tasks import close_year, load, plan, prepare_all, rebuild, replay, verify
+from workers.tasks import (
+    archive_year,
+    close_year,
+    hold_year,
+    load,
+    plan,
+    prepare_all,
+    rebuild,
+    replay,
+    restore_year,
+    verify,
+)
 from workers.verification import request_if_due
 from workers.years import propose_if_due
 
@@ -90,6 +101,9 @@ TASK_OF: dict[str, Task[Any, Any]] = {
     Stage.REPLAY.value: replay,
     Stage.VERIFY.value: verify,
     Stage.CLOSE_YEAR.value: close_year,
+    Stage.ARCHIVE_YEAR.value: archive_year,
+    Stage.RESTORE_YEAR.value: restore_year,
+    Stage.HOLD_YEAR.value: hold_year,
 }
 
 

@@ -109,15 +109,26 @@ def drop_all(session: Session, job_id: UUID) -> None:
     session.execute(text("DELETE FROM work.items WHERE job_id = :job_id"), {"job_id": job_id})
 
 
-def release(session: Session, work: Work, *, pause_seconds: float, reason: str) -> datetime:
-    """Give the work back, with the transaction; when it will be due again."""
+def release(
+    session: Session, work: Work, *, pause_seconds: float, reason: str, is_going_well: bool = False
+) -> datetime:
+    """Give the work back, with the transaction; when it will be due again.
+
+    If it only waits for something, no attempt counts that was made so far.
+    """
     found = session.execute(
         text(
             "UPDATE work.items SET leased_until = NULL, published_at = NULL, last_error = :reason,"
+            " attempts = CASE WHEN :is_going_well THEN 0 ELSE attempts END,"
             " due_at = clock_timestamp() + :pause_seconds * interval '1 second' "
             "WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk AND epoch = :epoch RETURNING due_at"
         ),
-        {**work.key(), "pause_seconds": pause_seconds, "reason": reason[:REASON_CHARACTERS_MAX]},
+        {
+            **work.key(),
+            "pause_seconds": pause_seconds,
+            "reason": reason[:REASON_CHARACTERS_MAX],
+            "is_going_well": is_going_well,
+        },
     ).scalar_one()
     assert isinstance(found, datetime)
     return found

@@ -9,7 +9,9 @@ Rules:
 3. Attempts are counted before the work. An operation whose worker was killed is claimed again, and starts anew.
 4. A conflict at the first attempt is somebody else's operation, and ends this one. Later it may be an earlier attempt
    of our own that is overtaken but not yet dead, so it is waited for.
-5. One that was asked for by itself, by the actor `SCHEDULE`, has nobody who waits for it: that it failed is an error in
+5. One that waits for somebody else, such as cold storage, is given back until it is time to look again (`NotYetError`).
+   No worker sleeps meanwhile, and no attempt counts that came so far.
+6. One that was asked for by itself, by the actor `SCHEDULE`, has nobody who waits for it: that it failed is an error in
    the log.
 """
 
@@ -46,6 +48,14 @@ SCHEDULE = "schedule"
 Tell = Callable[[dict[str, Any]], None]
 # Does what an order says; what it came to, as JSON values.
 Act = Callable[[Workshop, Order], dict[str, Any]]
+
+
+class NotYetError(Exception):
+    """What an operation waits for is not there yet: it is looked for again after a pause."""
+
+    def __init__(self, pause_seconds: float, reason: str) -> None:
+        super().__init__(reason)
+        self.pause_seconds = pause_seconds
 
 
 def rebuild_view(workshop: Workshop, order: Order) -> dict[str, Any]:
@@ -104,6 +114,8 @@ class Attempt:
                 result = self._act(workshop, order)
         except LeaseLostError:
             raise
+        except NotYetError as waiting:
+            return self._wait(work, waiting)
         except Exception as error:  # the edge of a task: whatever went wrong must not stay untold
             log.warning("an operation failed", exc_info=error, extra={"action": "work_failed", **where})
             return self._record(work, policy, error)
@@ -113,6 +125,12 @@ class Attempt:
             failpoint("operation_end_committed")
             self.ended = self._finished
         return "done"
+
+    def _wait(self, work: Work, waiting: NotYetError) -> str:
+        with self._workshop.ledger.transaction() as session:
+            fence(session, work)
+            release(session, work, pause_seconds=waiting.pause_seconds, reason=str(waiting), is_going_well=True)
+        return "waits"
 
     def _record(self, work: Work, policy: RetryPolicy, error: Exception) -> str:
         if not _is_worth_retrying(error, work.attempt):

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from celery import Celery, Task
 from celery.exceptions import Ignore
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ledger.domain.operation import Operation
 from ledger.errors import LedgerError
@@ -41,6 +41,17 @@ class Progress(BaseModel):
     events: int
     position: int
     log_position: int
+
+
+class PartsProgress(BaseModel):
+    """How far an archive is: parts that are in cold storage, out of how many, and their bytes."""
+
+    parts: int
+    parts_total: int
+    bytes: int
+
+
+PROGRESSES: TypeAdapter[Progress | PartsProgress] = TypeAdapter(Progress | PartsProgress)
 
 
 class OperationFailedError(LedgerError):
@@ -115,7 +126,7 @@ class Results:
         """How far an operation is; None if nobody knows, be it that the backend is away."""
         try:
             told = self._backend.get_task_meta(str(operation_id), cache=False)
-            return Progress.model_validate(told["result"]).model_dump() if told["status"] == PROGRESS else None
+            return PROGRESSES.validate_python(told["result"]).model_dump() if told["status"] == PROGRESS else None
         except ValidationError:
             return None
         except Exception as error:  # the edge: any failure here is news that are not told, never more

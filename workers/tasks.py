@@ -17,6 +17,8 @@ from ledger.domain.words import Stage
 from ledger.errors import LedgerError, PartUnavailableError
 from ledger.settings import Settings
 from workers.app import app
+from workers.archives import hold_fiscal_year, restore_fiscal_year
+from workers.archiving import archive_fiscal_year
 from workers.load import load_chunk
 from workers.operations import Act, Tell, operate, rebuild_view
 from workers.plan import plan_file
@@ -116,6 +118,31 @@ def close_year(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[st
     """Close a fiscal year, as an operation asks for."""
     news = News(task)
     return news.end(_operate(close_fiscal_year, Stage.CLOSE_YEAR, arguments, message, news.progress))
+
+
+@app.task(
+    name="ledger.archive_year", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,)
+)
+def archive_year(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Archive a fiscal year that is closed, as an operation asks for."""
+    news = News(task)
+    return news.end(_operate(archive_fiscal_year, Stage.ARCHIVE_YEAR, arguments, message, news.progress))
+
+
+@app.task(
+    name="ledger.restore_year", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,)
+)
+def restore_year(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Bring a fiscal year back from cold storage, as an operation asks for."""
+    news = News(task)
+    return news.end(_operate(restore_fiscal_year, Stage.RESTORE_YEAR, arguments, message, news.progress))
+
+
+@app.task(name="ledger.hold_year", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,))
+def hold_year(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Have the objects of a fiscal year held as the log says, as an operation asks for."""
+    news = News(task)
+    return news.end(_operate(hold_fiscal_year, Stage.HOLD_YEAR, arguments, message, news.progress))
 
 
 def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any]) -> None:

@@ -4,9 +4,11 @@ Rules:
 1. The result is part of the record: what level, how many events, the checkpoint, and the first `FINDINGS_TOLD` findings
    of all. That something was found is no failure of the operation; it is what it was asked for. `holds` is true only
    if everything was looked at and nothing was found; it is null if nothing was found, and something not compared.
-2. Findings are an error in the log (`record_differs`) and a metric, so that somebody is told who did not ask. What was
+2. A year that is named has its archives verified, and nothing else is looked at. The level `archives` looks at all of
+   them, and not at their content.
+3. Findings are an error in the log (`record_differs`) and a metric, so that somebody is told who did not ask. What was
    found in the log itself stays found, and is in the result, if a part that the views need is away.
-3. It is asked for by itself when `verify_seconds` have passed since it was last so, and none is still open: once,
+4. It is asked for by itself when `verify_seconds` have passed since it was last so, and none is still open: once,
    however many dispatchers run. If it fails, that is an error in the log as well (`workers.operations`, rule 5).
 """
 
@@ -17,7 +19,6 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -38,6 +39,7 @@ from ledger.settings import Settings
 from ledger.verifier import verify
 from projections.view_store import connect
 from projections.views import Order, Parts
+from workers.archive_checks import verify_archives
 from workers.operations import SCHEDULE
 from workers.view_checks import findings_about_views_and_files
 from workers.workshop import Workshop
@@ -54,14 +56,41 @@ DUE = (
 def verify_record(workshop: Workshop, order: Order) -> dict[str, Any]:
     """Verify the record up to the level that the order names; what it came to, as JSON values. Raises as `verified`."""
     level = level_of(order.arguments["level"])
-    more = partial(_findings_about_views_and_files, workshop, order) if level is Level.VIEWS else None
-    return verified(
+    if "fiscal_year" in order.arguments:
+        return _verify_year(workshop, order)
+    archives: list[dict[str, Any]] = []
+
+    def more() -> Iterator[Finding | NotCompared]:
+        yield from _findings_about_views_and_files(workshop, order)
+        if level is Level.ARCHIVES:
+            found = verify_archives(workshop, order.tell, label=None, content=False)
+            archives.extend(found.archives)
+            yield from found.all()
+
+    result = verified(
         workshop.ledger.engine,
         workshop.settings,
         level,
         lambda position, last: order.tell({"events": position, "position": position, "log_position": last}),
-        more,
+        more if level.needs_ledger else None,
     )
+    return {**result, "archives": archives}
+
+
+def _verify_year(workshop: Workshop, order: Order) -> dict[str, Any]:
+    """Verify the archives of the year that an order names, and nothing else."""
+    label, content = order.arguments["fiscal_year"], order.arguments["content"]
+    found = verify_archives(workshop, order.tell, label=label, content=content)
+    _say(found.findings, found.findings_total, Level.ARCHIVES)
+    return {
+        "level": Level.ARCHIVES.value,
+        "fiscal_year": label,
+        "holds": found.holds,
+        "archives": found.archives,
+        "findings_total": found.findings_total,
+        "findings": [_told(finding) for finding in found.findings],
+        "not_compared": found.not_compared,
+    }
 
 
 def verified(
@@ -96,7 +125,7 @@ def verified(
         except PartUnavailableError as away:
             if not found.findings_total:
                 raise
-            found.add(NotCompared(f"Views and files were not all looked at, for a part was away ({away.code})."))
+            found.add(NotCompared(f"Views, files or archives were not all looked at: a part was away ({away.code})."))
         _say(found.findings[told:], found.findings_total, level)
     return {
         "level": level.value,
@@ -158,7 +187,7 @@ def chosen(sizes: list[int]) -> list[int]:
 
 
 def request_if_due(ledger: Ledger, settings: Settings) -> Operation | None:
-    """Ask for a verification if the last one by itself, or the first start, is long enough ago (rule 3)."""
+    """Ask for a verification if the last one by itself, or the first start, is long enough ago (rule 4)."""
     if not settings.verify_seconds or not (settings.seal_public_keys or settings.seal_key_file):
         return None
     schedule = {"name": Stage.VERIFY.value, "seconds": settings.verify_seconds}

@@ -191,9 +191,9 @@ def _verify_here(level: Level, key: str | None, quiet: bool) -> dict[str, Any]:
     from workers.verification import verified
 
     settings = Settings() if key is None else Settings(seal_public_keys=",".join(map(str, public_keys(key))))
-    if level is Level.VIEWS:
+    if level.needs_ledger:
         raise CommandError(
-            "Views are verified by the ledger itself.",
+            f"The level {level} is verified by the ledger itself.",
             "Leave --direct away, or verify events, which needs no ledger.",
             ExitCode.USAGE,
         )

@@ -80,10 +80,9 @@ def _difference_of_replay(found: dict[str, Any]) -> str:
 
 def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     """What a verification came to."""
-    read = [f"{result[name]:,} {name}" for name in ("events", "leaves", "checkpoints") if result[name]]
-    elsewhere = f"and {result['anchors']:,} checkpoints that are kept elsewhere"
-    what = f"Verified ({result['level']}): {', '.join(read) or 'nothing'}, {elsewhere}."
-    waiting = f" {result['events_not_sealed']:,} events are not sealed yet." if result["events_not_sealed"] else ""
+    what = _verified_archives(result) if "fiscal_year" in result else _verified_log(result)
+    unsealed = result.get("events_not_sealed")
+    waiting = f" {unsealed:,} events are not sealed yet." if unsealed else ""
     if result["holds"]:
         return f"{what}{waiting} Nothing was changed."
     missed = "".join(f"\n  {each}" for each in result["not_compared"])
@@ -95,10 +94,47 @@ def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}{missed}"
 
 
+def _verified_log(result: dict[str, Any]) -> str:
+    read = [f"{result[name]:,} {name}" for name in ("events", "leaves", "checkpoints") if result[name]]
+    archives = result.get("archives")
+    read += [f"{len(archives):,} archives"] if archives else []
+    elsewhere = f"and {result['anchors']:,} checkpoints that are kept elsewhere"
+    return f"Verified ({result['level']}): {', '.join(read) or 'nothing'}, {elsewhere}."
+
+
+def _verified_archives(result: dict[str, Any]) -> str:
+    objects = sum(each["objects"] for each in result["archives"])
+    size = sum(each["bytes"] for each in result["archives"])
+    how = "with their content" if any(each["content"] for each in result["archives"]) else "by what the store says"
+    return f"Verified the archives of {result['fiscal_year']}: {objects:,} objects, {size:,} bytes, {how}."
+
+
 def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     return (
         f"Fiscal year {result['fiscal_year']} is closed, for the {result['generation']}. time:"
         f" {result['rows']:,} rows in {len(result['tables']):,} tables come to a rest."
+    )
+
+
+def _archived(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    what = f"Fiscal year {result['fiscal_year']}, generation {result['generation']}, is {result['state']}"
+    lies = f"{result['objects']:,} objects of {result['bytes']:,} bytes lie in cold storage"
+    return f"{what}: {lies}, under the manifest {result['manifest_sha256']}."
+
+
+def _restored(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    return (
+        f"Fiscal year {result['fiscal_year']} is back to be read: {result['rows']:,} rows in"
+        f" {len(result['tables']):,} tables of schema {result['schema']}, equal to what was closed. Release it when you"
+        f" are done: ledger archive release {result['fiscal_year']}"
+    )
+
+
+def _held(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    how = "on hold" if result["is_on_hold"] else "not on hold any more"
+    return (
+        f"All {result['objects']:,} objects of fiscal year {result['fiscal_year']} are {how}:"
+        f" {result['changed']:,} were changed."
     )
 
 
@@ -108,4 +144,7 @@ SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "replay": _replayed,
     "verify": verified,
     "close_year": _closed,
+    "archive_year": _archived,
+    "restore_year": _restored,
+    "hold_year": _held,
 }

@@ -10,7 +10,7 @@ from api.cli.client import Client, CommandError, ExitCode
 from api.cli.load import watch_until
 from api.cli.operation_results import sentences
 from api.cli.options import AsJson, Wait
-from api.cli.output import bars, print_json, say, shown, table
+from api.cli.output import Unit, bars, print_json, say, shown, table
 
 operations = typer.Typer(no_args_is_help=True, help="What operators asked for, and what became of it.")
 
@@ -118,15 +118,23 @@ def _ended(client: Client, operation: dict[str, Any], what: str, *, wait: bool, 
     return result
 
 
-def watched(client: Client, operation: dict[str, Any], what: str, *, quiet: bool) -> dict[str, Any]:
+def watched(
+    client: Client, operation: dict[str, Any], what: str, *, quiet: bool, unit: Unit = "events"
+) -> dict[str, Any]:
     """Wait until an operation has ended, with a bar if somebody looks; the operation then."""
     operation_id = operation["operation_id"]
-    with bars(quiet=quiet, unit="events") as progress:
+    with bars(quiet=quiet, unit=unit) as progress:
         show = None if progress is None else progress.add_share(what)
 
         def on_news(news: dict[str, Any]) -> None:
-            if show is not None and news["progress"] is not None:
-                show(news["progress"]["position"], news["progress"]["log_position"])
+            told = news["progress"]
+            if show is not None and told is not None:
+                show(
+                    *(
+                        told[name]
+                        for name in (("parts", "parts_total") if "parts" in told else ("position", "log_position"))
+                    )
+                )
 
         return watch_until(
             client,

@@ -33,8 +33,11 @@ class Bars:
         return lambda done, total: self._progress.update(bar, completed=done, total=total)
 
 
+Unit = Literal["bytes", "events", "parts"]
+
+
 @contextmanager
-def bars(*, quiet: bool, unit: Literal["bytes", "events"] = "bytes") -> Iterator[Bars | None]:
+def bars(*, quiet: bool, unit: Unit = "bytes") -> Iterator[Bars | None]:
     """Bars while somebody looks; None if nobody does."""
     if quiet or not sys.stderr.isatty():
         yield None

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.audit import tell_verified
 from api.cli.client import Client, CommandError, ExitCode
 from api.cli.operation_results import sentences
 from api.cli.operations import result_of, tell, watched
@@ -28,7 +29,7 @@ def status(label: Annotated[str | None, typer.Argument(metavar="YEAR")] = None, 
     """
     client = Client.found()
     if label is not None:
-        _tell(client.get(f"{YEARS}/{label}"), as_json)
+        tell_year(client.get(f"{YEARS}/{label}"), as_json)
         return
     years = client.get(YEARS)["years"]
     if as_json:
@@ -47,7 +48,7 @@ def soft_close(label: Label, as_json: AsJson = False) -> None:
 
     Example: ledger archive soft-close FY2025-26
     """
-    _tell(Client.found().post(f"{YEARS}/{label}/soft-close"), as_json)
+    tell_year(Client.found().post(f"{YEARS}/{label}/soft-close"), as_json)
 
 
 @archive.command("close")
@@ -85,13 +86,37 @@ def close(
     tell(operation, as_json)
 
 
+@archive.command("verify")
+def verify(
+    label: Label,
+    content: Annotated[
+        bool, typer.Option("--content", help="Read every object as well: what is cold has to be restored before.")
+    ] = False,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the archives of a year with their signed manifests, object by object.
+
+    Ends with 9 if something is not as it was signed, and names the object; with 11 if not all could be read.
+
+    Example: ledger archive verify FY2025-26 --content
+    """
+    client = Client.found()
+    operation = client.post(f"{YEARS}/{label}/verify", content=content)
+    if not wait:
+        tell(operation, as_json)
+        return
+    result = result_of(watched(client, operation, f"verifying {label}", quiet=as_json, unit="parts"))
+    tell_verified(result, as_json)
+
+
 @archive.command("reopen")
 def reopen(label: Label, reason: Reason, as_json: AsJson = False) -> None:
     """Ask for a closed year to take adjustments again. Somebody else has to approve it.
 
     Example: ledger archive reopen FY2025-26 --reason "the invoices of March were missing"
     """
-    _tell(Client.found().post(f"{YEARS}/{label}/reopen", reason=reason), as_json)
+    tell_year(Client.found().post(f"{YEARS}/{label}/reopen", reason=reason), as_json)
 
 
 @archive.command("approve")
@@ -100,7 +125,7 @@ def approve(label: Label, as_json: AsJson = False) -> None:
 
     Example: ledger archive approve FY2025-26
     """
-    _tell(Client.found().post(f"{YEARS}/{label}/approve"), as_json)
+    tell_year(Client.found().post(f"{YEARS}/{label}/approve"), as_json)
 
 
 @archive.command("hold")
@@ -109,7 +134,7 @@ def hold(label: Label, case: Case, as_json: AsJson = False) -> None:
 
     Example: ledger archive hold FY2025-26 --case 2026/17
     """
-    _tell(Client.found().post(f"{YEARS}/{label}/hold", case=case), as_json)
+    tell_year(Client.found().post(f"{YEARS}/{label}/hold", case=case), as_json)
 
 
 @archive.command("lift-hold")
@@ -118,7 +143,7 @@ def lift_hold(label: Label, case: Case, reason: Reason, as_json: AsJson = False)
 
     Example: ledger archive lift-hold FY2025-26 --case 2026/17 --reason "settled"
     """
-    _tell(Client.found().post(f"{YEARS}/{label}/lift-hold", case=case, reason=reason), as_json)
+    tell_year(Client.found().post(f"{YEARS}/{label}/lift-hold", case=case, reason=reason), as_json)
 
 
 def _confirm(label: str, given: str | None) -> None:
@@ -131,7 +156,8 @@ def _confirm(label: str, given: str | None) -> None:
         )
 
 
-def _tell(year: dict[str, Any], as_json: bool) -> None:
+def tell_year(year: dict[str, Any], as_json: bool) -> None:
+    """Show where a year stands."""
     if as_json:
         print_json(year)
         return

@@ -30,6 +30,7 @@ def environment(home: Home, ports: Mapping[str, int], base: Mapping[str, str]) -
         "LEDGER_API_KEY_FILE": str(home.secret_path("admin.key")),
         "LEDGER_SEAL_PUBLIC_KEYS": _public_key(home, base),
         "LEDGER_CHECKPOINTS_URL": home.checkpoints.as_uri(),
+        "LEDGER_ARCHIVE_URL": home.archive.as_uri(),
         "LEDGER_SUBJECT_KEY_FILE": str(home.secret_path("subjects.key")),
     }
     if "postgresql" in ports:

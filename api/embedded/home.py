@@ -85,6 +85,7 @@ class Home:
         self.path = path.expanduser().resolve()
         self.blobs = self.path / "blobs"
         self.checkpoints = self.path / "checkpoints"
+        self.archive = self.path / "archive"
         self.logs = self.path / "logs"
         self.run = self.path / "run"
         self.secrets = self.path / "secrets"

@@ -15,22 +15,17 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import fields
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, TypeAlias
 from uuid import UUID
 
-from eventsourcing.domain import CanInitAggregate
-
-from ledger.domain.base import Aggregate, Stamp, adding
+from ledger.domain import filejob_events as events
+from ledger.domain.base import Aggregate, Stamp
+from ledger.domain.filejob_events import CHUNK_FIELDS
 from ledger.domain.filejob_states import ALLOWED, WAITING_ALLOWS
-from ledger.domain.personal import ERASED, Personal, of_its_job, plain_before
 from ledger.domain.reconciliation import LoadedChunk, check_chunk, late_records, reconcile
 from ledger.domain.words import UNFINISHED, Stage, Status
 from ledger.errors import ConflictError
-
-# What ChunkLoaded says of a chunk besides its number.
-CHUNK_FIELDS = tuple(field.name for field in fields(LoadedChunk) if field.name != "number")
 
 
 class FileJob(Aggregate):
@@ -38,210 +33,17 @@ class FileJob(Aggregate):
 
     TOPIC = "filejob"
 
-    class Event(Aggregate.Event):
-        """Something that happened to a file."""
-
-    class Received(CanInitAggregate[UUID], Event):
-        """The file's bytes are kept, and somebody answers for them."""
-
-        TOPIC = "filejob.received"
-        PERSONAL: ClassVar[Personal] = dict.fromkeys(("filename", "reading.member", "reading.sheet"), of_its_job)
-        originator_topic: str
-        sha256: str
-        size: int
-        filename: str
-        content_type: str
-        door: str
-        dataset: str
-        reading: dict[str, str]
-        corrects: str | None
-        control_totals: dict[str, Any]
-        may_adjust: bool
-
-        class_version = 4
-
-        # Version 1 knew nothing that a sender says of a file but its name and its dataset.
-        upcast_v1_v2 = adding(reading={}, corrects=None, control_totals={})
-
-        upcast_v2_v3 = staticmethod(plain_before)
-
-        # Version 3 knew no years that are closed for some senders.
-        upcast_v3_v4 = adding(may_adjust=False)
-
-    class Queued(Event):
-        """The file was examined: how it is read, into which contract, and in how many chunks."""
-
-        TOPIC = "filejob.queued"
-        format: str
-        dialect: dict[str, Any]
-        encoding: str
-        parser_version: str
-        contract_version: int
-        contract_digest: str
-        plan: str
-        data_start: int
-        chunks_total: int
-        records: int
-        transcript: str | None
-        text_size: int | None
-        trailer: dict[str, Any]
-
-        class_version = 2
-
-        # Version 1 knew only files whose own bytes are loaded.
-        upcast_v1_v2 = adding(transcript=None, text_size=None, trailer={})
-
-        def apply(self, aggregate: FileJob) -> None:
-            """Remember what the chunks have to add up to."""
-            aggregate.transcript = self.transcript
-            aggregate.text_size = aggregate.size if self.text_size is None else self.text_size
-            aggregate.status = Status.QUEUED
-            aggregate.plan = self.plan
-            aggregate.trailer = self.trailer
-            aggregate.dialect = self.dialect
-            aggregate.contract_version = self.contract_version
-            aggregate.data_start = self.data_start
-            aggregate.chunks_total = self.chunks_total
-            aggregate.records = self.records
-
-    class ChunkLoaded(Event):
-        """One chunk's rows and rejects are committed, with this event, in one transaction."""
-
-        TOPIC = "filejob.chunk_loaded"
-        chunk: int
-        start: int
-        end: int
-        sha256: str
-        first_record: int
-        records: int
-        rows_loaded: int
-        rows_rejected: int
-        rows_skipped: int
-        fiscal_years: list[str]
-        attempt: int
-        totals: dict[str, dict[str, Any]]
-        row_set_digest: str | None
-        late: dict[str, int]
-
-        class_version = 3
-
-        # Version 1 knew neither totals nor a digest of the rows.
-        upcast_v1_v2 = adding(totals={}, row_set_digest=None)
-
-        # Version 2 knew no years that are closed.
-        upcast_v2_v3 = adding(late={})
-
-        def apply(self, aggregate: FileJob) -> None:
-            """Count the chunk in."""
-            if not aggregate.waiting:
-                aggregate.status = Status.PROCESSING
-            told = {name: getattr(self, name) for name in CHUNK_FIELDS}
-            aggregate.chunks[self.chunk] = LoadedChunk(self.chunk, **told)
-
-    class Completed(Event):
-        """Every byte and every record of the file is accounted for."""
-
-        TOPIC = "filejob.completed"
-        records: int
-        rows_loaded: int
-        rows_rejected: int
-        rows_skipped: int
-        bytes_covered: int
-        fiscal_years: list[str]
-        totals: dict[str, dict[str, Any]]
-        row_set_digest: str | None
-
-        class_version = 2
-
-        # Version 1 knew neither totals nor a digest of the rows.
-        upcast_v1_v2 = adding(totals={}, row_set_digest=None)
-
-        def apply(self, aggregate: FileJob) -> None:
-            """End the job well."""
-            aggregate.status = Status.COMPLETED
-
-    class Failed(Event):
-        """The job stopped. With `retry_at` it will be tried again; without, it failed for good."""
-
-        TOPIC = "filejob.failed"
-        PERSONAL: ClassVar[Personal] = dict.fromkeys(("error.message", "error.remedy"), of_its_job)
-        stage: str
-        chunk: int | None
-        attempt: int
-        error: dict[str, Any]
-        retry_at: str | None
-        rows_withdrawn: int
-
-        class_version = 2
-        upcast_v1_v2 = staticmethod(plain_before)
-
-        def apply(self, aggregate: FileJob) -> None:
-            """Keep what was loaded only if the job will go on from there."""
-            aggregate.status = Status.FAILED
-            aggregate.retry_at = None if self.retry_at is None else datetime.fromisoformat(self.retry_at)
-            if self.retry_at is None:
-                aggregate.chunks = {}
-                aggregate.plan = None
-
-    class Retried(Event):
-        """The next attempt is open, from the given stage."""
-
-        TOPIC = "filejob.retried"
-        attempt: int
-        stage: str
-        reason: str
-
-        def apply(self, aggregate: FileJob) -> None:
-            """Open the attempt."""
-            aggregate.status = Status.RETRIED
-            aggregate.retry_at = None
-            aggregate.attempt = self.attempt
-
-    class Cancelled(Event):
-        """Somebody decided that the file shall not be loaded."""
-
-        TOPIC = "filejob.cancelled"
-        reason: str
-        rows_withdrawn: int
-
-        def apply(self, aggregate: FileJob) -> None:
-            """Forget the chunks: their rows are withdrawn."""
-            aggregate.status = Status.CANCELLED
-            aggregate.retry_at = None
-            aggregate.chunks = {}
-            aggregate.plan = None
-
-    class Archived(Event):
-        """The file's rows stand in cold storage, verified there."""
-
-        TOPIC = "filejob.archived"
-        fiscal_years: list[str]
-        manifest: str
-
-        def apply(self, aggregate: FileJob) -> None:
-            """Mark the job as archived."""
-            aggregate.status = Status.ARCHIVED
-
-    class Restored(Event):
-        """The archived rows were brought back beside the archive, which stays."""
-
-        TOPIC = "filejob.restored"
-        fiscal_years: list[str]
-        manifest: str
-
-        def apply(self, aggregate: FileJob) -> None:
-            """Nothing changes in the job itself: the archive stays the place of record."""
-
-    class NameErased(Event):
-        """What names the file cannot be read any more, anywhere in the log. `erasure` is the id of the Erasure."""
-
-        TOPIC = "filejob.name_erased"
-        erasure: str
-
-        def apply(self, aggregate: FileJob) -> None:
-            """Forget the name."""
-            aggregate.name_erased = True
-            aggregate.filename = ERASED
+    Event: TypeAlias = events.Event
+    Received: TypeAlias = events.Received
+    Queued: TypeAlias = events.Queued
+    ChunkLoaded: TypeAlias = events.ChunkLoaded
+    Completed: TypeAlias = events.Completed
+    Failed: TypeAlias = events.Failed
+    Retried: TypeAlias = events.Retried
+    Cancelled: TypeAlias = events.Cancelled
+    Archived: TypeAlias = events.Archived
+    Restored: TypeAlias = events.Restored
+    NameErased: TypeAlias = events.NameErased
 
     def __init__(
         self,
@@ -281,6 +83,7 @@ class FileJob(Aggregate):
         self.chunks_total = 0
         self.records = 0
         self.chunks: dict[int, LoadedChunk] = {}
+        self.years_archived: set[str] = set()
 
     @classmethod
     def receive(
@@ -468,14 +271,39 @@ class FileJob(Aggregate):
         self._check_allowed("Cancelled")
         self.trigger_event(self.Cancelled, reason=reason, rows_withdrawn=rows_withdrawn, **stamp.fields())
 
-    def archive(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str) -> None:
-        """Note that the rows stand verified in cold storage under `manifest` (its SHA-256)."""
+    def archive(
+        self,
+        stamp: Stamp,
+        *,
+        fiscal_year: str,
+        manifest: str,
+        rows: int,
+        row_set_digest: str,
+        totals: dict[str, dict[str, Any]],
+    ) -> None:
+        """Note that the rows of a year stand verified in cold storage under `manifest` (its SHA-256), and nowhere else.
+
+        Raises:
+            ConflictError: that was noted before, or the job has not completed.
+        """
         self._check_allowed("Archived")
-        self.trigger_event(self.Archived, fiscal_years=fiscal_years, manifest=manifest, **stamp.fields())
+        if fiscal_year in self.years_archived:
+            raise ConflictError(f"The rows of job {self.id} in {fiscal_year} are archived already.")
+        touched = {label for chunk in self.chunks.values() for label in chunk.fiscal_years}
+        told = {"manifest": manifest, "rows": rows, "row_set_digest": row_set_digest, "totals": totals}
+        self.trigger_event(
+            self.Archived,
+            fiscal_years=[fiscal_year],
+            years_left=sorted(touched - self.years_archived - {fiscal_year}),
+            **told,
+            **stamp.fields(),
+        )
 
     def restore(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str) -> None:
-        """Note that archived rows were brought back."""
+        """Note that rows of years were brought back beside the archive. Raises ConflictError: some are not archived."""
         self._check_allowed("Restored")
+        if here := set(fiscal_years) - self.years_archived:
+            raise ConflictError(f"Rows of job {self.id} in {', '.join(sorted(here))} are not in cold storage.")
         self.trigger_event(self.Restored, fiscal_years=fiscal_years, manifest=manifest, **stamp.fields())
 
     def erase_name(self, stamp: Stamp, *, erasure: UUID) -> None:

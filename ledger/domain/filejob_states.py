@@ -12,7 +12,7 @@ ALLOWED: dict[str, frozenset[Status]] = {
     "Retried": frozenset({Status.FAILED}),
     "Cancelled": UNFINISHED | {Status.FAILED},
     "Archived": frozenset({Status.COMPLETED}),
-    "Restored": frozenset({Status.ARCHIVED}),
+    "Restored": frozenset({Status.COMPLETED, Status.ARCHIVED}),
     "NameErased": FINISHED,
 }
 WAITING_ALLOWS = frozenset({"ChunkLoaded", "Failed", "Retried", "Cancelled"})

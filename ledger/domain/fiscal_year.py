@@ -76,6 +76,7 @@ class FiscalYear(Aggregate):
         self.tables: list[Table] = []
         self.parts: dict[str, dict[str, Any]] = {}
         self.stored: dict[str, dict[str, Any]] = {}
+        self.pinned: dict[str, Any] = {}
         self.manifest_sha256: str | None = None
         self.is_drop_authorized = False
         self.reopen_requested_by: str | None = None
@@ -122,12 +123,12 @@ class FiscalYear(Aggregate):
         told = {"position": position, "tables": tables, "requested_by": requested_by}
         self._trigger(self.Closed, stamp, generation=self.generation + 1, **told)
 
-    def plan(self, stamp: Stamp, *, parts: list[dict[str, Any]]) -> None:
-        """Pin the parts of the export. Raises ConflictError: they are pinned."""
+    def plan(self, stamp: Stamp, *, parts: list[dict[str, Any]], pinned: dict[str, Any]) -> None:
+        """Pin the parts of the export, and what else it depends on. Raises ConflictError: they are pinned."""
         self._check_allowed("Planned")
         if self.parts:
             raise self._refused("is planned", "Go on with its parts.")
-        self._trigger(self.Planned, stamp, parts=parts)
+        self._trigger(self.Planned, stamp, parts=parts, pinned=pinned)
 
     def store_parts(self, stamp: Stamp, *, objects: list[dict[str, Any]]) -> None:
         """Note that parts are in cold storage. Raises ConflictError: one is not planned, or stored already."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from eventsourcing.domain import CanInitAggregate
 
-from ledger.domain.base import Aggregate
+from ledger.domain.base import Aggregate, adding
 from ledger.domain.year_states import CopyState, YearState
 
 if TYPE_CHECKING:
@@ -72,14 +72,21 @@ class Closed(Event):
 
 
 class Planned(Event):
-    """Which parts the export has. Each has a `name`."""
+    """Which parts the export has, each with a `name`, and what it depends on that settings could change (`pinned`)."""
 
     TOPIC = "fiscal_year.planned"
     parts: list[dict[str, Any]]
+    pinned: dict[str, Any]
+
+    class_version = 2
+
+    # Version 1 pinned nothing besides.
+    upcast_v1_v2 = adding(pinned={})
 
     def apply(self, aggregate: FiscalYear) -> None:
         """Remember them."""
         aggregate.parts = {part["name"]: part for part in self.parts}
+        aggregate.pinned = self.pinned
 
 
 class PartsStored(Event):
@@ -202,7 +209,7 @@ class Reopened(Event):
         aggregate.state = YearState.REOPENED
         aggregate.reopen_requested_by = None
         aggregate.is_drop_authorized = False
-        aggregate.parts, aggregate.stored, aggregate.tables = {}, {}, []
+        aggregate.parts, aggregate.stored, aggregate.pinned, aggregate.tables = {}, {}, {}, []
 
 
 class HoldPlaced(Event):

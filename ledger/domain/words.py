@@ -29,6 +29,9 @@ class Stage(StrEnum):
     REPLAY = "replay"
     VERIFY = "verify"
     CLOSE_YEAR = "close_year"
+    ARCHIVE_YEAR = "archive_year"
+    RESTORE_YEAR = "restore_year"
+    HOLD_YEAR = "hold_year"
 
 
 class OperationStatus(StrEnum):
@@ -57,5 +60,5 @@ class ExportFormat(StrEnum):
 
 UNFINISHED = frozenset({Status.RECEIVED, Status.QUEUED, Status.PROCESSING, Status.RETRIED})
 FINISHED = frozenset(Status) - UNFINISHED
-OPERATIONS = frozenset({Stage.REBUILD, Stage.REPLAY, Stage.VERIFY, Stage.CLOSE_YEAR})
+OPERATIONS = frozenset(Stage) - {Stage.PLAN, Stage.LOAD}
 ENDED_WELL = frozenset({Status.COMPLETED, Status.ARCHIVED})

@@ -209,6 +209,9 @@ def test_every_volume_is_declared_and_holds_what_it_is_for() -> None:
             mode = ":ro" if volume == "checkpoints" and service != "sealer" else ""
             assert f"{volume}:{folder}{mode}" in SERVICES[service]["volumes"]
             assert re.search(rf"mkdir --parents [^&]*{folder}\b", " ".join(instructions("RUN")))
+    archive = urlsplit(environment_of("worker")["LEDGER_ARCHIVE_URL"]).path
+    assert f"archive:{archive}" in SERVICES["worker"]["volumes"]
+    assert re.search(rf"mkdir --parents [^&]*{archive}\b", " ".join(instructions("RUN")))
 
 
 def test_the_image_holds_every_package_of_the_wheel_and_what_it_is_built_from() -> None:

@@ -100,7 +100,7 @@ def test_what_programs_ask_for_is_json(own: Stack, task_id: str, tmp_path: Path)
 
 def test_a_choice_that_there_is_not_is_told_with_the_list(own: Stack, tmp_path: Path) -> None:
     for command, choices in (
-        (("audit", "verify", "--level", "deep"), ("signatures", "tree", "events", "views")),
+        (("audit", "verify", "--level", "deep"), ("signatures", "tree", "events", "views", "archives")),
         (("audit", "export", "--format", "xml", "-o", str(tmp_path / "trail")), ("ndjson", "csv")),
         (("jobs", "list", "--status", "Lost"), ("Received", "Completed", "Archived")),
     ):
@@ -147,7 +147,7 @@ def test_a_witness_keeps_what_continues_and_refuses_what_does_not(own: Stack, ta
 def test_the_record_is_verified_on_request_and_without_any_server_and_a_change_is_told(
     own: Stack, task_id: str
 ) -> None:
-    for level in ("signatures", "tree", "events", "views"):
+    for level in ("signatures", "tree", "events", "views", "archives"):
         found = own.json("audit", "verify", "--level", level)
         assert (found["holds"], found["findings"]) == (True, [])
     [(position, version)] = own.sql(

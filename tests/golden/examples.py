@@ -190,7 +190,9 @@ def _completed_and_archived() -> FileJob:
     chunk = LoadedChunk(0, 10, 70, "12" * 32, 1, 3, 2, 1, 0, years, totals, "78" * 32, {"FY2023-24": 1})
     job.load_chunk(stamp(2), chunk, attempt=1)
     job.complete(stamp(3))
-    job.archive(stamp(4), fiscal_years=years, manifest="34" * 32)
+    # Of several years at once, as version 1 told it: who restores names them.
+    archived = {"manifest": "34" * 32, "rows": 2, "row_set_digest": "78" * 32, "totals": totals, "years_left": []}
+    job.trigger_event(FileJob.Archived, fiscal_years=years, **archived, **stamp(4).fields())
     job.restore(stamp(5), fiscal_years=years, manifest="34" * 32)
     return job
 
@@ -209,7 +211,7 @@ def _fiscal_year() -> FiscalYear:
     )
     table = {"dataset": "payments", "schema": "data", "name": "payments__fy2024_25", "rows": 2, "fingerprint": "-17"}
     year.close(stamp(2), position=41, tables=[table], requested_by=first.actor)
-    year.plan(stamp(3), parts=[{"name": "data.payments/0", "first": [7, 1], "rows": 2}])
+    year.plan(stamp(3), parts=[{"name": "data.payments/0", "first": [7, 1], "rows": 2}], pinned={"access_class": None})
     stored_object = {
         "name": "data.payments/0",
         "key": "v1/part",

@@ -137,11 +137,18 @@ EXAMPLES: dict[str, Callable[[World, str], Request]] = {
     "GET /api/v1/archive/years": lambda world, dataset: {"url": YEARS},
     "GET /api/v1/archive/years/{label}": lambda world, dataset: {"url": f"{YEARS}/FY2010-11"},
     "GET /api/v1/archive/years/{label}/closing": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/closing"},
+    "GET /api/v1/archive/years/{label}/archive": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/archive"},
+    "POST /api/v1/archive/years/{label}/archive": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/archive"},
+    "POST /api/v1/archive/years/{label}/drop": lambda world, dataset: {
+        "url": f"{YEARS}/FY2010-11/drop",
+        "json": {"confirm": "FY2010-11"},
+    },
     "POST /api/v1/archive/years/{label}/soft-close": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/soft-close"},
     "POST /api/v1/archive/years/{label}/close": lambda world, dataset: {
         "url": f"{YEARS}/FY2011-12/close",
         "json": {"confirm": "FY2011-12"},
     },
+    "POST /api/v1/archive/years/{label}/verify": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/verify"},
     "POST /api/v1/archive/years/{label}/reopen": lambda world, dataset: {
         "url": f"{YEARS}/FY2010-11/reopen",
         "json": {"reason": "a test"},
@@ -155,6 +162,14 @@ EXAMPLES: dict[str, Callable[[World, str], Request]] = {
         "url": f"{YEARS}/FY2010-11/lift-hold",
         "json": {"case": "none", "reason": "a test"},
     },
+    "GET /api/v1/archive/years/{label}/restore": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/restore"},
+    "POST /api/v1/archive/years/{label}/restore": lambda world, dataset: {
+        "url": f"{YEARS}/FY2010-11/restore",
+        "json": {"reason": "a test"},
+    },
+    "POST /api/v1/archive/years/{label}/release": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/release"},
+    "GET /api/v1/archive/years/{label}/locks": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/locks"},
+    "GET /api/v1/archive/garbage": lambda world, dataset: {"url": "/api/v1/archive/garbage"},
     "POST /api/v1/keys": lambda world, dataset: {"url": "/api/v1/keys", "json": {"name": "new", "role": "viewer"}},
     "GET /api/v1/keys": lambda world, dataset: {"url": "/api/v1/keys"},
     "POST /api/v1/keys/{key_id}/revoke": lambda world, dataset: {
@@ -218,6 +233,11 @@ COMMANDS: dict[str, tuple[str, Callable[[World, str], list[str]]]] = {
         lambda world, dataset: ["--job", str(world.doors.jobs[dataset]), "-o", file(world, "trail.ndjson")],
     ),
     "archive status": ("GET /api/v1/archive/years/{label}", lambda world, dataset: ["FY2010-11"]),
+    "archive run": ("POST /api/v1/archive/years/{label}/archive", lambda world, dataset: ["FY2010-11", "--no-wait"]),
+    "archive drop": (
+        "POST /api/v1/archive/years/{label}/drop",
+        lambda world, dataset: ["FY2010-11", "--yes", "FY2010-11", "--no-wait"],
+    ),
     "archive soft-close": (
         "POST /api/v1/archive/years/{label}/soft-close",
         lambda world, dataset: ["FY2010-11"],
@@ -226,6 +246,7 @@ COMMANDS: dict[str, tuple[str, Callable[[World, str], list[str]]]] = {
         "POST /api/v1/archive/years/{label}/close",
         lambda world, dataset: ["FY2011-12", "--yes", "FY2011-12", "--no-wait"],
     ),
+    "archive verify": ("POST /api/v1/archive/years/{label}/verify", lambda world, dataset: ["FY2010-11", "--no-wait"]),
     "archive reopen": (
         "POST /api/v1/archive/years/{label}/reopen",
         lambda world, dataset: ["FY2010-11", "--reason", "a test"],
@@ -239,6 +260,13 @@ COMMANDS: dict[str, tuple[str, Callable[[World, str], list[str]]]] = {
         "POST /api/v1/archive/years/{label}/lift-hold",
         lambda world, dataset: ["FY2010-11", "--case", "none", "--reason", "a test"],
     ),
+    "archive restore": (
+        "POST /api/v1/archive/years/{label}/restore",
+        lambda world, dataset: ["FY2010-11", "--reason", "a test"],
+    ),
+    "archive release": ("POST /api/v1/archive/years/{label}/release", lambda world, dataset: ["FY2010-11"]),
+    "archive locks": ("GET /api/v1/archive/years/{label}/locks", lambda world, dataset: ["FY2010-11"]),
+    "archive gc": ("GET /api/v1/archive/garbage", lambda world, dataset: []),
     "keys create": ("POST /api/v1/keys", lambda world, dataset: ["new", "--role", "viewer"]),
     "keys list": ("GET /api/v1/keys", lambda world, dataset: []),
     "keys revoke": ("POST /api/v1/keys/{key_id}/revoke", lambda world, dataset: [world.victim, "--reason", "a test"]),

@@ -449,7 +449,7 @@ def test_an_event_that_cannot_be_read_or_has_no_rule_stops_the_rebuild_and_is_ne
             session.execute(text("DELETE FROM ledger.stored_events WHERE id = :id"), {"id": unknown})
     assert yard.rebuild()["generation"] == 2
     monkeypatch.delitem(RULES, FileJob.Archived)
-    job.archive(STAMP, fiscal_years=["FY2024-25"], manifest="34" * 32)
+    job.archive(STAMP, fiscal_year="FY2024-25", manifest="34" * 32, rows=1, row_set_digest="78" * 32, totals={})
     yard.place.ledger.save(job)
     archived = yard.place.ledger.position()
     with pytest.raises(RebuildStoppedError, match=f"position {archived} of the log \\(filejob.archived.*no rule"):

@@ -41,7 +41,7 @@ def reopen(year: FiscalYear) -> None:
 def archive(year: FiscalYear) -> None:
     """All that comes between the closing of a year and the drop of its rows."""
     close(year)
-    year.plan(STAMP, parts=[{"name": "a"}])
+    year.plan(STAMP, parts=[{"name": "a"}], pinned={})
     year.store_parts(STAMP, objects=[{"name": "a"}])
     year.export(
         STAMP,

@@ -5,14 +5,13 @@ Rules:
 2. `s3.clock` stands still until a test lets time pass: restores end and copies go by it alone.
 3. `s3.faults` says what goes wrong, and which calls there were.
 4. Who comes as `test` may do everything, who comes as `auditor` may look and restore, and nobody else may do anything.
-   Signatures are not checked.
+   The secret of both is `test`, and every signature is checked.
 
 Sockets are at hand here, as no framework gives them: a reset in the middle of a body is one.
 """
 
 from __future__ import annotations
 
-import re
 import socket
 import struct
 import threading
@@ -25,10 +24,10 @@ from tests.strict_s3.clock import VirtualClock
 from tests.strict_s3.faults import REFUSALS, Fault, FaultPlan
 from tests.strict_s3.objects import S3Error
 from tests.strict_s3.operations import OF_READERS, Answer, Operations, Request, operation_of
+from tests.strict_s3.signatures import signer_of
 
 LOOPBACK = "127.0.0.1"
-WRITER, READER = "test", "auditor"
-ACCESS_KEY = re.compile(r"Credential=([^/]+)/")
+WRITER, READER, SECRET = "test", "auditor", "test"
 # SO_LINGER on, with no time: closing sends RST (socket(7)).
 LINGER_NOT = struct.pack("ii", 1, 0)
 
@@ -146,12 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _authorize(operation: str, request: Request) -> None:
-    found = ACCESS_KEY.search(request.headers.get("authorization", ""))
-    if found is None:
-        raise S3Error(403, "AccessDenied", "the request is not signed")
-    if found[1] not in (WRITER, READER):
+    key = signer_of(request, SECRET)
+    if key not in (WRITER, READER):
         raise S3Error(403, "InvalidAccessKeyId")
-    if found[1] == READER and operation not in OF_READERS:
+    if key == READER and operation not in OF_READERS:
         raise S3Error(403, "AccessDenied")
 
 

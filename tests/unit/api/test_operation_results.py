@@ -51,3 +51,16 @@ def test_a_difference_of_a_rebuild_is_told_by_what_its_view_consists_of(
 def test_a_replay_tells_that_no_text_was_made_of_a_file_without_a_name(said: dict[str, bool], is_told: bool) -> None:
     told = sentences({"kind": "replay", "arguments": {}, "result": {**REPLAYED, **said}})
     assert ("The file's name is erased" in told) is is_told
+
+
+def test_what_archives_come_to_is_told_by_their_objects() -> None:
+    archives = [{"objects": 12, "bytes": 3_456, "content": True}, {"objects": 1, "bytes": 4, "content": True}]
+    result = {
+        "level": "archives", "fiscal_year": "FY2025-26", "archives": archives, "holds": False,
+        "findings_total": 1, "findings": [{"message": "a/b is not locked."}], "not_compared": [],
+    }  # fmt: skip
+    told = sentences({"kind": "verify", "arguments": {}, "result": result})
+    assert told == (
+        "Verified the archives of FY2025-26: 13 objects, 3,460 bytes, with their content. 1 findings:\n"
+        "  a/b is not locked."
+    )

@@ -70,7 +70,14 @@ def values() -> dict[str, Any]:
             }
         ],
         "access": [object_entry(dataset="flights", rows=2, writer="pyarrow", columns_as_text=["a"])],
-        "events": {"first_position": 1, "last_position": 7, "count": 7, "parts": [text_entry()]},
+        "events": {
+            "first_position": 1,
+            "last_position": 7,
+            "count": 7,
+            "before": [DIGEST],
+            "after": [DIGEST],
+            "parts": [text_entry()],
+        },
         "snapshots": [text_entry()],
         "files": {"count": 1, "bytes": 5, "packs": [object_entry()], "index": text_entry()},
         "reconciliation": text_entry(),

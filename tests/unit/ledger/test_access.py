@@ -20,6 +20,8 @@ CHANGES = {
     Permission.OPERATE_JOBS,
     Permission.MANAGE_DATASETS,
     Permission.REBUILD,
+    Permission.ADJUST,
+    Permission.MANAGE_YEARS,
     Permission.MANAGE_KEYS,
     Permission.ERASE,
     Permission.ADJUST,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -151,12 +152,33 @@ def test_rows_are_never_withdrawn_by_a_failure_that_will_be_retried() -> None:
         fail(queued(), retry_at=datetime(2026, 4, 2, tzinfo=UTC), rows_withdrawn=1)
 
 
+def archive(job: FileJob, year: str) -> None:
+    job.archive(STAMP, fiscal_year=year, manifest="99" * 32, rows=1, row_set_digest="78" * 32, totals={})
+
+
+def test_a_job_is_archived_when_none_of_its_years_is_left() -> None:
+    job = queued()
+    job.load_chunk(STAMP, chunk(0, 10, 60), attempt=1)
+    job.load_chunk(STAMP, replace(chunk(1, 60, 110), fiscal_years=["FY2025-26", "FY2026-27"]), attempt=1)
+    job.complete(STAMP)
+    with pytest.raises(ConflictError, match="not in cold storage"):
+        job.restore(STAMP, fiscal_years=["FY2026-27"], manifest="99" * 32)
+    archive(job, "FY2026-27")
+    assert (job.status, job.pending_events[-1].years_left) == (Status.COMPLETED, ["FY2025-26"])  # type: ignore[attr-defined]
+    job.restore(STAMP, fiscal_years=["FY2026-27"], manifest="99" * 32)
+    assert job.status is Status.COMPLETED
+    with pytest.raises(ConflictError, match="archived already"):
+        archive(job, "FY2026-27")
+    archive(job, "FY2025-26")
+    assert job.status is Status.ARCHIVED
+
+
 def test_an_archived_job_can_be_restored_and_stays_archived() -> None:
     job = queued()
     job.load_chunk(STAMP, chunk(0, 10, 60), attempt=1)
     job.load_chunk(STAMP, chunk(1, 60, 110), attempt=1)
     job.complete(STAMP)
-    job.archive(STAMP, fiscal_years=["FY2025-26"], manifest="99" * 32)
+    archive(job, "FY2025-26")
     job.restore(STAMP, fiscal_years=["FY2025-26"], manifest="99" * 32)
     assert job.status is Status.ARCHIVED
 
@@ -186,8 +208,8 @@ COMMANDS = {
     "Failed": fail,
     "Retried": lambda job: job.retry(STAMP, reason="again"),
     "Cancelled": lambda job: job.cancel(STAMP, reason="not wanted", rows_withdrawn=0),
-    "Archived": lambda job: job.archive(STAMP, fiscal_years=[], manifest=""),
-    "Restored": lambda job: job.restore(STAMP, fiscal_years=[], manifest=""),
+    "Archived": lambda job: archive(job, "FY2025-26"),
+    "Restored": lambda job: job.restore(STAMP, fiscal_years=["FY2025-26"], manifest=""),
 }
 
 

@@ -27,14 +27,14 @@ from ledger.errors import ConflictError
 from projections.status import fold
 from tests.filejob_model import ChunkModel, JobModel
 from tests.thorough import thorough
-from tests.unit.ledger.test_filejob import ERROR, STAMP, chunk, received
+from tests.unit.ledger.test_filejob import ERROR, STAMP, archive, chunk, received
 
 DATA_START, SIZE = 10, 110
 # The chunks of the one plan there is: bytes from, bytes to, records.
 PLAN = ((10, 40, 3), (40, 80, 4), (80, 110, 3))
 POSITIONS_BETWEEN = 7
 ERASURE = UUID(int=1)
-YEARS: dict[str, Any] = {"fiscal_years": ["FY2025-26"], "manifest": "99" * 32}
+RESTORED: dict[str, Any] = {"fiscal_years": ["FY2025-26"], "manifest": "99" * 32}
 EVENT_OF = {
     "queue": "Queued",
     "complete": "Completed",
@@ -200,13 +200,13 @@ class JobMachine(RuleBasedStateMachine):
     @precondition(can("Archived"))
     @rule()
     def archive(self) -> None:
-        if self.command("Archived", lambda: self.job.archive(STAMP, **YEARS), allowed=self.model.can("Archived")):
+        if self.command("Archived", lambda: archive(self.job, "FY2025-26"), allowed=self.model.can("Archived")):
             self.model.end("Archived")
 
     @precondition(can("Restored"))
     @rule()
     def restore(self) -> None:
-        self.command("Restored", lambda: self.job.restore(STAMP, **YEARS), allowed=self.model.can("Restored"))
+        self.command("Restored", lambda: self.job.restore(STAMP, **RESTORED), allowed=self.model.can("Restored"))
 
     @precondition(can("NameErased"))
     @rule()

@@ -44,7 +44,7 @@ def closed(by: str = "anna") -> FiscalYear:
 
 
 def exported(year: FiscalYear, manifest: str = "34" * 32) -> FiscalYear:
-    year.plan(STAMP, parts=[{"name": "a"}])
+    year.plan(STAMP, parts=[{"name": "a"}], pinned={})
     year.store_parts(STAMP, objects=[{"name": "a", "key": "k"}])
     year.export(STAMP, manifest_sha256=manifest, **MANIFEST)
     return year
@@ -136,9 +136,9 @@ def test_nothing_is_exported_before_each_part_is_stored_and_no_part_twice() -> N
     year = closed()
     with pytest.raises(ConflictError, match="lacks all parts"):
         year.export(STAMP, manifest_sha256="34" * 32, **MANIFEST)
-    year.plan(STAMP, parts=[{"name": "a"}, {"name": "b"}])
+    year.plan(STAMP, parts=[{"name": "a"}, {"name": "b"}], pinned={})
     with pytest.raises(ConflictError, match="is planned"):
-        year.plan(STAMP, parts=[{"name": "c"}])
+        year.plan(STAMP, parts=[{"name": "c"}], pinned={})
     year.store_parts(STAMP, objects=[{"name": "a"}])
     with pytest.raises(ConflictError, match="lacks 1 parts"):
         year.export(STAMP, manifest_sha256="34" * 32, **MANIFEST)
@@ -244,7 +244,7 @@ def commands(year: FiscalYear, by: Stamp, case: str) -> dict[str, Callable[[], N
         "propose": lambda: year.propose(by, grace_days=30, closes_by_itself=False),
         "soft_close": lambda: year.soft_close(by),
         "close": lambda: year.close(by, position=1, tables=[], requested_by="key:anna"),
-        "plan": lambda: year.plan(by, parts=[{"name": "a"}]),
+        "plan": lambda: year.plan(by, parts=[{"name": "a"}], pinned={}),
         "store": lambda: year.store_parts(by, objects=[{"name": "a"}]),
         "export": lambda: year.export(by, manifest_sha256="34" * 32, **MANIFEST),
         "verify": lambda: year.verify(by, evidence={}),

@@ -112,6 +112,8 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     "filejob.chunk_loaded.1.json": {"totals": {}, "row_set_digest": None, "late": {}},
     "filejob.chunk_loaded.2.json": {"late": {}},
     "filejob.completed.1.json": {"totals": {}, "row_set_digest": None},
+    "filejob.archived.1.json": {"rows": None, "row_set_digest": None, "totals": {}, "years_left": []},
+    "fiscal_year.planned.1.json": {"pinned": {}},
 }
 
 

@@ -145,8 +145,11 @@ def test_only_operators_tasks_keep_results() -> None:
     app.loader.import_default_modules()
     ours = {name: task for name, task in app.tasks.items() if name.startswith("ledger.")}
     assert {name for name, task in ours.items() if not task.ignore_result} == {
+        "ledger.archive_year",
         "ledger.close_year",
+        "ledger.hold_year",
         "ledger.rebuild",
         "ledger.replay",
+        "ledger.restore_year",
         "ledger.verify",
     }

@@ -1,0 +1,71 @@
+"""Archiving a closed fiscal year: what it will take, having it done, and approving that its rows are dropped.
+
+Both are one operation, which goes on from wherever the year stands.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+
+from api.operations import operation_answer
+from api.state import CurrentState, State, stamp
+from archive import closing
+from archive.estimate import estimate
+from ledger.domain.fiscal_year import FiscalYear
+from ledger.domain.words import Stage
+from ledger.domain.year_states import FENCED, NEXT, Ground
+from ledger.errors import ConflictError, InvalidRequestError
+from workers.archiving import policy_of
+from workers.cold_stores import cold_store
+from workers.years import closing_of
+
+router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
+
+
+@router.get("/{label}/archive")
+def show_archive(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
+    """What archiving a closed year takes and costs, about."""
+    closes = closing_of(state.ledger, state.settings)
+    year = closing.known_year(closes, label, stamp(request))
+    with state.ledger.transaction() as session:
+        return estimate(state.ledger, session, closes.calendar, year, policy_of(state.settings))
+
+
+@router.post("/{label}/archive", status_code=HTTPStatus.ACCEPTED)
+def archive(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
+    """Ask for a closed year to be archived, up to a verified archive: the operation. Its rows stay where they are."""
+    cold_store(state.settings)
+    year = closing.known_year(closing_of(state.ledger, state.settings), label, stamp(request))
+    if year.state not in FENCED:
+        raise ConflictError(f"Fiscal year {label} is {year.state.value}.", NEXT[year.state].format(label=label))
+    return _requested(state, label, request)
+
+
+@router.post("/{label}/drop", status_code=HTTPStatus.ACCEPTED)
+def drop(
+    label: str,
+    request: Request,
+    state: CurrentState,
+    confirm: Annotated[str, Body(embed=True, description="The name of the year once more.")],
+) -> dict[str, Any]:
+    """Approve, as another person than who closed the year, that its rows are dropped: the operation that does."""
+    if confirm != label:
+        raise InvalidRequestError(
+            f"Nothing was dropped: {confirm[:80]!r} is not the name of the year.", f"Confirm it with {label}."
+        )
+    by = stamp(request)
+
+    def approve(year: FiscalYear) -> None:
+        if not year.is_drop_authorized:
+            year.authorize_drop(by, ground=Ground.APPROVAL)
+
+    closing.decide(closing_of(state.ledger, state.settings), label, by, approve)
+    return _requested(state, label, request)
+
+
+def _requested(state: State, label: str, request: Request) -> dict[str, Any]:
+    operation = state.ledger.request(Stage.ARCHIVE_YEAR, {"fiscal_year": label}, stamp(request))
+    return operation_answer(operation, operation.status, None)

@@ -1,0 +1,92 @@
+"""`ledger archive run` and `drop`: a closed year goes into cold storage, and its rows away."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.client import Client, CommandError, ExitCode
+from api.cli.operation_results import sentences
+from api.cli.operations import result_of, tell, watched
+from api.cli.options import AsJson, Wait
+from api.cli.output import print_json, say, table
+from api.cli.years import YEARS, Label, archive
+
+
+@archive.command("run")
+def run(
+    label: Label,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it takes and costs, about.")] = False,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Archive a closed year, up to an archive that was verified. Its rows stay where they are.
+
+    Example: ledger archive run FY2025-26 --dry-run
+
+    Example: ledger archive run FY2025-26
+    """
+    client = Client.found()
+    if dry_run:
+        _tell_estimate(client.get(f"{YEARS}/{label}/archive"), as_json)
+        return
+    _tell(client, client.post(f"{YEARS}/{label}/archive"), f"archiving {label}", wait, as_json)
+
+
+@archive.command("drop")
+def drop(
+    label: Label,
+    yes: Annotated[
+        str | None, typer.Option(metavar="YEAR", help="The name of the year again: nothing is asked.")
+    ] = None,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Approve that the rows of a verified year are dropped, as another person than who closed it, and have it done.
+
+    Example: ledger archive drop FY2025-26 --yes FY2025-26
+    """
+    if yes is None and sys.stdin.isatty():
+        say(f"This drops the rows of fiscal year {label} here: from then on they are in its archive alone.")
+        yes = typer.prompt(f"Type {label} to go on", default="", show_default=False, err=True)
+    if yes != label:
+        raise CommandError(
+            "Nothing was dropped: it was not confirmed.", f"Type {label}, or give --yes {label}.", ExitCode.USAGE
+        )
+    client = Client.found()
+    _tell(client, client.post(f"{YEARS}/{label}/drop", confirm=label), f"dropping {label}", wait, as_json)
+
+
+def _tell(client: Client, operation: dict[str, Any], what: str, wait: bool, as_json: bool) -> None:
+    if not wait:
+        tell(operation, as_json)
+        return
+    operation = watched(client, operation, what, quiet=as_json, unit="parts")
+    result = result_of(operation)
+    if as_json:
+        print_json(result)
+    else:
+        say(sentences(operation))
+
+
+def _tell_estimate(estimate: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(estimate)
+        return
+    what = f"{estimate['rows']:,} rows and {estimate['files']:,} files, kept for {estimate['retention_years']} years"
+    say(f"Fiscal year {estimate['fiscal_year']}, generation {estimate['generation']}: {what}", "bold")
+    rows = [
+        [
+            each["storage_class"],
+            f"{each['objects']:,}",
+            f"{each['bytes']:,}",
+            f"{each['dollars_to_put']:.4f}",
+            f"{each['dollars_a_month']:.4f}",
+            f"{each['dollars_in_all']:.2f}",
+        ]
+        for each in estimate["classes"]
+    ]
+    table(["CLASS", "OBJECTS", "BYTES", "$ TO PUT", "$ A MONTH", "$ IN ALL"], rows)
+    say("Guessed from what is in the database, by the price list of S3 in us-east-1 of June 2026.")

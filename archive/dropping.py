@@ -1,0 +1,139 @@
+"""Dropping the rows of a year whose archive was verified, and saying so of each of its files.
+
+Rules:
+1. The rows go in the transaction of the event that tells of it, if they are what they were when the year was closed.
+   The same rows in the generation of a table that a rebuild has put aside go with them.
+2. What allows it is time: so many days after the archive was verified; or a person other than who closed the year.
+3. Then each file of the year is told to be archived, some in one transaction, from the books that lie in the archive.
+   Whoever is killed goes on with those that are left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from psycopg2 import sql
+from sqlalchemy.orm import Session
+
+from archive import fence
+from archive.closing import closed_partitions
+from archive.export_run import Archiving, step
+from archive.finishing import stored_manifest
+from archive.partitions import cursor_of
+from archive.text_files import raw_blocks
+from archive.volume import Volume, prefix_of
+from ledger.database import lock_job, rows
+from ledger.domain.fiscal_calendar import Year
+from ledger.domain.fiscal_year import FiscalYear
+from ledger.domain.year_states import Ground, YearState
+from ledger.failpoints import failpoint
+from ledger.year_records import save_year, year_to_decide_about
+
+ARCHIVED_AT_ONCE = 100
+SUPERSEDED = "superseded"  # where a rebuild puts the partitions that were live before it
+
+
+def drop_if_due(archiving: Archiving, label: str, days: int | None) -> FiscalYear:
+    """Drop the rows of a verified year if that is allowed, or becomes so by time, and tell its files.
+
+    Args:
+        days: after how many days time allows it; None for never.
+
+    Raises:
+        ContentChangedError: rows were changed since the year was closed; it names the tables. Nothing was dropped.
+        ConflictError: a hold stands.
+        TableInUseError: somebody reads one of its tables for too long.
+    """
+    year = archiving.ledger.fiscal_year(label)
+    assert year is not None, "it was verified"
+    if year.state is YearState.VERIFIED and not year.holds:
+        if not year.is_drop_authorized and days is not None and _verified_days_ago(archiving, year) >= days:
+            stamp = archiving.stamp()
+            year = archiving.decide(label, lambda _, each: each.authorize_drop(stamp, ground=Ground.GRACE))
+        if year.is_drop_authorized:
+            with step("drop", label):
+                year = _drop(archiving, year)
+    if year.state is YearState.DROPPED:
+        with step("tell_files", label):
+            _tell_files(archiving, year)
+    return year
+
+
+def _verified_days_ago(archiving: Archiving, year: FiscalYear) -> int:
+    events: list[Any] = [each.event for each in archiving.ledger.events_of(year.id)]
+    verified = next(each for each in reversed(events) if isinstance(each, FiscalYear.Verified))
+    ago: timedelta = archiving.stamp().at - verified.timestamp
+    return ago.days
+
+
+def _drop(archiving: Archiving, known: FiscalYear) -> FiscalYear:
+    """Locks are taken in the order of `ledger.year_records`: what was read before is decided about behind them."""
+    days, closed = Year(known.label, known.start, known.end), closed_partitions(known)
+    stamp = archiving.stamp()
+    with archiving.ledger.transaction() as session:
+        fence.drop(session, days, closed, wait_seconds=archiving.wait_seconds)
+        for each in closed:
+            _drop_superseded(session, each.partition.dataset, each.partition.bounds)
+        failpoint("rows_dropped")
+        year = year_to_decide_about(archiving.ledger, session, known.label, stamp, archiving.calendar)
+        tables = [{name: table[name] for name in ("dataset", "name", "rows", "fingerprint")} for table in year.tables]
+        year.drop(stamp, tables=tables)
+        save_year(archiving.ledger, session, year)
+        failpoint("year_dropped_appended")
+    failpoint("year_dropped")
+    return year
+
+
+def _drop_superseded(session: Session, dataset: str, bounds: str) -> None:
+    for row in rows(
+        session,
+        "SELECT each ->> 'name' AS name FROM views.data_tables, jsonb_array_elements(superseded) AS each"
+        " WHERE dataset = :dataset AND each ->> 'bounds' = :bounds",
+        dataset=dataset,
+        bounds=bounds,
+    ):
+        cursor_of(session).execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(SUPERSEDED, row.name)))
+
+
+def _tell_files(archiving: Archiving, year: FiscalYear) -> None:
+    manifest, _ = stored_manifest(archiving, year)
+    volume = Volume(archiving.store, prefix_of(archiving.origin, year.label, year.generation), None)
+    entry = manifest.reconciliation
+    lines = _lines(raw_blocks(volume.read(entry), entry.key))
+    told = (line for line in lines if line["is_completed"])
+    while batch := list(islice(told, ARCHIVED_AT_ONCE)):
+        with archiving.ledger.transaction() as session:
+            for line in batch:
+                _tell_file(archiving, session, year, line)
+        failpoint("files_told")
+
+
+def _tell_file(archiving: Archiving, session: Session, year: FiscalYear, line: dict[str, Any]) -> None:
+    job_id = UUID(line["job_id"])
+    lock_job(session, job_id)
+    job = archiving.ledger.job(job_id)
+    if year.label in job.years_archived:
+        return
+    assert year.manifest_sha256 is not None, "it was exported"
+    job.archive(
+        archiving.stamp(),
+        fiscal_year=year.label,
+        manifest=year.manifest_sha256,
+        rows=line["rows"],
+        row_set_digest=line["row_set_digest"],
+        totals={each.pop("column"): each for each in line["totals"]},
+    )
+    archiving.ledger.save(job, session=session)
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    left = b""
+    for block in blocks:
+        *whole, left = (left + block).split(b"\n")
+        yield from map(json.loads, whole)
+    assert not left, "the text ends with a line"

@@ -1,0 +1,131 @@
+"""The tables of a year as parts of an export: the rows as text, and copies that are easier to read.
+
+All parts of a table are made before one of them is put: only together they are restored on trial, in the very bytes
+that the store then gets. So a table of which a part is missing is made anew as a whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow
+
+from archive.access import AccessColumn, access_columns, write_access_copy
+from archive.closing import closed_partitions
+from archive.copying import BLOCK_BYTES
+from archive.export_run import Part, Run, step
+from archive.fence import ClosedPartition
+from archive.manifest import AccessEntry, PartEntry
+from archive.parts import Place, PlannedPart, WrittenPart, raw_blocks, write_part
+from archive.restoration import ArchivedPart, ArchivedTable, try_restoring
+from archive.stores import StorageClass
+from archive.text_files import TextFacts
+from archive.types import base_of
+from archive.volume import DIGITS
+from ledger import telemetry
+from ledger.failpoints import failpoint
+
+ROWS, ACCESS = "data", "access"
+TEXTS = frozenset({"text", "character varying", "character"})
+
+
+def plan_table(dataset: str, planned: list[PlannedPart], *, with_access: bool) -> list[Part]:
+    """The parts of a table, each with the copy that is made of it."""
+    parts: list[Part] = []
+    for each in planned:
+        about = {"kind": "table", "dataset": dataset, "number": each.number}
+        told = {"first": list(each.first), "last": list(each.last), "rows": each.rows}
+        parts.append({"name": f"{ROWS}/{dataset}/{each.number:05}", **about, **told})
+        if with_access:
+            parts.append({"name": f"{ACCESS}/{dataset}/{each.number:05}", **about, "rows": each.rows})
+    return parts
+
+
+def make_table(run: Run, parts: list[Part]) -> None:
+    """Write a table's rows, restore them on trial, and keep them and their copies."""
+    [closed] = [each for each in closed_partitions(run.year) if each.partition.dataset == parts[0]["dataset"]]
+    rows = [part for part in parts if part["name"].startswith(f"{ROWS}/")]
+    written = [(part, *_written(run, closed, part)) for part in rows]
+    text_sha256, text_bytes = _content(path for _, _, path in written)
+    _try(run, closed, text_sha256, written)
+    copies = {part["number"]: part for part in parts if part["name"].startswith(f"{ACCESS}/")}
+    columns: list[AccessColumn] = []
+    if copies:
+        with run.ledger.transaction() as session:
+            columns = access_columns(session, closed.partition)
+    for part, made, path in written:
+        _keep_rows(run, part, made, path, text_sha256, text_bytes)
+        if part["number"] in copies:
+            _keep_copy(run, copies[part["number"]], columns, path)
+        path.unlink()
+
+
+def _written(run: Run, closed: ClosedPartition, part: Part) -> tuple[WrittenPart, Path]:
+    planned = PlannedPart(part["number"], Place(*part["first"]), Place(*part["last"]), part["rows"])
+    path = run.spool / f"{part['number']:05}.copy.zst"
+    with step("write", run.year.label) as span:
+        written = write_part(run.ledger.engine, closed.partition, planned, path)
+        span.set_attributes({telemetry.PART: part["name"], telemetry.PART_BYTES: written.bytes})
+    failpoint("part_written")
+    return written, path
+
+
+def _content(paths: Iterator[Path]) -> tuple[str, int]:
+    """The SHA-256 of the text of all parts, one after the other, and its size in bytes."""
+    digest, size = hashlib.sha256(), 0
+    for path in paths:
+        with path.open("rb") as file:
+            for block in raw_blocks(file):
+                digest.update(block)
+                size += len(block)
+    return digest.hexdigest(), size
+
+
+def _try(run: Run, closed: ClosedPartition, text_sha256: str, written: list[tuple[Part, WrittenPart, Path]]) -> None:
+    partition = closed.partition
+    table = ArchivedTable(partition.dataset, partition.ddl(), partition.columns, text_sha256, closed.fingerprint)
+    parts = [
+        ArchivedPart(part["name"], made.raw_bytes, made.raw_sha256, made.sha256, partial(_blocks, path))
+        for part, made, path in written
+    ]
+    with step("try", run.year.label):
+        try_restoring(run.ledger.engine, run.story.days, run.year.generation, [(table, parts)])
+    failpoint("table_tried")
+
+
+def _keep_rows(run: Run, part: Part, made: WrittenPart, path: Path, text_sha256: str, text_bytes: int) -> None:
+    if run.is_missing(part):
+        facts = TextFacts(made.planned.rows, made.raw_bytes, made.raw_sha256, made.bytes, made.sha256)
+        places = {"first": tuple(made.planned.first), "last": tuple(made.planned.last)}
+        with step("put", run.year.label) as span:
+            entry = run.volume.keep_text(part["name"], "copy.zst", path, facts, run.storage_class, PartEntry, **places)
+            span.set_attributes({telemetry.PART: part["name"], telemetry.PART_BYTES: entry.bytes})
+        run.keep(part, entry, text_sha256=text_sha256, text_bytes=text_bytes)
+
+
+def _keep_copy(run: Run, part: Part, columns: list[AccessColumn], source: Path) -> None:
+    if run.is_missing(part):
+        path = source.with_suffix(".parquet")
+        write_access_copy(columns, source, path, part["name"].replace(ACCESS, ROWS, 1))
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with step("put", run.year.label):
+            storage_class = StorageClass(run.year.pinned["access_class"])
+            kept = run.volume.keep(f"{part['name']}-{digest[:DIGITS]}.parquet", path, storage_class, digest)
+        path.unlink()
+        as_text = [
+            each.column.name
+            for each in columns
+            if pyarrow.types.is_string(each.type) and base_of(each.column.type) not in TEXTS
+        ]
+        told = {"dataset": part["dataset"], "rows": part["rows"], "writer": f"pyarrow {pyarrow.__version__}"}
+        run.keep(part, AccessEntry(**kept.model_dump(), **told, columns_as_text=tuple(as_text)))
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block

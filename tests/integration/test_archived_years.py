@@ -1,0 +1,258 @@
+"""An exported year is signed, locked and verified, and its rows go only then, with the event that says so."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import signal
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from archive.dropping import drop_if_due
+from archive.exporting import export
+from archive.fence import ContentChangedError
+from archive.finishing import ArchiveDiffersError, finish
+from archive.manifest import open_manifest
+from archive.stores import Lock, LockMode
+from archive.volume import prefix_of
+from ledger.application import Ledger
+from ledger.domain.fiscal_year import FiscalYear
+from ledger.domain.words import Status
+from ledger.domain.year_states import Ground, YearState
+from ledger.errors import ConflictError, PartUnavailableError
+from ledger.manifests import archive_export_id, keep_manifest, sign_manifests
+from tests.integration.archiving import ORIGIN, SIGNER, Archive, armed, new_archive
+from tests.integration.place import STAMP, unguard
+from tests.integration.years import SECOND
+
+YEARS = iter(range(2000, 2024, 2))
+SOURCES = Path(__file__).parents[2] / "archive"
+FINISHING = ["note_put", "lock_raised", "year_verified"]
+DROPPING = ["rows_dropped", "year_dropped_appended", "year_dropped", "files_told"]
+
+
+@pytest.fixture
+def year() -> int:
+    return next(YEARS)
+
+
+@pytest.fixture
+def archive(ledger: Ledger, tmp_path: Path) -> Archive:
+    return new_archive(ledger, tmp_path)
+
+
+def exported(archive: Archive, year: int) -> str:
+    archive.fill(year)
+    label = archive.close(year)
+    export(archive.archiving, label)
+    archive.seal()
+    return label
+
+
+@pytest.fixture(scope="module")
+def exported_once(ledger: Ledger, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A year that is exported, and what is signed of its manifest."""
+    archive = new_archive(ledger, tmp_path_factory.mktemp("once"))
+    label = exported(archive, next(YEARS))
+    [(note,)] = archive.query("SELECT text FROM audit.manifests WHERE export_id = :id", id=archive_export_id(label, 1))
+    return label, note
+
+
+def verified(archive: Archive, year: int) -> str:
+    label = exported(archive, year)
+    finish(archive.archiving, label)
+    return label
+
+
+def allow(archive: Archive, label: str) -> None:
+    """A second person's word."""
+    archive.archiving.decide(label, lambda _, year: year.authorize_drop(SECOND, ground=Ground.APPROVAL))
+
+
+def table_of(archive: Archive, label: str, number: int = 0) -> str:
+    return f"data.{archive.places[number].dataset}__{label.lower().replace('-', '_')}"
+
+
+def rows_of(archive: Archive, label: str) -> int:
+    return sum(archive.query(f"SELECT count(*) FROM {table_of(archive, label, n)}")[0][0] for n in range(2))
+
+
+def change(archive: Archive, label: str, how: str, number: int = 1) -> None:
+    """What somebody does who owns the database and has taken the fence away."""
+    with archive.ledger.transaction() as session:
+        unguard(session)
+        session.execute(text(f"ALTER TABLE {table_of(archive, label, number)} DISABLE TRIGGER ALL"))
+        session.execute(text(how.format(table=table_of(archive, label, number))))
+
+
+def test_an_archive_is_signed_locked_until_its_end_and_verified(archive: Archive, year: int) -> None:
+    label = exported(archive, year)
+    assert finish(archive.archiving, label).state is YearState.VERIFIED
+    store, prefix = archive.archiving.store, prefix_of(ORIGIN, label, 1)
+    there = {each.key.removeprefix(f"{prefix}/"): each for each in store.versions(prefix)}
+    manifest, note = (
+        b"".join(store.read(there[name].key, there[name].version)) for name in ("MANIFEST.json", "MANIFEST.note")
+    )
+    opened = open_manifest(manifest, note, [SIGNER.public])
+    until = datetime.fromisoformat(opened.policy.retain_until)
+    assert until == STAMP.at.replace(year=STAMP.at.year + 10)
+    assert {"README.txt", "verify.sh"} <= there.keys()
+    assert {store.head(each.key, each.version).lock for each in there.values()} == {Lock(LockMode.COMPLIANCE, until)}
+    events = [each.event for each in archive.ledger.events_of(archive.year(label).id)]
+    assert isinstance(events[-1], FiscalYear.Verified)
+    assert events[-1].evidence["objects"] == len(list(opened.objects()))
+
+
+def test_a_manifest_that_is_not_signed_is_waited_for(archive: Archive, year: int) -> None:
+    archive.fill(year)
+    label = archive.close(year)
+    export(archive.archiving, label)
+    with pytest.raises(PartUnavailableError, match="not signed yet"):
+        finish(replace(archive.archiving, wait_seconds=0), label)
+    archive.seal()
+    assert finish(archive.archiving, label).state is YearState.VERIFIED
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        ("generation 1", "generation 2"),
+        (f"{ORIGIN} FY", "payroll FY"),
+        ("sha256 ", f"sha256 {'0' * 64}\nsha256 "),
+        ("bytes ", "bytes 1\n\nbytes "),
+        ("ledger archive, form 1", "ledger archive, form 2"),
+    ],
+)
+def test_nothing_is_signed_of_an_archive_but_what_the_log_says(
+    archive: Archive, exported_once: tuple[str, str], said: str, instead: str
+) -> None:
+    _, told = exported_once
+    changed = told.replace(said, instead, 1)
+    assert changed != told
+    with archive.ledger.transaction() as session:
+        for text_kept, signed in ((changed, 0), (told, 1)):
+            keep_manifest(session, uuid4(), text_kept)
+            assert sign_manifests(session, SIGNER, set()) == signed
+        session.rollback()
+
+
+def test_an_archive_that_lost_an_object_is_not_verified_and_nothing_is_dropped(
+    archive: Archive, year: int, tmp_path: Path
+) -> None:
+    label = exported(archive, year)
+    [gone] = (tmp_path / "cold").glob(f"v1/*/{label}/*/data/{archive.places[0].dataset}/00001-*")
+    gone.unlink()
+    with pytest.raises((ArchiveDiffersError, ConflictError), match=gone.name):
+        finish(archive.archiving, label)
+    drop_if_due(archive.archiving, label, days=0)
+    assert (archive.year(label).state, rows_of(archive, label)) == (YearState.EXPORTED, 180)
+
+
+def test_rows_are_dropped_when_a_second_person_approves_and_each_file_is_told(archive: Archive, year: int) -> None:
+    jobs = archive.fill(year)
+    label = archive.close(year)
+    export(archive.archiving, label)
+    archive.seal()
+    finish(archive.archiving, label)
+    assert drop_if_due(archive.archiving, label, days=None).state is YearState.VERIFIED
+    with pytest.raises(ConflictError, match="second person"):
+        archive.archiving.decide(label, lambda _, year: year.authorize_drop(STAMP, ground=Ground.APPROVAL))
+    allow(archive, label)
+    assert drop_if_due(archive.archiving, label, days=None).state is YearState.DROPPED
+    assert rows_of(archive, label) == 0
+    told = [archive.ledger.job(job) for job in jobs]
+    assert [job.status for job in told] == [Status.ARCHIVED, Status.ARCHIVED, Status.COMPLETED] * 2
+    assert all(job.years_archived == {label} for job in told)
+    with archive.ledger.transaction() as session, pytest.raises(Exception, match="is archived"):
+        session.execute(text(f"INSERT INTO {table_of(archive, label)} VALUES (1, '{year}-06-01', 1, 'a', 1, 1)"))
+
+
+def test_the_other_year_of_a_job_is_archived_with_what_is_gone_counted_in(archive: Archive, year: int) -> None:
+    jobs = archive.fill(year)
+    for label in (archive.close(year), archive.close(year + 1)):
+        export(archive.archiving, label)
+        archive.seal()
+        finish(archive.archiving, label)
+        allow(archive, label)
+        drop_if_due(archive.archiving, label, days=None)
+    assert {archive.ledger.job(job).status for job in jobs} == {Status.ARCHIVED}
+
+
+def test_rows_are_dropped_by_themselves_after_so_many_days_and_not_before(archive: Archive, year: int) -> None:
+    label = verified(archive, year)
+
+    def in_days(days: int) -> FiscalYear:
+        later = replace(STAMP, at=STAMP.at + timedelta(days=days))
+        return drop_if_due(replace(archive.archiving, stamp=lambda: later), label, days=30)
+
+    assert in_days(29).state is YearState.VERIFIED
+    assert in_days(30).state is YearState.DROPPED
+
+
+def test_nothing_is_dropped_while_a_hold_stands(archive: Archive, year: int) -> None:
+    label = verified(archive, year)
+    archive.archiving.decide(label, lambda _, year: year.place_hold(STAMP, case="2026/17"))
+    assert drop_if_due(archive.archiving, label, days=0).state is YearState.VERIFIED
+    assert rows_of(archive, label) == 180
+
+
+CHANGES = {
+    "one value": "UPDATE {table} SET amount = amount + 1 WHERE _record = 2",
+    "a pair of values whose sum stays": "UPDATE {table} SET amount = amount + CASE number WHEN 1 THEN 1 ELSE -1 END"
+    " WHERE number IN (1, 2)",
+}
+
+
+@pytest.mark.parametrize("how", CHANGES.values(), ids=CHANGES)
+def test_a_change_between_export_and_drop_keeps_the_rows_and_names_the_table(
+    archive: Archive, year: int, how: str
+) -> None:
+    label = verified(archive, year)
+    allow(archive, label)
+    change(archive, label, how)
+    with pytest.raises(ContentChangedError, match=table_of(archive, label, 1)):
+        drop_if_due(archive.archiving, label, days=None)
+    assert (archive.year(label).state, rows_of(archive, label)) == (YearState.VERIFIED, 180)
+
+
+def kill_at(archive: Archive, label: str, folder: Path, step: str) -> int | None:
+    def run() -> None:
+        archive.ledger.engine.dispose(close=False)
+        finish(archive.archiving, label)
+        drop_if_due(archive.archiving, label, days=None)
+
+    with armed(folder, step, "kill"):
+        process = multiprocessing.get_context("fork").Process(target=run)
+        process.start()
+        process.join()
+    return process.exitcode
+
+
+def test_a_run_that_is_killed_at_every_step_drops_once_and_tells_every_file_once(
+    archive: Archive, year: int, tmp_path: Path
+) -> None:
+    code = "".join((SOURCES / f"{name}.py").read_text() for name in ("finishing", "dropping"))
+    there = {*re.findall(r'failpoint\("(\w+)"\)', code), "lock_raised"}  # that of `archive.retention`
+    assert {*FINISHING, *DROPPING} == there, "a step that is not killed at"
+    jobs = archive.fill(year)
+    label = archive.close(year)
+    export(archive.archiving, label)
+    archive.seal()
+    for step in FINISHING:
+        assert kill_at(archive, label, tmp_path / "failpoints", step) == -signal.SIGKILL, step
+    finish(archive.archiving, label)
+    allow(archive, label)
+    for step in DROPPING:
+        assert rows_of(archive, label) == (180 if step in DROPPING[:3] else 0)
+        assert kill_at(archive, label, tmp_path / "failpoints", step) == -signal.SIGKILL, step
+    drop_if_due(archive.archiving, label, days=None)
+    assert [archive.topics(label).count(name) for name in ("verified", "dropped")] == [1, 1]
+    told = [logged.topic for job in jobs for logged in archive.ledger.events_of(job)]
+    assert told.count("filejob.archived") == len(jobs)
+    keys = [each.key for each in archive.archiving.store.versions(prefix_of(ORIGIN, label, 1))]
+    assert len(keys) == len(set(keys))

@@ -1,0 +1,118 @@
+"""Archiving a closed fiscal year, as an operation: as far as it may go, from wherever it stands.
+
+Rules:
+1. The steps are those of `archive`, each of which ends with events. An operation that is tried again, or asked for
+   again, goes on behind them; two at once make one set of objects, and the second is told.
+2. Before anything is planned the log is verified: what is not as it was sealed is not archived as if it were.
+3. It ends at an archive that is verified, unless its rows may be dropped: then it drops them and tells their files.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from archive.dropping import drop_if_due
+from archive.export_run import Archiving, Policy, alone
+from archive.exporting import export
+from archive.finishing import finish
+from archive.stores import LockMode, StorageClass
+from ledger.domain.fiscal_year import FiscalYear
+from ledger.domain.year_states import YearState
+from ledger.errors import LedgerError
+from ledger.findings import Level
+from ledger.seal_key import public_keys
+from ledger.settings import Settings
+from projections.views import Order
+from workers.cold_stores import cold_store, store_to_verify
+from workers.verification import verified
+from workers.workshop import Workshop
+
+log = logging.getLogger(__name__)
+
+# How long whoever seals is waited for, and readers of a table that is dropped: it is tried again.
+WAIT_SECONDS = 30.0
+NO_ACCESS = "none"
+
+
+class RecordDiffersError(LedgerError):
+    """The log is not what was sealed."""
+
+    code = "record_differs"
+
+
+def archive_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
+    """Archive the year that an order names; where it stands then.
+
+    Raises:
+        RecordDiffersError: the log is not what was sealed.
+        LedgerError: what `archive.exporting.export`, `archive.finishing.finish` and `archive.dropping.drop_if_due` do.
+    """
+    operation = workshop.ledger.operation(order.id)
+    settings = workshop.settings
+    archiving = Archiving(
+        ledger=workshop.ledger,
+        calendar=workshop.calendar,
+        store=cold_store(settings),
+        blobs=workshop.blobs,
+        spool=settings.scratch_folder or Path(tempfile.gettempdir()),
+        origin=settings.origin,
+        keys=public_keys(settings),
+        policy=policy_of(settings),
+        stamp=lambda: workshop.stamp(operation),
+        tell=order.tell,
+        wait_seconds=WAIT_SECONDS,
+        verifying=store_to_verify(settings),
+    )
+    label = order.arguments["fiscal_year"]
+    with alone(archiving, label):
+        year = workshop.ledger.fiscal_year(label)
+        if year is not None and year.state is YearState.CLOSED and not year.parts:
+            archiving.store.check()
+            _verify_log(workshop, order)
+        export(archiving, label)
+        finish(archiving, label)
+        year = drop_if_due(archiving, label, settings.archive_drop_days)
+    log.info("fiscal year %s is %s", label, year.state.value, extra={"action": "year_archived", "fiscal_year": label})
+    return _result(year)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """How years are archived, by the settings."""
+    access = settings.archive_access_class
+    return Policy(
+        storage_class=StorageClass(settings.archive_class),
+        access_class=None if access == NO_ACCESS else StorageClass(access),
+        mode=LockMode(settings.archive_lock_mode),
+        retention_years=settings.archive_retention_years,
+        run_days=settings.archive_run_days,
+        part_bytes=settings.archive_part_bytes,
+    )
+
+
+def _verify_log(workshop: Workshop, order: Order) -> None:
+    found = verified(
+        workshop.ledger.engine,
+        workshop.settings,
+        Level.EVENTS,
+        lambda position, last: order.tell({"events": position, "position": position, "log_position": last}),
+    )
+    if not found["holds"]:
+        told = " ".join([*(finding["message"] for finding in found["findings"]), *found["not_compared"]][:10])
+        raise RecordDiffersError(
+            f"The log is not what was sealed. {told}",
+            "Nothing was archived. See all of it with `ledger audit verify`, and find out who changed it.",
+        )
+
+
+def _result(year: FiscalYear) -> dict[str, Any]:
+    return {
+        "fiscal_year": year.label,
+        "generation": year.generation,
+        "state": year.state.value,
+        "manifest_sha256": year.manifest_sha256,
+        "objects": len(year.stored) + 1,
+        "bytes": sum(each["bytes"] for each in year.stored.values()),
+    }
