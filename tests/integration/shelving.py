@@ -126,7 +126,7 @@ class Shelf:
                 policy={"mode": "COMPLIANCE", "retain_until": RETAINED_UNTIL.isoformat()},
                 software={"name": "ledger", "version": "1", "postgresql": 180000, "encoding": "UTF8"},
                 definitions=definitions, tables=tables, access=[], snapshots=[],
-                events={"first_position": 1, "last_position": 1, "count": 1, "parts": []},
+                events={"first_position": 1, "last_position": 1, "count": 1, "before": [], "after": [], "parts": []},
                 files={"count": 0, "bytes": 0, "packs": [], "index": index}, reconciliation=reconciliation,
             ).model_dump_json(warnings=False)
         )  # fmt: skip
