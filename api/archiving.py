@@ -12,12 +12,13 @@ from fastapi import APIRouter, Body, Request
 
 from api.operations import operation_answer
 from api.state import CurrentState, State, stamp
+from api.years import check_confirmed
 from archive import closing
 from archive.estimate import estimate
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.words import Stage
 from ledger.domain.year_states import FENCED, NEXT, Ground
-from ledger.errors import ConflictError, InvalidRequestError
+from ledger.errors import ConflictError
 from workers.archiving import policy_of
 from workers.cold_stores import cold_store
 from workers.years import closing_of
@@ -52,10 +53,7 @@ def drop(
     confirm: Annotated[str, Body(embed=True, description="The name of the year once more.")],
 ) -> dict[str, Any]:
     """Approve, as another person than who closed the year, that its rows are dropped: the operation that does."""
-    if confirm != label:
-        raise InvalidRequestError(
-            f"Nothing was dropped: {confirm[:80]!r} is not the name of the year.", f"Confirm it with {label}."
-        )
+    check_confirmed(label, confirm, "dropped")
     by = stamp(request)
 
     def approve(year: FiscalYear) -> None:

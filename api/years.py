@@ -60,10 +60,7 @@ def close(
     confirm: Annotated[str, Body(embed=True, description="The name of the year once more.")],
 ) -> dict[str, Any]:
     """Ask for a year to be closed for good: the operation. Refused at once if something is in the way now."""
-    if confirm != label:
-        raise InvalidRequestError(
-            f"Nothing was closed: {confirm[:80]!r} is not the name of the year.", f"Confirm it with {label}."
-        )
+    check_confirmed(label, confirm, "closed")
     closing.check(closing_of_request(state), label, stamp(request))
     operation = state.ledger.request(Stage.CLOSE_YEAR, {"fiscal_year": label}, stamp(request))
     return operation_answer(operation, operation.status, None)
@@ -148,3 +145,11 @@ def year_answer(year: FiscalYear) -> dict[str, Any]:
 def closing_of_request(state: State) -> Closing:
     """What deciding about years needs."""
     return closing_of(state.ledger, state.settings)
+
+
+def check_confirmed(label: str, confirm: str, done: str) -> None:
+    """Raise InvalidRequestError unless who wants something done for good has typed the name of the year."""
+    if confirm != label:
+        raise InvalidRequestError(
+            f"Nothing was {done}: {confirm[:80]!r} is not the name of the year.", f"Confirm it with {label}."
+        )
