@@ -266,11 +266,11 @@ def show_logs(stack: Stack) -> None:
 
 
 @cache
-def failpoint_names() -> frozenset[str]:
-    """Every failpoint that the code has."""
+def failpoint_names(*packages: str) -> frozenset[str]:
+    """Every failpoint that the code has, or that some packages have."""
     calls = (
         node
-        for package in PACKAGES
+        for package in packages or PACKAGES
         for path in (SOURCES / package).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", None)) == "failpoint"
