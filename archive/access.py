@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from archive.copying import pin
 from archive.partitions import Partition, TableColumn, cursor_of
-from archive.parts import SpoolError, raw_blocks
+from archive.text_files import file_blocks, raw_blocks, spooling
 
 ROW_GROUP_BYTES = 2 << 20
 NULL = "\\N"
@@ -93,17 +93,12 @@ def write_access_copy(columns: list[AccessColumn], part: Path, path: Path, sourc
         SpoolError: the disk is full or broken.
     """
     aside = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("rb") as file, pyarrow.OSFile(str(aside), "wb") as sink:
-            _write(columns, raw_blocks(file), sink, source)
+    with spooling(path):
+        with pyarrow.OSFile(str(aside), "wb") as sink:
+            _write(columns, raw_blocks(file_blocks(part), part.name), sink, source)
         with aside.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(aside, path)
-    except OSError as error:
-        raise SpoolError(
-            f"The spool file {path} cannot be written ({error.strerror or error}).",
-            "Make room or mend the disk; it goes on then.",
-        ) from error
 
 
 def _write(columns: list[AccessColumn], blocks: Iterator[bytes], sink: Any, source: str) -> None:

@@ -15,14 +15,13 @@ import pyarrow
 
 from archive.access import AccessColumn, access_columns, write_access_copy
 from archive.closing import closed_partitions
-from archive.copying import BLOCK_BYTES
 from archive.export_run import Part, Run, step
 from archive.fence import ClosedPartition
 from archive.manifest import AccessEntry, PartEntry
-from archive.parts import Place, PlannedPart, WrittenPart, raw_blocks, write_part
+from archive.parts import Place, PlannedPart, write_part
 from archive.restoration import ArchivedPart, ArchivedTable, try_restoring
 from archive.stores import StorageClass
-from archive.text_files import TextFacts
+from archive.text_files import TextFacts, file_blocks, raw_blocks
 from archive.types import base_of
 from archive.volume import DIGITS
 from ledger import telemetry
@@ -63,7 +62,7 @@ def make_table(run: Run, parts: list[Part]) -> None:
         path.unlink()
 
 
-def _written(run: Run, closed: ClosedPartition, part: Part) -> tuple[WrittenPart, Path]:
+def _written(run: Run, closed: ClosedPartition, part: Part) -> tuple[TextFacts, Path]:
     planned = PlannedPart(part["number"], Place(*part["first"]), Place(*part["last"]), part["rows"])
     path = run.spool / f"{part['number']:05}.copy.zst"
     with step("write", run.year.label) as span:
@@ -77,18 +76,17 @@ def _content(paths: Iterator[Path]) -> tuple[str, int]:
     """The SHA-256 of the text of all parts, one after the other, and its size in bytes."""
     digest, size = hashlib.sha256(), 0
     for path in paths:
-        with path.open("rb") as file:
-            for block in raw_blocks(file):
-                digest.update(block)
-                size += len(block)
+        for block in raw_blocks(file_blocks(path), path.name):
+            digest.update(block)
+            size += len(block)
     return digest.hexdigest(), size
 
 
-def _try(run: Run, closed: ClosedPartition, text_sha256: str, written: list[tuple[Part, WrittenPart, Path]]) -> None:
+def _try(run: Run, closed: ClosedPartition, text_sha256: str, written: list[tuple[Part, TextFacts, Path]]) -> None:
     partition = closed.partition
     table = ArchivedTable(partition.dataset, partition.ddl(), partition.columns, text_sha256, closed.fingerprint)
     parts = [
-        ArchivedPart(part["name"], made.raw_bytes, made.raw_sha256, made.sha256, partial(_blocks, path))
+        ArchivedPart(part["name"], made.raw_bytes, made.raw_sha256, made.sha256, partial(file_blocks, path))
         for part, made, path in written
     ]
     with step("try", run.year.label):
@@ -96,12 +94,11 @@ def _try(run: Run, closed: ClosedPartition, text_sha256: str, written: list[tupl
     failpoint("table_tried")
 
 
-def _keep_rows(run: Run, part: Part, made: WrittenPart, path: Path, text_sha256: str, text_bytes: int) -> None:
+def _keep_rows(run: Run, part: Part, made: TextFacts, path: Path, text_sha256: str, text_bytes: int) -> None:
     if run.is_missing(part):
-        facts = TextFacts(made.planned.rows, made.raw_bytes, made.raw_sha256, made.bytes, made.sha256)
-        places = {"first": tuple(made.planned.first), "last": tuple(made.planned.last)}
+        places = {"first": tuple(part["first"]), "last": tuple(part["last"])}
         with step("put", run.year.label) as span:
-            entry = run.volume.keep_text(part["name"], "copy.zst", path, facts, run.storage_class, PartEntry, **places)
+            entry = run.volume.keep_text(part["name"], "copy.zst", path, made, run.storage_class, PartEntry, **places)
             span.set_attributes({telemetry.PART: part["name"], telemetry.PART_BYTES: entry.bytes})
         run.keep(part, entry, text_sha256=text_sha256, text_bytes=text_bytes)
 
@@ -123,9 +120,3 @@ def _keep_copy(run: Run, part: Part, columns: list[AccessColumn], source: Path) 
         ]
         told = {"dataset": part["dataset"], "rows": part["rows"], "writer": f"pyarrow {pyarrow.__version__}"}
         run.keep(part, AccessEntry(**kept.model_dump(), **told, columns_as_text=tuple(as_text)))
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block

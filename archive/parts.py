@@ -5,33 +5,27 @@ Rules:
    are together; what one part holds does not depend on whether others were made.
 2. A part that is made again has the same text. How it is compressed may depend on the library; what proves content is
    the SHA-256 of the text.
-3. A part counts as written when the bytes on the disk were read again, decoded, and came to the same SHA-256. Until
-   then its file has another name. So whoever is killed leaves a whole part or none.
-4. Compression is zstd, level 1: on rows of payments it gave smaller files than level 3, in less time (40.3 MB in 3.2 s
-   and 41.8 MB in 5.1 s of 113.8 MB).
+3. Until a part was checked on the disk its file has another name. So whoever is killed leaves a whole part or none.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import zstandard
 from psycopg2 import errors, sql
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from archive.copying import BLOCK_BYTES, copy_out
+from archive.copying import Sink, copy_out
 from archive.partitions import SCHEMA, Partition, TableColumn, cursor_of
 from archive.stores import OBJECT_BYTES_MAX
+from archive.text_files import TextFacts, TextWriter, check_text, spooling
 from ledger.database import unavailable_as_error
-from ledger.errors import ConflictError, PartUnavailableError
+from ledger.errors import ConflictError
 
-LEVEL = 1
 COPIED_BYTES_OF_SEPARATOR = 1
 # What text takes more or less than a value in memory: bytes are written as two digits each, and PostgreSQL tells how
 # long a text is, not how long compressed, without reading it.
@@ -70,23 +64,6 @@ class PlannedPart:
     rows: int
 
 
-@dataclass(frozen=True)
-class WrittenPart:
-    """A part in the spool folder: its text before it was compressed (`raw`), and the file."""
-
-    planned: PlannedPart
-    raw_bytes: int
-    raw_sha256: str
-    bytes: int
-    sha256: str
-
-
-class SpoolError(PartUnavailableError):
-    """The spool folder does not take what is exported, or does not give it back as it was."""
-
-    code = "spool_failed"
-
-
 class PartTooLargeError(ConflictError):
     """A part is larger than an object may be."""
 
@@ -114,7 +91,7 @@ def plan_parts(session: Session, partition: Partition, bytes_max: int) -> list[P
     return parts
 
 
-def write_part(engine: Engine, partition: Partition, planned: PlannedPart, path: Path) -> WrittenPart:
+def write_part(engine: Engine, partition: Partition, planned: PlannedPart, path: Path) -> TextFacts:
     """Write a part to a file of the spool folder, in the place of what is there.
 
     Raises:
@@ -123,102 +100,35 @@ def write_part(engine: Engine, partition: Partition, planned: PlannedPart, path:
         SpoolError: the disk is full or broken.
     """
     aside = path.with_name(f"{path.name}.part")
-    try:
-        with aside.open("wb") as file:
-            spooling = _Spooling(file)
-            rows = _copy(engine, partition, planned, spooling)
-            spooling.end()
-            os.fsync(file.fileno())
-        written = WrittenPart(planned, spooling.raw_bytes, spooling.raw.hexdigest(), spooling.bytes, spooling.sha256)
-        _check(aside, written)
-        if rows != planned.rows:
-            raise ConflictError(
-                f"Part {planned.number} of {SCHEMA}.{partition.name} has {rows:,} rows, and was planned with"
-                f" {planned.rows:,}: the rows of a closed year were changed.",
-                "Find out who did it. Reopen the year and close it again if it is to be archived as it is now.",
-            )
+    with TextWriter(aside) as part:
+        rows = _copy(engine, partition, planned, part.write)
+    written = part.facts()
+    if written.bytes > OBJECT_BYTES_MAX:
+        raise PartTooLargeError(
+            f"A part takes more than {OBJECT_BYTES_MAX:,} bytes, which no object of the archive may.",
+            "Set LEDGER_ARCHIVE_PART_BYTES lower, and plan the year again.",
+        )
+    check_text(aside, written)
+    if rows != planned.rows:
+        raise ConflictError(
+            f"Part {planned.number} of {SCHEMA}.{partition.name} has {rows:,} rows, and was planned with"
+            f" {planned.rows:,}: the rows of a closed year were changed.",
+            "Find out who did it. Reopen the year and close it again if it is to be archived as it is now.",
+        )
+    with spooling(path):
         os.replace(aside, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        raise SpoolError(
-            f"The spool file {path} cannot be written ({error.strerror}).",
-            "Make room or mend the disk; it goes on then.",
-        ) from error
     return written
 
 
-def raw_blocks(file: Any) -> Iterator[bytes]:
-    """The text of a part, block by block. Raises zstandard.ZstdError: it is no whole part."""
-    reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=False)
-    while block := reader.read(BLOCK_BYTES):
-        yield block
-
-
-class _Spooling:
-    """Hashes text, compresses it, and writes that to a file."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
-        self._compressed = hashlib.sha256()
-        self.raw = hashlib.sha256()
-        self.raw_bytes = 0
-        self.bytes = 0
-
-    @property
-    def sha256(self) -> str:
-        """The digest of the file."""
-        return self._compressed.hexdigest()
-
-    def take(self, block: bytes) -> None:
-        """Write the next text."""
-        self.raw.update(block)
-        self.raw_bytes += len(block)
-        self._write(self._compressor.compress(block))
-
-    def end(self) -> None:
-        """Write what is left."""
-        self._write(self._compressor.flush())
-        self._file.flush()
-
-    def _write(self, data: bytes) -> None:
-        self._compressed.update(data)
-        self.bytes += len(data)
-        if self.bytes > OBJECT_BYTES_MAX:
-            raise PartTooLargeError(
-                f"A part takes more than {OBJECT_BYTES_MAX:,} bytes, which no object of the archive may.",
-                "Set LEDGER_ARCHIVE_PART_BYTES lower, and plan the year again.",
-            )
-        self._file.write(data)
-
-
-def _copy(engine: Engine, partition: Partition, planned: PlannedPart, spooling: _Spooling) -> int:
+def _copy(engine: Engine, partition: Partition, planned: PlannedPart, sink: Sink) -> int:
     between = sql.SQL(" WHERE (_job, _record) BETWEEN ({}, {}) AND ({}, {})").format(
         *map(sql.Literal, (*planned.first, *planned.last))
     )
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with unavailable_as_error(), engine.connect().execution_options(**options) as connection, connection.begin():
         cursor = connection.connection.cursor()
-        return copy_out(cursor, partition.table, partition.columns, spooling.take, between)
-
-
-def _check(path: Path, written: WrittenPart) -> None:
-    raw, compressed, raw_bytes = hashlib.sha256(), hashlib.sha256(), 0
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                compressed.update(block)
-            file.seek(0)
-            for block in raw_blocks(file):
-                raw.update(block)
-                raw_bytes += len(block)
-        found = (raw_bytes, raw.hexdigest(), path.stat().st_size, compressed.hexdigest())
-    except zstandard.ZstdError:
-        found = None
-    if found != (written.raw_bytes, written.raw_sha256, written.bytes, written.sha256):
-        raise SpoolError(
-            f"The spool file {path} does not hold what was written to it.", "Mend the disk, or name another folder."
-        )
+        return copy_out(cursor, partition.table, partition.columns, sink, between)
 
 
 def _size(column: TableColumn) -> sql.Composable:

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -25,15 +26,15 @@ from api.embedded.postgresql import installed_folder
 from archive import fence
 from archive.access import access_columns, write_access_copy
 from archive.partitions import cursor_of
-from archive.parts import WrittenPart, plan_parts, raw_blocks, write_part
+from archive.parts import plan_parts, write_part
 from archive.restoration import ArchivedPart, ArchivedTable, try_restoring
+from archive.text_files import TextFacts, file_blocks, raw_blocks
 from ledger.application import Ledger
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from tests.golden.examples import MASTER_KEY
 from tests.integration.place import running_ledger
 from tests.stack import memory_peak_bytes, open_folder
 
-BLOCK_BYTES = 1 << 20
 SUFFIXES = {"zstd": ".zst", "Parquet": ".parquet"}
 CALENDAR = FiscalCalendar.parse("04-01", "UTC")
 YEAR = CALENDAR.named("FY2025-26")
@@ -67,7 +68,7 @@ class Bench:
             self._planned = plan_parts(session, self.closed.partition, part_bytes)
             self._columns = access_columns(session, self.closed.partition)
         self.psql("VACUUM ANALYZE data.payments__fy2025_26")
-        self.written: list[WrittenPart] = []
+        self.written: list[TextFacts] = []
 
     def psql(self, *commands: str) -> None:
         """Run psql on the server."""
@@ -92,8 +93,8 @@ class Bench:
     def restore(self) -> None:
         """All parts into a schema of their own, shown equal, and away again."""
         parts = [
-            ArchivedPart(str(part.planned.number), part.raw_bytes, part.raw_sha256, part.sha256, self._reading(part))
-            for part in self.written
+            ArchivedPart(path.name, facts.raw_bytes, facts.raw_sha256, facts.sha256, partial(file_blocks, path))
+            for facts, path in zip(self.written, map(self._path, range(1, len(self.written) + 1)), strict=True)
         ]
         partition = self.closed.partition
         table = ArchivedTable(
@@ -111,9 +112,8 @@ class Bench:
         """What a manifest says of the table, once for all rounds."""
         content = hashlib.sha256()
         for part in self._planned:
-            with self._path(part.number).open("rb") as file:
-                for block in raw_blocks(file):
-                    content.update(block)
+            for block in raw_blocks(file_blocks(self._path(part.number)), "bench"):
+                content.update(block)
         self._content_sha256 = content.hexdigest()
 
     def bytes_of(self, suffix: str) -> int:
@@ -122,14 +122,6 @@ class Bench:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:05d}.zst"
-
-    def _reading(self, part: WrittenPart) -> Callable[[], object]:
-        def blocks() -> object:
-            with self._path(part.planned.number).open("rb") as file:
-                while block := file.read(BLOCK_BYTES):
-                    yield block
-
-        return blocks
 
 
 def measure(bench: Bench, step: Callable[[], None]) -> float:

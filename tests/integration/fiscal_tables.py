@@ -16,8 +16,9 @@ from archive import fence
 from archive.copying import BLOCK_BYTES
 from archive.fence import ClosedPartition
 from archive.partitions import cursor_of
-from archive.parts import WrittenPart, plan_parts, raw_blocks, write_part
+from archive.parts import plan_parts, write_part
 from archive.restoration import ArchivedPart, ArchivedTable
+from archive.text_files import TextFacts, file_blocks, raw_blocks
 from ledger.application import Ledger
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from tests.integration.place import unguard
@@ -110,11 +111,10 @@ class FiscalTables:
 
 
 def text_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return b"".join(raw_blocks(file))
+    return b"".join(raw_blocks(file_blocks(path), path.name))
 
 
-def archived_part(written: WrittenPart, path: Path, read: Callable[[], Iterator[bytes]] | None = None) -> ArchivedPart:
+def archived_part(written: TextFacts, path: Path, read: Callable[[], Iterator[bytes]] | None = None) -> ArchivedPart:
     return ArchivedPart(path.name, written.raw_bytes, written.raw_sha256, written.sha256, read or reading(path))
 
 

@@ -18,7 +18,7 @@ from archive.fence import ClosedPartition
 from archive.manifest import Manifest, PartEntry, TextEntry
 from archive.parts import plan_parts, write_part
 from archive.stores import ColdStore, Lock, LockMode, StorageClass
-from archive.text_files import TextFacts, TextWriter
+from archive.text_files import TextWriter
 from archive.verifier import MANIFEST, NOTE
 from archive.volume import Volume, prefix_of
 from ledger.domain.fiscal_calendar import Year
@@ -141,10 +141,9 @@ class Shelf:
             path = self.spool / "part"
             written = write_part(ledger.engine, partition, part, path)
             whole.update(text_of(path))
-            facts = TextFacts(part.rows, written.raw_bytes, written.raw_sha256, written.bytes, written.sha256)
             stem = f"data/{partition.dataset}/{part.number:05}"
             places = {"first": tuple(part.first), "last": tuple(part.last)}
-            kept = volume.keep_text(stem, "copy.zst", path, facts, self.storage_class, PartEntry, **places)
+            kept = volume.keep_text(stem, "copy.zst", path, written, self.storage_class, PartEntry, **places)
             parts.append(kept.model_dump(mode="json"))
         columns = [{"name": c.name, "type": c.type, "is_nullable": c.nullable} for c in partition.columns]
         return {

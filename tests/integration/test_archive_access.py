@@ -16,7 +16,8 @@ import pytest
 
 from archive import access
 from archive.access import access_columns, write_access_copy
-from archive.parts import SpoolError, plan_parts
+from archive.parts import plan_parts
+from archive.text_files import SpoolError
 from ledger.application import Ledger
 from tests.integration.fiscal_tables import YEAR, FiscalTables
 from tests.integration.hostile_values import VALUES
@@ -104,11 +105,9 @@ def test_rows_in_several_batches_are_all_there(
     tables: FiscalTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access, "ROW_GROUP_BYTES", 1000)
-    monkeypatch.setattr("archive.copying.BLOCK_BYTES", 300)
-    monkeypatch.setattr("archive.parts.BLOCK_BYTES", 300)
-    tables.make("payments")
+    tables.make("payments", rows=30_000)  # several blocks of zstd
     found = access_copy(tables, tmp_path)
-    assert sorted(found.column("_record").to_pylist()) == list(range(1, 501))
+    assert sorted(found.column("_record").to_pylist()) == list(range(1, 30_001))
     assert pyarrow.parquet.ParquetFile(tmp_path / "copy.parquet").num_row_groups > 5
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -18,7 +19,7 @@ from sqlalchemy import text
 from archive import parts, types
 from archive.fence import ClosedPartition
 from archive.partitions import Partition
-from archive.parts import PartTooLargeError, PlannedPart, SpoolError, plan_parts, write_part
+from archive.parts import PartTooLargeError, PlannedPart, plan_parts, write_part
 from archive.restoration import (
     RestorationDiffersError,
     release,
@@ -27,6 +28,7 @@ from archive.restoration import (
     try_restoring,
 )
 from archive.stores import ObjectDamagedError
+from archive.text_files import SpoolError
 from ledger.application import Ledger
 from ledger.errors import ConflictError
 from tests.integration.fiscal_tables import YEAR, FiscalTables, copied, reading, text_of
@@ -177,19 +179,19 @@ def test_two_rows_that_are_the_same_record_are_refused(payments: FiscalTables) -
 KILLED = """
 import os, sys
 from pathlib import Path
-from archive import parts
 from archive.parts import Place, PlannedPart, write_part
 from archive.partitions import Partition, TableColumn
+from archive.text_files import TextWriter
 from ledger.application import Ledger
 from ledger.settings import Settings
-take, calls = parts._Spooling.take, []
+write, calls = TextWriter.write, []
 def killed(self, block):
-    take(self, block)
+    write(self, block)
     self._file.flush()
     calls.append(block)
     if len(calls) == 3:
         os.kill(os.getpid(), 9)
-parts._Spooling.take = killed
+TextWriter.write = killed
 from archive import copying
 copying.BLOCK_BYTES = 1000
 write_part(Ledger(Settings()).engine, {partition!r}, {planned!r}, Path({path!r}))
@@ -327,11 +329,11 @@ DAMAGE = {
     "cut in the middle": lambda path: iter([path.read_bytes()[:200]]),
     "empty": lambda path: iter([]),
     "a byte more": lambda path: iter([path.read_bytes(), b"x"]),
-    "an empty piece more": lambda path: iter([path.read_bytes(), parts.zstandard.compress(b"")]),
+    "an empty piece more": lambda path: iter([path.read_bytes(), zstandard.compress(b"")]),
     "twice": lambda path: iter([path.read_bytes(), path.read_bytes()]),
-    "other text": lambda path: iter([parts.zstandard.compress(b"2025-04-01\t1\t\\N\t1\t1\n")]),
-    "no rows": lambda path: iter([parts.zstandard.compress(b"nothing\n")]),
-    "much more text": lambda path: iter([parts.zstandard.compress(b"2025-04-01\t1\t\\N\t1\t1\n" * 100_000)]),
+    "other text": lambda path: iter([zstandard.compress(b"2025-04-01\t1\t\\N\t1\t1\n")]),
+    "no rows": lambda path: iter([zstandard.compress(b"nothing\n")]),
+    "much more text": lambda path: iter([zstandard.compress(b"2025-04-01\t1\t\\N\t1\t1\n" * 100_000)]),
 }
 
 
@@ -377,7 +379,7 @@ def test_text_that_postgresql_does_not_take_is_told_apart_from_damage(
     table, [part], _ = payments.export(closed, tmp_path)
     raw = b"no day\t1\t\\N\t1\t1\n"
     path = tmp_path / "foreign.zst"
-    path.write_bytes(parts.zstandard.compress(raw))
+    path.write_bytes(zstandard.compress(raw))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     foreign = type(part)("foreign.zst", len(raw), hashlib.sha256(raw).hexdigest(), sha256, reading(path))
     with pytest.raises(RestorationDiffersError, match=r"foreign\.zst.*no day"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive.text_files import TextDamagedError, TextFacts, TextWriter, check_text, file_blocks, raw_blocks
+from archive.text_files import SpoolError, TextDamagedError, TextFacts, TextWriter, check_text, file_blocks, raw_blocks
 
 LINES = b"".join(b"%d\tsome text\t\\N\n" % number for number in range(20))
 
@@ -44,7 +45,7 @@ def test_every_flipped_bit_and_every_cut_is_told(tmp_path: Path) -> None:
     cut = [good[:size] for size in range(len(good))]
     for changed in [*flipped, *cut, good + good, good + b"x"]:
         target.write_bytes(changed)
-        with pytest.raises(TextDamagedError):
+        with pytest.raises(SpoolError, match="does not hold"):
             check_text(target, facts)
 
 
@@ -71,3 +72,22 @@ def test_a_writer_that_fails_tells_nothing(tmp_path: Path) -> None:
         raise RuntimeError
     with pytest.raises(TextDamagedError):
         list(raw_blocks(file_blocks(tmp_path / "text"), "text"))
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20], ids=["at the end", "while it is written"])
+def test_a_full_disk_is_told(tmp_path: Path, size: int) -> None:
+    (tmp_path / "text").symlink_to("/dev/full")
+    with pytest.raises(SpoolError, match="No space left"):
+        written(tmp_path / "text", random.Random(7).randbytes(size))
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SpoolError, match="No such file"):
+        written(tmp_path / "nowhere" / "text", LINES)
+
+
+def test_text_that_repeats_itself_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    written(tmp_path / "text", LINES * 100_000)
+    sizes = [len(block) for block in raw_blocks(file_blocks(tmp_path / "text"), "text")]
+    assert sum(sizes) == len(LINES) * 100_000
+    assert max(sizes) < sum(sizes) / 10
