@@ -142,29 +142,47 @@ def unguard(session: Session) -> None:
 @contextmanager
 def running_ledger(**settings: Any) -> Iterator[Ledger]:
     """A ledger on a PostgreSQL that is started for it, with every schema that workers use."""
-    with open_folder() as folder:
-        home = Home(new_home(folder / "home"))
-        with Supervisor(home, threading.Event()) as supervisor:
-            ports = home.choose_ports({"postgresql": 0})
-            supervisor.start(embedded_parts(home, ports), ports)
-            ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url, **settings))
-            prepare_all(ledger)
-            yield ledger
-            ledger.engine.dispose()
+    with _running_parts("postgresql") as (home, ports):
+        ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url, **settings))
+        prepare_all(ledger)
+        yield ledger
+        ledger.engine.dispose()
 
 
 @contextmanager
 def running_ledger_with_views() -> Iterator[tuple[Ledger, str]]:
     """A ledger as above, and the URL of a MongoDB-protocol server, with NAME for a database's name."""
+    with _running_parts("postgresql", "mongodb") as (home, ports):
+        ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url))
+        prepare_all(ledger)
+        yield ledger, MongoDBServer(home, ports["mongodb"]).url_of("NAME")
+        ledger.engine.dispose()
+
+
+@contextmanager
+def running_workshop() -> Iterator[Workshop]:
+    """Everything that workers need, with every store that a ledger has."""
+    with _running_parts("postgresql", "mongodb") as (home, ports):
+        settings = Settings(
+            database_url=PostgreSQL(home, ports["postgresql"]).url,
+            views_url=MongoDBServer(home, ports["mongodb"]).url_of("views"),
+            blobs_url=(home.path / "blobs").as_uri(),
+            seal_key_file=home.seal_key_path(),
+        )
+        ledger = Ledger(settings)
+        prepare_all(ledger)
+        yield Workshop.of(ledger, settings)
+        ledger.engine.dispose()
+
+
+@contextmanager
+def _running_parts(*names: str) -> Iterator[tuple[Home, dict[str, int]]]:
     with open_folder() as folder:
-        home = Home(folder / "home")
+        home = Home(new_home(folder / "home"))
         with Supervisor(home, threading.Event()) as supervisor:
-            ports = home.choose_ports({"postgresql": 0, "mongodb": 0})
+            ports = home.choose_ports(dict.fromkeys(names, 0))
             supervisor.start(embedded_parts(home, ports), ports)
-            ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url))
-            prepare_all(ledger)
-            yield ledger, MongoDBServer(home, ports["mongodb"]).url_of("NAME")
-            ledger.engine.dispose()
+            yield home, ports
 
 
 def patient_place(ledger: Ledger, folder: Path) -> Place:

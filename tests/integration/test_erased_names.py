@@ -12,29 +12,19 @@ from uuid import UUID
 import pytest
 from pymongo.database import Database
 
-from api.embedded.home import Home
-from api.embedded.parts import MongoDBServer, embedded_parts
-from api.embedded.postgresql import PostgreSQL
-from api.embedded.supervisor import Supervisor
-from ledger.application import Ledger
 from ledger.domain.personal import ERASED
 from ledger.domain.words import OperationStatus, Stage
 from ledger.erasures import erase_job, last_name_erased
-from ledger.settings import Settings
 from projections import runner
 from projections.runner import STATUS, apply_batch, live_store
 from projections.trail.store import TRAIL, TrailStore, generations, live_trail
 from projections.trail.store import live as trail_standing
 from projections.view_store import ViewStore, connect, live
-from tests.homes import new_home
 from tests.integration.erasing import MARKER, WHY, archived_member, completed, everything_stored, failed
-from tests.integration.place import STAMP, Place, wait_until
-from tests.stack import open_folder
+from tests.integration.place import STAMP, Place, running_workshop, wait_until
 from workers.operations import Act, operate, rebuild_view
 from workers.replay import replay_job
-from workers.tasks import prepare_all
 from workers.verification import verify_record
-from workers.workshop import Workshop
 
 ACTS: dict[Stage, Act] = {Stage.REBUILD: rebuild_view, Stage.REPLAY: replay_job, Stage.VERIFY: verify_record}
 
@@ -42,21 +32,8 @@ ACTS: dict[Stage, Act] = {Stage.REBUILD: rebuild_view, Stage.REPLAY: replay_job,
 @pytest.fixture
 def place() -> Iterator[Place]:
     """A place with every store that a ledger has, and nothing in it yet."""
-    with open_folder() as folder:
-        home = Home(new_home(folder / "home"))
-        with Supervisor(home, threading.Event()) as supervisor:
-            ports = home.choose_ports({"postgresql": 0, "mongodb": 0})
-            supervisor.start(embedded_parts(home, ports), ports)
-            settings = Settings(
-                database_url=PostgreSQL(home, ports["postgresql"]).url,
-                views_url=MongoDBServer(home, ports["mongodb"]).url_of("views"),
-                blobs_url=(folder / "blobs").as_uri(),
-                seal_key_file=home.seal_key_path(),
-            )
-            ledger = Ledger(settings)
-            prepare_all(ledger)
-            yield Place(Workshop.of(ledger, settings), "payments")
-            ledger.engine.dispose()
+    with running_workshop() as workshop:
+        yield Place(workshop, "payments")
 
 
 @pytest.fixture

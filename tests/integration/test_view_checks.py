@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +14,6 @@ from pymongo.database import Database
 from sqlalchemy import text
 
 from api.cli.operation_results import verified as verified_as_told
-from api.embedded.home import Home
-from api.embedded.parts import MongoDBServer, embedded_parts
-from api.embedded.postgresql import PostgreSQL
-from api.embedded.supervisor import Supervisor
-from ledger.application import Ledger
 from ledger.blobs import FolderBlobStore
 from ledger.database import lock_at_once
 from ledger.domain.access import Role
@@ -30,18 +24,15 @@ from ledger.findings import Level
 from ledger.keys import create_key
 from ledger.seal import seal
 from ledger.seal_key import signer
-from ledger.settings import Settings
 from projections.rebuild import view_of
 from projections.runner import apply_batch, live_store
 from projections.trail.store import live_trail
 from projections.view_store import connect
 from projections.views import Parts
-from tests.integration.place import CONTRACT, STAMP, Place, unguard
+from tests.integration.place import CONTRACT, STAMP, Place, running_workshop, unguard
 from tests.integration.views import new_order
-from tests.stack import open_folder
 from tests.tampering import BLOBS_ARE, OF_BLOBS, OF_DOCUMENTS, OF_EVENTS, OF_VIEWS, Tampering
 from workers import view_checks
-from workers.tasks import prepare_all
 from workers.verification import verify_record
 from workers.workshop import Workshop
 
@@ -51,21 +42,8 @@ FILE = "number,paid_on\n" + "".join(f"{n},2026-0{3 + n % 3}-01\n" for n in range
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Workshop]:
-    with open_folder() as folder:
-        home = Home(folder / "home")
-        with Supervisor(home, threading.Event()) as supervisor:
-            ports = home.choose_ports({"postgresql": 0, "mongodb": 0})
-            supervisor.start(embedded_parts(home, ports), ports)
-            settings = Settings(
-                database_url=PostgreSQL(home, ports["postgresql"]).url,
-                views_url=MongoDBServer(home, ports["mongodb"]).url_of("views"),
-                blobs_url=(folder / "blobs").as_uri(),
-                seal_key_file=home.seal_key_path(),
-            )
-            ledger = Ledger(settings)
-            prepare_all(ledger)
-            yield Workshop.of(ledger, settings)
-            ledger.engine.dispose()
+    with running_workshop() as workshop:
+        yield workshop
 
 
 @pytest.fixture(scope="module")
