@@ -20,13 +20,14 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from api.state import State
-from ledger.application import Ledger, LoggedEvent
+from ledger.application import Ledger
 from ledger.database import LogListener
 from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
 from ledger.domain.moments import end_of
 from ledger.domain.operation import Operation
 from ledger.errors import NotFoundError, PartUnavailableError, no_such_job
+from ledger.event_log import LoggedEvent
 from projections.runner import live_store
 from projections.status import fold_all, rfc3339, task
 

@@ -34,13 +34,14 @@ from archive.retrieval_plan import parts_to_read, time_to_read
 from archive.sealed import SealedArchive
 from archive.stores import ColdStore, NoCapacityError, Restoration, StoredObject, Tier, damaged
 from archive.volume import Volume
-from ledger.application import Ledger, LoggedEvent
+from ledger.application import Ledger
 from ledger.database import lock, lock_job, rows
 from ledger.domain.base import Stamp
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.year_states import CopyState
 from ledger.errors import ConflictError
+from ledger.event_log import LoggedEvent
 from ledger.event_store import EVENTS_TABLE
 from ledger.failpoints import failpoint
 from ledger.year_records import save_year, year_to_decide_about

@@ -16,11 +16,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from ledger.application import Ledger, LoggedEvent
+from ledger.application import Ledger
 from ledger.blobs import BlobStore
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.reconciliation import LoadedChunk
+from ledger.event_log import LoggedEvent
 from projections.chunk import ChunkContent
 from projections.formats.dialect import Dialect
 from projections.formats.splitter import Plan

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from ledger.application import LoggedEvent
 from ledger.domain.filejob import FileJob
 from ledger.domain.personal import ERASED
 from ledger.domain.words import Status
+from ledger.event_log import LoggedEvent
 
 Document = dict[str, Any]
 

@@ -26,10 +26,10 @@ from psycopg2 import sql
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from ledger.application import LoggedEvent
 from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
 from ledger.errors import BlobCutError, LedgerError, PartUnavailableError
+from ledger.event_log import LoggedEvent
 from ledger.failpoints import failpoint
 from ledger.fiscal_years import dropped_years
 from projections.data_tables import (

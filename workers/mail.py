@@ -26,12 +26,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from ledger import telemetry
-from ledger.application import Ledger, LoggedEvent
+from ledger.application import Ledger
 from ledger.database import LogListener
 from ledger.domain.base import LedgerEvent
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.errors import PartUnavailableError
+from ledger.event_log import LoggedEvent
 from ledger.event_store import EVENTS_TABLE
 from ledger.failpoints import failpoint
 from ledger.settings import Settings

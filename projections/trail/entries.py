@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from ledger.application import LoggedEvent
+from ledger.event_log import LoggedEvent
 
 # TOPIC, or the beginning of topics -> COLUMN -> the field that says it, the first of several that there is. `stream`
 # is the id of the event's stream.

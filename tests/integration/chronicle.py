@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from ledger.application import Ledger, LoggedEvent
+from ledger.application import Ledger
 from ledger.domain.filejob import FileJob
+from ledger.event_log import LoggedEvent
 from projections.status import fold
 from tests.filejob_model import ChunkModel, JobModel
 

@@ -26,19 +26,21 @@ from api.embedded.parts import embedded_parts
 from api.embedded.postgresql import PostgreSQL
 from api.embedded.process import Program
 from api.embedded.supervisor import Supervisor
-from ledger.application import Ledger, LoggedEvent
+from ledger.application import Ledger
 from ledger.domain.access import Role
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
 from ledger.domain.values import ColumnType
 from ledger.domain.words import Stage, Status
 from ledger.environment import environment
+from ledger.event_log import LoggedEvent
 from ledger.keys import NewKey, create_key
 from ledger.manifests import keep_manifest
 from ledger.seal import seal
 from ledger.seal_key import signer
 from ledger.settings import Settings
 from tests.integration.place import STAMP, Place, new_place, wait_until
+from tests.homes import new_home
 from tests.stack import open_folder
 from workers.tasks import prepare_all
 
@@ -126,7 +128,7 @@ class Doors:
 def running_doors(settings: dict[str, str] | None = None, *, datasets: tuple[str, ...] = ()) -> Iterator[Doors]:
     """An API with some settings, and a loaded file in each of the datasets."""
     with open_folder() as folder:
-        home = Home(folder / "home")
+        home = Home(new_home(folder / "home"))
         with Supervisor(home, threading.Event()) as supervisor:
             ports = home.choose_ports({"postgresql": 0, "mongodb": 0})
             supervisor.start(embedded_parts(home, ports), ports)

@@ -12,9 +12,10 @@ import pytest
 
 from api.answers import task_at
 from api.state import State
-from ledger.application import Ledger, LoggedEvent
+from ledger.application import Ledger
 from ledger.blobs import FolderBlobStore
 from ledger.errors import InvalidRequestError, NotFoundError
+from ledger.event_log import LoggedEvent
 from ledger.settings import Settings
 from projections.status import fold_all, task
 from projections.view_store import connect

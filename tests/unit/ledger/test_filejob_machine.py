@@ -18,12 +18,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ledger.application import LoggedEvent
 from ledger.domain.filejob import FileJob
 from ledger.domain.personal import ERASED
 from ledger.domain.reconciliation import CountsDoNotCloseError
 from ledger.domain.words import Stage
 from ledger.errors import ConflictError
+from ledger.event_log import LoggedEvent
 from projections.status import fold
 from tests.filejob_model import ChunkModel, JobModel
 from tests.thorough import thorough

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.application import LoggedEvent
 from ledger.domain.filejob import FileJob
+from ledger.event_log import LoggedEvent
 from projections.status import RULES, TASK_FIELDS, fold, fold_all, task
 from tests.unit.ledger.test_filejob import RETRY_AT, STAMP, chunk, fail, queued
 
