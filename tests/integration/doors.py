@@ -39,8 +39,8 @@ from ledger.manifests import keep_manifest
 from ledger.seal import seal
 from ledger.seal_key import signer
 from ledger.settings import Settings
-from tests.integration.place import STAMP, Place, new_place, wait_until
 from tests.homes import new_home
+from tests.integration.place import STAMP, Place, new_place, wait_until
 from tests.stack import open_folder
 from workers.tasks import prepare_all
 
