@@ -25,6 +25,7 @@ from archive.stores import OBJECT_BYTES_MAX
 from archive.text_files import TextFacts, TextWriter, check_text, spooling
 from ledger.database import unavailable_as_error
 from ledger.errors import ConflictError
+from ledger.folders import sync_folder
 
 COPIED_BYTES_OF_SEPARATOR = 1
 # What text takes more or less than a value in memory: bytes are written as two digits each, and PostgreSQL tells how
@@ -117,7 +118,7 @@ def write_part(engine: Engine, partition: Partition, planned: PlannedPart, path:
         )
     with spooling(path):
         os.replace(aside, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return written
 
 
@@ -149,11 +150,3 @@ def _index(cursor: Any, partition: Partition) -> None:
             f"Rows of {SCHEMA}.{partition.name} are there twice: {error.diag.message_detail}",
             "Build the table anew from the files that were received: `ledger rebuild TABLE`.",
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -44,6 +44,7 @@ from archive.stores import (
     refuse_restore,
 )
 from ledger.errors import InvalidRequestError, PartUnavailableError
+from ledger.folders import sync_folder
 
 BLOCK_BYTES = 1 << 20
 VERSION_CHARACTERS = 32
@@ -215,7 +216,7 @@ class FolderColdStore:
             incoming = self._folder / INCOMING
             if not incoming.is_dir():
                 self._folder.mkdir(parents=True, exist_ok=True)
-                _sync_folder(self._folder.parent)
+                sync_folder(self._folder.parent)
                 incoming.mkdir(exist_ok=True)
             descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -260,7 +261,7 @@ class FolderColdStore:
     def _sync_folders(self, folder: Path) -> None:
         """Make the names in a folder durable, and its own, up to the store's."""
         for each in (folder, *folder.parents):
-            _sync_folder(each)
+            sync_folder(each)
             if each == self._folder:
                 return
 
@@ -291,14 +292,6 @@ def _copy_durably(source: Path, target: Path) -> tuple[str, int]:
         os.fsync(copy.fileno())
         os.chmod(target, 0o444)
     return found.hexdigest(), size_bytes
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256_of(path: Path) -> str:

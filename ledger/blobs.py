@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from ledger.errors import InvalidRequestError, NotFoundError, PartUnavailableError
 from ledger.failpoints import failpoint
+from ledger.folders import sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +226,7 @@ class _FolderBlobWriter:
             failpoint("blob_synced")
             os.replace(self._path, target)
             for folder in (target.parent, self._folder):
-                _sync_folder(folder)
+                sync_folder(folder)
         except OSError as error:
             raise _cannot_write(self._folder, error) from error
         self._file = None
@@ -259,14 +260,6 @@ class _FolderBlobWriter:
     def _join(self) -> None:
         if self._syncing is not None:
             self._syncing.join()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cannot_write(folder: Path, error: OSError) -> PartUnavailableError:

@@ -17,6 +17,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from ledger.errors import ConflictError, InvalidRequestError, PartUnavailableError
+from ledger.folders import sync_folder
 from ledger.notes import Checkpoint, NoteRefusedError, PublicKey
 from ledger.settings import Settings
 
@@ -125,11 +126,7 @@ class FolderCheckpointStore:
                 os.fsync(aside.fileno())
                 os.chmod(aside.name, 0o444)
                 os.link(aside.name, path)
-            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_folder(self._folder)
         except FileExistsError:
             refuse_another(size, self.read(size), note)
         except OSError as error:

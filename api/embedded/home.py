@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger.errors import ConflictError, InvalidRequestError
+from ledger.folders import sync_folder
 
 LOOPBACK = "127.0.0.1"
 # Below those that Linux gives to outgoing connections, one of which could take the port of a part that restarts.
@@ -67,15 +68,6 @@ def write_whole(path: Path, text: str) -> None:
         os.unlink(beside)
         raise
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` as they are now survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Home:

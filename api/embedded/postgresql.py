@@ -24,9 +24,10 @@ from pathlib import Path
 
 import psycopg2
 
-from api.embedded.home import LOOPBACK, Home, sync_folder
+from api.embedded.home import LOOPBACK, Home
 from api.embedded.process import PLAIN_ENVIRONMENT, SystemUser, kill, processes_in, start_options
 from ledger.errors import ConflictError, InvalidRequestError, PartUnavailableError
+from ledger.folders import sync_folder
 
 logger = logging.getLogger(__name__)
 
