@@ -48,7 +48,7 @@ def stack(rabbitmq: RabbitMQ) -> Iterator[Stack]:
             stack.start()
             yield stack
         finally:
-            stack.stop()
+            stack.discard()
 
 
 class Load:
