@@ -139,6 +139,30 @@ def test_every_changed_byte_of_a_manifest_or_its_note_is_found(tmp_path: Path, n
         assert found.findings[0].object.startswith(f"{archived.prefix}/MANIFEST."), number
 
 
+def test_a_sample_is_read_and_named_and_nothing_else_is(tmp_path: Path) -> None:
+    place = folder_place(tmp_path)
+    archived = Archiver(place.store, tmp_path).archive()
+    part, pack = archived.manifest.tables[0].parts[0], archived.manifest.files.packs[0]
+    for damaged in (part, pack):
+        key = f"{archived.prefix}/{damaged.key}"
+        store: Any = Exchanged(place.store, key, b"other bytes")  # the store says of it what it said before
+        for chosen, expected in (([part, pack], [key]), ([each for each in (part, pack) if each != damaged], [])):
+            told: list[dict[str, int]] = []
+            found = verify_archive(
+                store, archived.prefix, KEYS, content=False, choose=lambda _, sample=chosen: sample, tell=told.append
+            )
+            assert [finding.object for finding in found.findings] == expected
+            assert found.evidence["sample"] == [each.key for each in chosen]
+            assert told[-1]["parts"] == told[-1]["parts_total"] == found.evidence["objects"] + len(chosen)
+
+
+def test_a_text_of_a_sample_that_is_another_than_was_signed_is_found(tmp_path: Path) -> None:
+    place = folder_place(tmp_path)
+    archived = Archiver(place.store, tmp_path).archive(change=LIES["another text of a part"][0])
+    found = verify_archive(place.store, archived.prefix, KEYS, content=False, choose=lambda objects: objects)
+    assert [finding.code for finding in found.findings] == ["text_differs"]
+
+
 def test_what_is_cold_is_verified_without_its_content_and_told_to_be_restored(
     s3_environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -155,11 +179,17 @@ def test_what_is_cold_is_verified_without_its_content_and_told_to_be_restored(
         assert (found.holds, found.findings, len(found.not_compared)) == (None, [], len(cold))
         ended, lines = verify_by_script(place, archived.prefix)
         assert (ended, len([line for line in lines if line.startswith("COLD")])) == (2, len(cold)), lines
+        sampled = verify_archive(place.store, archived.prefix, KEYS, content=False, choose=lambda objects: objects)
+        others = [entry.key for entry in archived.manifest.objects() if entry not in cold]
+        assert (sampled.holds, sampled.findings, sampled.evidence["sample"]) == (None, [], others)
+        assert f"{len(cold)} of the {len(cold) + len(others)} objects" in sampled.not_compared[0]
 
         for entry in cold:
             place.store.restore(f"{archived.prefix}/{entry.key}", entry.version, Tier.BULK, 1)
         double.clock.advance(timedelta(hours=49))
         assert verify_archive(place.store, archived.prefix, KEYS, content=True).holds
+        sampled = verify_archive(place.store, archived.prefix, KEYS, content=False, choose=lambda objects: objects)
+        assert (sampled.holds, len(sampled.evidence["sample"])) == (True, len(cold) + len(others))
         assert verify_by_script(place, archived.prefix, shell="bash")[0] == 0
 
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
