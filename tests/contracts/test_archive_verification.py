@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from archive.stores import ColdStore, ListedVersion, StorageClass, Tier, open_cold_store
+from archive.stores import OBJECT_BYTES_MAX, ColdStore, ListedVersion, StorageClass, Tier, open_cold_store
 from archive.verifier import verify_archive
 from ledger.errors import PartUnavailableError
 from tests.archives import SIGNER, Archiver
@@ -22,6 +23,7 @@ from tests.contracts.cold_places import ColdPlace, bucket_place, folder_place
 from tests.strict_s3.server import READER, StrictS3
 
 KEYS = [SIGNER.public]
+MEMORY_BYTES_MAX = 256 << 20
 OTHER_CHECKPOINT = f"books\n18\n{'A' * 43}=\n"
 SAID = [
     f"The manifest of FY2025-26, generation 1, is signed by books+{SIGNER.public.key_id.hex()}.",
@@ -233,6 +235,36 @@ def test_the_script_finds_a_changed_byte_of_a_manifest(tmp_path: Path, place_of_
     file.write_bytes(data)
     ended, lines = verify_by_script(place, archived.prefix)
     assert ended == 1 and any(line.startswith("WRONG MANIFEST.json ") for line in lines), lines
+
+
+CHILD = """
+import sys
+from archive.stores import open_cold_store
+from archive.verifier import verify_archive
+from ledger.notes import PublicKey
+url, prefix, key = sys.argv[1:]
+found = verify_archive(open_cold_store(url), prefix, [PublicKey.parse(key)], content=True)
+print(found.holds, next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def test_memory_does_not_grow_with_an_archive(tmp_path: Path) -> None:
+    """A table of more text, and files of more bytes, than the memory that all of it may take."""
+    place = folder_place(tmp_path)
+    archiver = Archiver(place.store, tmp_path)
+    note = "a note " * 150_000
+    archiver.rows = lambda generation: {"payments": [[f"{number}\t{note}\t3\t{number}" for number in range(1, 281)]]}
+    archiver.contents, archiver.pack_bytes = [bytes(140 << 20), bytes(141 << 20)], OBJECT_BYTES_MAX
+    archived = archiver.archive()
+    [table] = archived.manifest.tables
+    assert min(table.text_bytes, archived.manifest.files.bytes) > MEMORY_BYTES_MAX
+    assert place.folder is not None
+    command = [sys.executable, "-c", CHILD, place.folder.as_uri(), archived.prefix, str(SIGNER.public)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    holds, peak_kibibytes = ended.stdout.split()
+    assert holds == "True"
+    assert int(peak_kibibytes) << 10 < MEMORY_BYTES_MAX
 
 
 def test_nothing_is_held_against_the_script() -> None:
