@@ -130,6 +130,7 @@ def year_answer(year: FiscalYear) -> dict[str, Any]:
         "start": year.start.isoformat(),
         "end": year.end.isoformat(),
         "state": year.state.value,
+        "is_proposed": year.is_proposed,
         "generation": year.generation,
         "copy": year.copy.value,
         "rows": sum(table["rows"] for table in year.tables) if year.tables else None,

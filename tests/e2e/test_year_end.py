@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,11 @@ from sqlalchemy.orm import Session
 
 from archive.held_rows import NO_ROWS, HeldRows, held_rows
 from ledger.domain.contract import Contract
+from ledger.domain.fiscal_calendar import FiscalCalendar
 from tests.e2e.conftest import Running
 from tests.e2e.reader import Reader
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 FLIGHTS = int(os.environ.get("LEDGER_TEST_FLIGHTS", "8400"))
 YEAR = "FY2012-13"
@@ -191,3 +194,17 @@ def test_a_year_goes_into_cold_storage_and_comes_back_the_same_while_others_read
             assert (verified["holds"], len(verified["archives"][0]["sample"])) == (True, 3), verified
     assert list(reader.reads) == list(PHASES)
     assert all(reader.reads.values()), reader.reads
+
+
+def test_a_year_whose_grace_is_over_is_proposed_by_itself_and_said_to_be_in_its_status(
+    ledger: Stack, tasks: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    calendar = FiscalCalendar.parse("04-01", "UTC")
+    then = calendar.of_day(datetime.now(UTC).date() - timedelta(days=30))
+    ended = calendar.of_day(then.start - timedelta(days=1))
+    file = write(tmp_path / "more.csv", ["number,time_hour", f"1,{ended.start}T12:00:00Z"])
+    ledger.json("load", str(file), "--dataset", "bookings", "--wait")
+    assert ledger.json("archive", "status", ended.label)["is_proposed"] is False
+    ledger.sql("DELETE FROM work.schedule WHERE name = 'close_year'")  # as if nobody had looked for an hour
+    wait_until(lambda: ledger.json("archive", "status", ended.label)["is_proposed"], "nobody proposes it")
+    assert f"ledger archive close {ended.label} --dry-run" in ledger.run("archive", "status", ended.label).stderr
