@@ -305,12 +305,17 @@ class FileJob(Aggregate):
             **stamp.fields(),
         )
 
-    def restore(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str) -> None:
-        """Note that rows of years were brought back beside the archive. Raises ConflictError: some are not archived."""
+    def restore(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str, is_put_back: bool = False) -> None:
+        """Note that rows of years were brought back: to be read, or to where they were (`is_put_back`).
+
+        Raises:
+            ConflictError: some are not archived.
+        """
         self._check_allowed("Restored")
         if here := set(fiscal_years) - self.years_archived:
             raise ConflictError(f"Rows of job {self.id} in {', '.join(sorted(here))} are not in cold storage.")
-        self.trigger_event(self.Restored, fiscal_years=fiscal_years, manifest=manifest, **stamp.fields())
+        told = {"fiscal_years": fiscal_years, "manifest": manifest, "is_put_back": is_put_back}
+        self.trigger_event(self.Restored, **told, **stamp.fields())
 
     def erase_name(self, stamp: Stamp, *, erasure: UUID) -> None:
         """Note that what names the file was erased: the key, by which it could be read, is destroyed.

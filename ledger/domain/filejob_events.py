@@ -233,14 +233,26 @@ class Archived(Event):
 
 
 class Restored(Event):
-    """The archived rows were brought back beside the archive, which stays."""
+    """The archived rows were brought back: beside the archive, to be read, or to where they were (`is_put_back`).
+
+    They are put back when their year is reopened. The archive stays in either case.
+    """
 
     TOPIC = "filejob.restored"
     fiscal_years: list[str]
     manifest: str
+    is_put_back: bool
+
+    class_version = 2
+
+    # Version 1 told of copies, and nothing of years that were reopened.
+    upcast_v1_v2 = adding(is_put_back=False)
 
     def apply(self, aggregate: FileJob) -> None:
-        """Nothing changes in the job itself: the archive stays the place of record."""
+        """Of a copy nothing changes in the job itself: the archive stays the place of record."""
+        if self.is_put_back:
+            aggregate.years_archived.difference_update(self.fiscal_years)
+            aggregate.status = Status.COMPLETED
 
 
 class NameErased(Event):
