@@ -355,6 +355,8 @@ def test_of_two_that_are_loaded_at_once_one_is_posted(yard: Yard, year: int, mon
     for thread in loading:
         thread.join()
     assert {yard.status(by_job) for by_job in both} == {Status.COMPLETED, Status.FAILED}
+    [second] = [by_job for by_job in both if yard.status(by_job) is Status.FAILED]
+    assert error_of(yard, second)["code"] == "records_settled"  # it waited, and was told: there is nothing to try again
     assert ([row[2] for row in posted(yard)], len(told(yard, year))) == ([0, 1, 2], 1)
 
 
