@@ -57,6 +57,7 @@ class FileJob(Aggregate):
         corrects: str | None,
         control_totals: dict[str, Any],
         may_adjust: bool,
+        adjustment: dict[str, str],
         correlation: str,
     ) -> None:
         self.sha256 = sha256
@@ -68,6 +69,7 @@ class FileJob(Aggregate):
         self.corrects = None if corrects is None else UUID(corrects)
         self.control_totals = control_totals
         self.may_adjust = may_adjust
+        self.adjustment = adjustment
         self.correlation = correlation
         self.status = Status.RECEIVED
         self.name_erased = False
@@ -101,6 +103,7 @@ class FileJob(Aggregate):
         corrects: UUID | None = None,
         control_totals: dict[str, Any] | None = None,
         may_adjust: bool = False,
+        adjustment: dict[str, str] | None = None,
     ) -> FileJob:
         """Open the job of a file whose bytes are already kept.
 
@@ -109,6 +112,8 @@ class FileJob(Aggregate):
             corrects: the job whose rejects the file brings again.
             control_totals: what it has to come to: see `reconciliation.check_control_totals`.
             may_adjust: whether its sender had the permission to add rows to a year that is closed softly.
+            adjustment: of a file that posts late records (`ledger.domain.adjustment`), the `fiscal_year` that they are
+                about, and the `reason`.
         """
         return cls._create(
             cls.Received,
@@ -123,6 +128,7 @@ class FileJob(Aggregate):
             corrects=None if corrects is None else str(corrects),
             control_totals=control_totals or {},
             may_adjust=may_adjust,
+            adjustment=adjustment or {},
             **stamp.fields(),
         )
 

@@ -41,8 +41,9 @@ class Received(CanInitAggregate[UUID], Event):
     corrects: str | None
     control_totals: dict[str, Any]
     may_adjust: bool
+    adjustment: dict[str, str]
 
-    class_version = 4
+    class_version = 5
 
     # Version 1 knew nothing that a sender says of a file but its name and its dataset.
     upcast_v1_v2 = adding(reading={}, corrects=None, control_totals={})
@@ -51,6 +52,9 @@ class Received(CanInitAggregate[UUID], Event):
 
     # Version 3 knew no years that are closed for some senders.
     upcast_v3_v4 = adding(may_adjust=False)
+
+    # Version 4 knew no late records that are posted.
+    upcast_v4_v5 = adding(adjustment={})
 
 
 class Queued(Event):
