@@ -152,6 +152,13 @@ def _held(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     )
 
 
+def _posted(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    return (
+        f"{result['records']:,} late records of fiscal year {result['fiscal_year']} go into {result['dataset']},"
+        f" posted on {result['posted_on']} in {result['posted_in']}, by job {result['by_job']}."
+    )
+
+
 # KIND of operation -> what it came to.
 SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "rebuild": _rebuilt,
@@ -161,4 +168,5 @@ SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "archive_year": _archived,
     "restore_year": _restored,
     "hold_year": _held,
+    "post_adjustment": _posted,
 }

@@ -179,6 +179,9 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
         say(f"  held for case {held['case']} by {held['placed_by']}")
     for late in year["late_records"]:
         say(f"  late: {late['records']:,} records of job {late['job']}: ledger jobs rejects {late['job']}")
+    for posted in year["adjustments"]:
+        what = f"{posted['records']:,} late records of job {posted['job']} in {posted['posted_in']}"
+        say(f"  posted: {what} by job {posted['by_job']}: {posted['reason']}")
 
 
 def _tell_plan(plan: dict[str, Any], as_json: bool) -> None:
