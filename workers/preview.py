@@ -47,6 +47,15 @@ ROWS_SHOWN = 10
 REJECTS_SHOWN = 20
 DOUBTS_SHOWN = 20
 COPY_BYTES = 1 << 20
+NOTHING_EXAMINED: dict[str, Any] = {
+    "records_examined": 0,
+    "rejected": 0,
+    "late": {},
+    "rows": [],
+    "rejects": [],
+    "doubts": [],
+    "doubts_more": 0,
+}
 
 
 def preview(
@@ -94,16 +103,7 @@ def preview(
         else [],
     }
     if chunk is None:
-        return {
-            **answer,
-            "records_examined": 0,
-            "rejected": 0,
-            "late": {},
-            "rows": [],
-            "rejects": [],
-            "doubts": [],
-            "doubts_more": 0,
-        }
+        return {**answer, **NOTHING_EXAMINED}
     calendar = FiscalCalendar.parse(settings.fiscal_calendar, settings.time_zone)
     content = read_chunk(plan.without_trailer(chunk, data), chunk, dialect, reading_of(used, plan, calendar))
     set_late_aside(content, now.astimezone(calendar.zone).date(), closed)
