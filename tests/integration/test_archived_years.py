@@ -8,14 +8,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import zstandard
 from sqlalchemy import text
 
+from archive import dropping
 from archive.dropping import drop_if_due
 from archive.exporting import export
 from archive.fence import ContentChangedError
 from archive.finishing import finish
 from archive.manifest import open_manifest
-from archive.stores import Lock, LockMode
+from archive.stores import Lock, LockMode, ObjectDamagedError
 from archive.volume import prefix_of
 from ledger.application import Ledger
 from ledger.domain.fiscal_year import FiscalYear
@@ -204,3 +206,26 @@ def test_a_change_between_export_and_drop_keeps_the_rows_and_names_the_table(
     with pytest.raises(ContentChangedError, match=archive.table(label, 1)):
         drop_if_due(archive.archiving, label, days=None)
     assert (archive.year(label).state, archive.rows(label)) == (YearState.VERIFIED, 180)
+
+
+def test_no_file_is_told_out_of_books_that_are_not_whole(
+    archive: Archive, year: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = archive.fill(year)
+    label = archive.close(year)
+    export(archive.archiving, label)
+    archive.seal()
+    finish(archive.archiving, label)
+    allow(archive, label)
+    [books] = (tmp_path / "cold").glob(f"v1/*/{label}/*/reconciliation-*")
+    whole = books.read_bytes()
+    first, *_ = zstandard.ZstdDecompressor().decompressobj().decompress(whole).splitlines(keepends=True)
+    books.chmod(0o644)
+    books.write_bytes(zstandard.compress(first.replace(b'"rows":60', b'"rows":61')))
+    monkeypatch.setattr(dropping, "ARCHIVED_AT_ONCE", 1)
+    with pytest.raises(ObjectDamagedError):
+        drop_if_due(archive.archiving, label, days=None)
+    assert {archive.ledger.job(job).status for job in jobs} == {Status.COMPLETED}
+    books.write_bytes(whole)
+    drop_if_due(archive.archiving, label, days=None)
+    assert all(archive.ledger.job(job).years_archived == {label} for job in jobs)
