@@ -63,7 +63,7 @@ def drop_if_due(archiving: Archiving, label: str, days: int | None) -> FiscalYea
                 year = _drop(archiving, year)
     if year.state is YearState.DROPPED:
         with step("tell_files", label):
-            _tell_files(archiving, year)
+            tell_files(archiving, year)
     return year
 
 
@@ -103,7 +103,8 @@ def _drop_superseded(session: Session, dataset: str, bounds: str) -> None:
         cursor_of(session).execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(SUPERSEDED, row.name)))
 
 
-def _tell_files(archiving: Archiving, year: FiscalYear) -> None:
+def tell_files(archiving: Archiving, year: FiscalYear) -> None:
+    """Tell each file of a dropped year that its rows are archived. Those that know it are left out."""
     manifest, _ = stored_manifest(archiving, year)
     volume = Volume(archiving.store, prefix_of(archiving.origin, year.label, year.generation), None)
     entry = manifest.reconciliation
@@ -117,14 +118,17 @@ def _tell_files(archiving: Archiving, year: FiscalYear) -> None:
         while batch := list(islice(told, ARCHIVED_AT_ONCE)):
             with archiving.ledger.transaction() as session:
                 for line in batch:
+                    lock_job(session, UUID(line["job_id"]))
+                now = year_to_decide_about(archiving.ledger, session, year.label, archiving.stamp(), archiving.calendar)
+                if (now.state, now.generation) != (year.state, year.generation):
+                    return  # it was reopened, and its rows are here again
+                for line in batch:
                     _tell_file(archiving, session, year, line)
             failpoint("files_told")
 
 
 def _tell_file(archiving: Archiving, session: Session, year: FiscalYear, line: dict[str, Any]) -> None:
-    job_id = UUID(line["job_id"])
-    lock_job(session, job_id)
-    job = archiving.ledger.job(job_id)
+    job = archiving.ledger.job(UUID(line["job_id"]))
     if year.label in job.years_archived:
         return
     assert year.manifest_sha256 is not None, "it was exported"

@@ -178,14 +178,14 @@ def _totals(totals: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> li
 def _archived(session: Session) -> Any:
     """Tells what the rows of a job, by the position of its Received event, came to in years that are not here.
 
-    A year that was reopened is here again, whatever was said of its rows when they went.
+    A year that was reopened is here again, whatever was said of its rows when they went; and of one that went more
+    than once the last time counts.
     """
     away = set(dropped_years(session))
 
     def told(job: int) -> HeldRows:
-        return sum(
-            (_held(each) for each in _archivings(session, job) if away.issuperset(each["fiscal_years"])), NO_ROWS
-        )
+        latest = {tuple(each["fiscal_years"]): each for each in _archivings(session, job)}
+        return sum((_held(each) for years, each in latest.items() if away.issuperset(years)), NO_ROWS)
 
     return told
 

@@ -21,10 +21,11 @@ from sqlalchemy.orm import Session
 from archive import closing as closings
 from archive import retention
 from archive.closing import Closing
-from archive.retrieval import ask, bring_back, last_proof, last_request, tell_jobs
+from archive.retrieval import ask, bring_back, last_request, tell_jobs
 from archive.retrieval_plan import plan
 from archive.sealed import exports_of, newest_archive
 from archive.stores import ColdStore, NotRestoredError, Tier
+from archive.year_story import last_proof
 from ledger.domain.base import Stamp
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.operation import Operation

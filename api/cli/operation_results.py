@@ -111,7 +111,7 @@ def _verified_archives(result: dict[str, Any]) -> str:
 
 def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     return (
-        f"Fiscal year {result['fiscal_year']} is closed, for the {result['generation']}. time:"
+        f"Fiscal year {result['fiscal_year']} is closed, as generation {result['generation']}:"
         f" {result['rows']:,} rows in {len(result['tables']):,} tables come to a rest."
     )
 
@@ -138,6 +138,13 @@ def _held(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     )
 
 
+def _posted(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    return (
+        f"{result['records']:,} late records of fiscal year {result['fiscal_year']} go into {result['dataset']},"
+        f" posted on {result['posted_on']} in {result['posted_in']}, by job {result['by_job']}."
+    )
+
+
 # KIND of operation -> what it came to.
 SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "rebuild": _rebuilt,
@@ -147,4 +154,5 @@ SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "archive_year": _archived,
     "restore_year": _restored,
     "hold_year": _held,
+    "post_adjustment": _posted,
 }
