@@ -15,8 +15,11 @@ from api.operations import operation_answer
 from api.state import CurrentState, Reason, State, stamp
 from archive import closing
 from archive.closing import Closing
+from archive.restoration import schema_of
+from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.words import Stage
+from ledger.domain.year_states import CopyState
 from ledger.errors import ConflictError, InvalidRequestError
 from ledger.findings import Level
 from workers.adjustments import open_late_records
@@ -128,6 +131,7 @@ def lift_hold(label: str, request: Request, state: CurrentState, case: Case, rea
 
 def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
     """A fiscal year as JSON. `end` is the first day after it; of late records those are told that are not settled."""
+    days = Year(year.label, year.start, year.end)
     late = {job: len(open_late_records(state.ledger, UUID(job), year.label)) for job in sorted(year.late)}
     return {
         "fiscal_year": year.label,
@@ -137,6 +141,7 @@ def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
         "is_proposed": year.is_proposed,
         "generation": year.generation,
         "copy": year.copy.value,
+        "copy_schema": schema_of(days, year.generation) if year.copy is CopyState.RESTORED else None,
         "rows": sum(table["rows"] for table in year.tables) if year.tables else None,
         "closed_by": year.closed_by,
         "closed_at_position": year.closed_at_position,

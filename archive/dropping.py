@@ -5,14 +5,17 @@ Rules:
    The same rows in the generation of a table that a rebuild has put aside go with them.
 2. What allows it is time: so many days after the archive was verified; or a person other than who closed the year.
 3. Then each file of the year is told to be archived, some in one transaction, from the books that lie in the archive.
-   Whoever is killed goes on with those that are left.
+   These are read to their end first: nothing is told of what is not whole. Whoever is killed goes on with those that
+   are left.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -25,7 +28,7 @@ from archive.closing import closed_partitions
 from archive.export_run import Archiving, step
 from archive.finishing import stored_manifest
 from archive.partitions import cursor_of
-from archive.text_files import raw_blocks
+from archive.text_files import READ_BYTES, raw_blocks
 from archive.volume import Volume, prefix_of
 from ledger import telemetry
 from ledger.database import lock_job, rows
@@ -107,18 +110,23 @@ def tell_files(archiving: Archiving, year: FiscalYear) -> None:
     manifest, _ = stored_manifest(archiving, year)
     volume = Volume(archiving.store, prefix_of(archiving.origin, year.label, year.generation), None)
     entry = manifest.reconciliation
-    lines = _lines(raw_blocks(volume.read(entry), entry.key))
-    told = (line for line in lines if line["is_completed"])
-    while batch := list(islice(told, ARCHIVED_AT_ONCE)):
-        with archiving.ledger.transaction() as session:
-            for line in batch:
-                lock_job(session, UUID(line["job_id"]))
-            now = year_to_decide_about(archiving.ledger, session, year.label, archiving.stamp(), archiving.calendar)
-            if (now.state, now.generation) != (year.state, year.generation):
-                return  # it was reopened, and its rows are here again
-            for line in batch:
-                _tell_file(archiving, session, year, line)
-        failpoint("files_told")
+    archiving.spool.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=archiving.spool) as file:
+        for block in volume.read(entry):
+            file.write(block)
+        file.seek(0)
+        lines = _lines(raw_blocks(iter(partial(file.read, READ_BYTES), b""), entry.key))
+        told = (line for line in lines if line["is_completed"])
+        while batch := list(islice(told, ARCHIVED_AT_ONCE)):
+            with archiving.ledger.transaction() as session:
+                for line in batch:
+                    lock_job(session, UUID(line["job_id"]))
+                now = year_to_decide_about(archiving.ledger, session, year.label, archiving.stamp(), archiving.calendar)
+                if (now.state, now.generation) != (year.state, year.generation):
+                    return  # it was reopened, and its rows are here again
+                for line in batch:
+                    _tell_file(archiving, session, year, line)
+            failpoint("files_told")
 
 
 def _tell_file(archiving: Archiving, session: Session, year: FiscalYear, line: dict[str, Any]) -> None:

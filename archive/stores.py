@@ -140,7 +140,7 @@ class ColdStore(Protocol):
         What is kept already gets the lock as well, unless it has a longer and stricter one.
 
         Raises:
-            ConflictError: other bytes are kept under the key.
+            ConflictError: other bytes are kept under the key, or the same ones encrypted otherwise than is asked for.
             ObjectDamagedError: the file, or what the store holds, is not what it was given.
             InvalidRequestError: the lock has ended already.
         """

@@ -125,7 +125,7 @@ def _verified_archives(result: dict[str, Any]) -> str:
 
 def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     return (
-        f"Fiscal year {result['fiscal_year']} is closed, for the {result['generation']}. time:"
+        f"Fiscal year {result['fiscal_year']} is closed, as generation {result['generation']}:"
         f" {result['rows']:,} rows in {len(result['tables']):,} tables come to a rest."
     )
 

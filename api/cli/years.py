@@ -164,10 +164,12 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
     say(f"Fiscal year {year['fiscal_year']}, from {year['start']} up to {year['end']}: {year['state']}", "bold")
     said = {
         "generation": year["generation"] or None,
-        "rows when it was closed": year["rows"],
+        "rows when it was closed": None if year["rows"] is None else f"{year['rows']:,}",
         "closed by": year["closed_by"],
         "manifest": year["manifest_sha256"],
-        "copy from cold storage": None if year["copy"] == "none" else year["copy"],
+        "copy from cold storage": {"none": None, "restored": f"in schema {year['copy_schema']}"}.get(
+            year["copy"], year["copy"]
+        ),
         "asked to be reopened by": year["reopen_requested_by"],
     }
     for what, value in said.items():

@@ -24,7 +24,7 @@ from archive.sealed import exports_of, newest_archive, read_archive
 from archive.stores import ObjectDamagedError, StorageClass, Tier, open_cold_store
 from archive.stores_s3 import S3ColdStore
 from archive.volume import prefix_of
-from ledger import failpoints, telemetry
+from ledger import telemetry
 from ledger.application import Ledger
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_calendar import Year
@@ -32,12 +32,10 @@ from ledger.domain.operation import Operation
 from ledger.domain.words import OperationStatus, Stage
 from ledger.domain.year_states import CopyState, YearState
 from ledger.errors import ConflictError, InvalidRequestError
-from ledger.failpoints import FailpointError
 from tests.integration.place import STAMP, new_place
 from tests.integration.shelving import ORIGIN, Shelf
 from tests.integration.test_late_records import label_of, lines, numbers, years
 from tests.integration.test_table_rebuild import HEADER, Yard
-from tests.integration.views import new_order
 from tests.integration.years import SECOND
 from tests.s3_servers import new_bucket, s3_environment_of
 from tests.strict_s3.objects import Version
@@ -297,33 +295,6 @@ def test_a_copy_that_was_released_before_it_was_there_is_not_made(cold: Retrievi
     assert ended is not None
     assert ended.error is not None
     assert (ended.error["code"], cold.is_there()) == ("conflict", False)
-
-
-@pytest.mark.parametrize(
-    "step", ["part_asked_for", "copy_made", "restored_appended", "restored_committed", "jobs_told"]
-)
-def test_a_retrieval_that_ends_in_the_middle_goes_on_and_restores_once(
-    near: Retrieving, tmp_path: Path, step: str
-) -> None:
-    armed = tmp_path / "failpoints"
-    armed.mkdir()
-    (armed / step).write_text("raise")
-    operation_id = near.request()
-    order = replace(new_order(fiscal_year=near.label), id=operation_id)
-    failpoints.use(armed)
-    try:
-        if step == "part_asked_for":
-            near.attempt(operation_id)
-        else:
-            with pytest.raises(FailpointError):
-                restore_fiscal_year(near.shelf.place.workshop, order)
-    finally:
-        failpoints.use(None)
-    ended = near.attempt(operation_id) or near.ledger.operation(operation_id)
-    assert (ended.status, ended.error) == (OperationStatus.COMPLETED, None)
-    topics = [logged.topic for logged in near.ledger.events_of(near.shelf.year(near.label).id)]
-    assert (topics.count("fiscal_year.restored"), len(near.told())) == (1, 1)
-    assert near.rows(near.copy) == near.before
 
 
 def test_a_table_that_has_other_columns_by_now_comes_back_as_it_was(near: Retrieving) -> None:
