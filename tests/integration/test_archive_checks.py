@@ -110,7 +110,7 @@ def test_what_cannot_be_verified_is_refused(archive: Archive, workshop: Workshop
     with pytest.raises(ConflictError, match="FY1990-91"):
         verify_record(workshop, _order("FY1990-91"))
     with pytest.raises(InvalidRequestError, match="No place"):
-        verify_record(_workshop(archive), _order())
+        verify_record(_workshop(archive, archive_url=None), _order())
     with pytest.raises(InvalidRequestError, match="nobody"):
         verify_record(_workshop(archive, archive_url="s3://bucket", archive_verifier_profile="nobody"), _order())
 
