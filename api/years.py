@@ -138,6 +138,7 @@ def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
         "start": year.start.isoformat(),
         "end": year.end.isoformat(),
         "state": year.state.value,
+        "is_proposed": year.is_proposed,
         "generation": year.generation,
         "copy": year.copy.value,
         "copy_schema": schema_of(days, year.generation) if year.copy is CopyState.RESTORED else None,

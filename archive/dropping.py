@@ -30,6 +30,7 @@ from archive.finishing import stored_manifest
 from archive.partitions import cursor_of
 from archive.text_files import READ_BYTES, raw_blocks
 from archive.volume import Volume, prefix_of
+from ledger import telemetry
 from ledger.database import lock_job, rows
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
@@ -59,10 +60,11 @@ def drop_if_due(archiving: Archiving, label: str, days: int | None) -> FiscalYea
             stamp = archiving.stamp()
             year = archiving.decide(label, lambda _, each: each.authorize_drop(stamp, ground=Ground.GRACE))
         if year.is_drop_authorized:
-            with step("drop", label):
+            with step(telemetry.SPAN_ARCHIVE_DROP, label) as span:
                 year = _drop(archiving, year)
+                span.set_attribute(telemetry.TABLE_ROWS, sum(table["rows"] for table in year.tables))
     if year.state is YearState.DROPPED:
-        with step("tell_files", label):
+        with step(telemetry.SPAN_ARCHIVE_TELL_FILES, label):
             tell_files(archiving, year)
     return year
 

@@ -30,6 +30,7 @@ from archive.copying import BLOCK_BYTES, FORMAT, copy_out, pin
 from archive.fence import ClosedPartition, Fingerprint, fingerprint, hold_alone, put_fence, waiting
 from archive.partitions import TableColumn, column_list, columns_of, cursor_of, identifier_of
 from archive.stores import ObjectDamagedError
+from ledger import telemetry
 from ledger.database import lock_shared, rows
 from ledger.domain.fiscal_calendar import Year
 from ledger.errors import ConflictError, LedgerError
@@ -96,13 +97,18 @@ def restore(
         )
     cursor = cursor_of(session)
     cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+    about = {telemetry.FISCAL_YEAR: year.label}
     for table, parts in archived:
         name = sql.Identifier(schema, table.dataset)
         _create(session, schema, table)
         for part in parts:
-            _copy_in(cursor, name, table, part)
-        _put_in_order(cursor, name, table)
-        _compare(session, name, table)
+            with telemetry.span(telemetry.SPAN_RESTORE_COPY, {**about, telemetry.PART: part.name}) as span:
+                rows_copied = _copy_in(cursor, name, table, part)
+                span.set_attributes({telemetry.PART_TEXT_BYTES: part.raw_bytes, telemetry.PART_ROWS: rows_copied})
+        with telemetry.span(telemetry.SPAN_RESTORE_COMPARE, {**about, telemetry.TABLE: table.dataset}) as span:
+            _put_in_order(cursor, name, table)
+            _compare(session, name, table)
+            span.set_attribute(telemetry.TABLE_ROWS, table.fingerprint.rows)
         put_fence(session, name, year, RESTORED)
         cursor.execute(sql.SQL("REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {} FROM PUBLIC, CURRENT_USER").format(name))
     return schema
@@ -201,7 +207,8 @@ def _create(session: Session, schema: str, table: ArchivedTable) -> None:
         )
 
 
-def _copy_in(cursor: Any, name: sql.Composable, table: ArchivedTable, part: ArchivedPart) -> None:
+def _copy_in(cursor: Any, name: sql.Composable, table: ArchivedTable, part: ArchivedPart) -> int:
+    """Copy a part into its table; of how many rows it is."""
     pin(cursor)
     reader = _PartReader(part)
     # FREEZE: nobody sees the rows before all of them are there, and no vacuum has to come by.
@@ -220,6 +227,7 @@ def _copy_in(cursor: Any, name: sql.Composable, table: ArchivedTable, part: Arch
             f"PostgreSQL does not take part {part.name}, which is as it was archived: {error.diag.message_primary}.",
             "Nothing was restored. Try with the version of PostgreSQL that the archive's manifest names.",
         ) from error
+    return int(cursor.rowcount)
 
 
 def _put_in_order(cursor: Any, name: sql.Composable, table: ArchivedTable) -> None:

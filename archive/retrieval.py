@@ -176,10 +176,7 @@ def last_request(ledger: Ledger, year: FiscalYear) -> LoggedEvent:
 
 
 def _is_readable(kept: StoredObject, lasting: datetime) -> bool:
-    if not kept.storage_class.is_cold:
-        return True
-    is_ready = kept.restoration is Restoration.READY
-    return is_ready and (kept.restored_until is None or kept.restored_until.astimezone(UTC) >= lasting)
+    return kept.is_readable and (kept.restored_until is None or kept.restored_until.astimezone(UTC) >= lasting)
 
 
 def _restore(store: ColdStore, kept: StoredObject, tier: Tier, days: int) -> tuple[Restoration, bool]:

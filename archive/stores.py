@@ -89,6 +89,11 @@ class StoredObject:
     restoration: Restoration = Restoration.NONE
     restored_until: datetime | None = None
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether it can be read now: it is not cold, or a copy of it is there."""
+        return not self.storage_class.is_cold or self.restoration is Restoration.READY
+
 
 @dataclass(frozen=True)
 class ListedVersion:

@@ -23,27 +23,30 @@ import pyarrow.compute
 from sqlalchemy.orm import Session
 
 from ledger.database import rows
+from ledger.domain.contract import Contract
 from ledger.domain.values import ColumnType
 from ledger.fiscal_years import FISCAL_YEAR_CLOSED, ClosedYear
 from projections.chunk import ChunkContent
 from projections.columns import among, different, positions
-from projections.data_tables import RECEIVED, DataTable
 from projections.formats.rows import Flaw
-from projections.loading import LoadedFile
 
 DAY = timedelta(days=1)
 NEAR_DAYS = 2
 IS_CLOSED = "its fiscal year {label} is closed"
 
 
-def set_late_aside(content: ChunkContent, table: DataTable, file: LoadedFile, closed: Iterable[ClosedYear]) -> None:
-    """Refuse the good records of years that are closed, instead of those that were when this was asked before."""
+def set_late_aside(content: ChunkContent, received: date, closed: Iterable[ClosedYear]) -> None:
+    """Refuse the good records of years that are closed, instead of those that were when this was asked before.
+
+    Args:
+        received: the day on which the file came.
+    """
     for index in content.late:
         del content.flaws[index]
     content.late = {}
     for year in closed:
-        flaw = _flaw(table, year)
-        late = dict.fromkeys(index for index in _records_of(content, table, file, year) if index not in content.flaws)
+        flaw = _flaw(content.reading.contract, year)
+        late = dict.fromkeys(index for index in _records_of(content, received, year) if index not in content.flaws)
         content.flaws.update(dict.fromkeys(late, flaw))
         content.late.update(dict.fromkeys(late, year.label))
 
@@ -61,23 +64,23 @@ def late_records(session: Session, job_id: UUID, label: str) -> list[int]:
     return [int(row.record) for row in found]
 
 
-def _flaw(table: DataTable, year: ClosedYear) -> Flaw:
+def _flaw(contract: Contract, year: ClosedYear) -> Flaw:
     closed = IS_CLOSED.format(label=year.label) + (" but for adjustments" if year.takes_adjustments else "")
     reason = f"{closed}: post it as an adjustment, or have the year reopened"
-    column = table.partition_column
-    return Flaw(FISCAL_YEAR_CLOSED, reason, None if column == RECEIVED else column)
+    return Flaw(FISCAL_YEAR_CLOSED, reason, contract.fiscal_date_column)
 
 
-def _records_of(content: ChunkContent, table: DataTable, file: LoadedFile, year: ClosedYear) -> list[int]:
+def _records_of(content: ChunkContent, received: date, year: ClosedYear) -> list[int]:
     """The indexes of the records of a year, those that were found to be good by themselves."""
-    column = table.partition_column
-    if column == RECEIVED:
-        return content.good.tolist() if year.start <= file.received < year.end else []
-    [kind] = [each.type for each in table.contract.columns if each.name == column]
+    contract, zone = content.reading.contract, content.reading.calendar.zone
+    column = contract.fiscal_date_column
+    if column is None:
+        return content.good.tolist() if year.start <= received < year.end else []
+    [kind] = [each.type for each in contract.columns if each.name == column]
     found: list[int] = []
     for start, checked in content.pieces:
         values = checked.values[column]
-        mask = _instants_in(year, values, file.calendar.zone) if kind is ColumnType.TIMESTAMPTZ else _in(year, values)
+        mask = _instants_in(year, values, zone) if kind is ColumnType.TIMESTAMPTZ else _in(year, values)
         found += (checked.good[positions(mask)] + start).tolist()
     return found
 

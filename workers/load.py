@@ -25,12 +25,7 @@ from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.reconciliation import LoadedChunk, check_control_totals
 from ledger.errors import FileRefusedError
 from ledger.failpoints import failpoint
-from ledger.fiscal_years import (
-    FISCAL_YEAR_CLOSED,
-    ClosedYear,
-    closed_years,
-    share_years,
-)
+from ledger.fiscal_years import FISCAL_YEAR_CLOSED, closed_to, share_years
 from ledger.year_records import year_to_decide_about
 from projections.chunk import ChunkContent
 from projections.data_tables import (
@@ -104,7 +99,8 @@ def _commit(load: _Load, content: ChunkContent, data: bytes) -> None:
     with load.workshop.ledger.transaction() as session:
         share_table(session, load.job.dataset)
         share_years(session)
-        set_late_aside(content, load.table, load.file, _closed_to(session, load.job))
+        # What its sender might do when the file came is what counts.
+        set_late_aside(content, load.file.received, closed_to(session, may_adjust=load.job.may_adjust))
         copied = _write_rows(load, session, content)
         loaded = loaded_chunk(load.file, content, data, copied)
         failpoint("chunk_copied")
@@ -172,11 +168,6 @@ def _complete(workshop: Workshop, session: Session, job: FileJob, correction: Co
     if correction is not None:
         settle_corrected(workshop, session, job, correction)
     return years
-
-
-def _closed_to(session: Session, job: FileJob) -> list[ClosedYear]:
-    """The years of which a job may load nothing. What its sender might do when the file came is what counts."""
-    return [year for year in closed_years(session) if not (year.takes_adjustments and job.may_adjust)]
 
 
 def _too_many_rejects(load: _Load, session: Session, job: FileJob) -> FileRefusedError | None:

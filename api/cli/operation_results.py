@@ -80,6 +80,10 @@ def _difference_of_replay(found: dict[str, Any]) -> str:
 
 def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     """What a verification came to."""
+    return _verified(result) + _sampled(result.get("archives", []))
+
+
+def _verified(result: dict[str, Any]) -> str:
     what = _verified_archives(result) if "fiscal_year" in result else _verified_log(result)
     unsealed = result.get("events_not_sealed")
     waiting = f" {unsealed:,} events are not sealed yet." if unsealed else ""
@@ -100,6 +104,16 @@ def _verified_log(result: dict[str, Any]) -> str:
     read += [f"{len(archives):,} archives"] if archives else []
     elsewhere = f"and {result['anchors']:,} checkpoints that are kept elsewhere"
     return f"Verified ({result['level']}): {', '.join(read) or 'nothing'}, {elsewhere}."
+
+
+def _sampled(archives: list[dict[str, Any]]) -> str:
+    """Which objects were read of archives of which a sample was wanted."""
+    lines = [
+        f"  {archive['fiscal_year']}, generation {archive['generation']}: {', '.join(archive['sample']) or 'nothing'}"
+        for archive in archives
+        if "sample" in archive
+    ]
+    return "\n".join(["\nChosen by chance, and read as well:", *lines]) if lines else ""
 
 
 def _verified_archives(result: dict[str, Any]) -> str:

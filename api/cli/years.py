@@ -175,6 +175,8 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
     for what, value in said.items():
         if value is not None:
             say(f"  {what}: {shown(value)}")
+    if year["is_proposed"] and year["state"] in ("open", "soft_closed"):
+        say(f"  it is to be closed: ledger archive close {year['fiscal_year']} --dry-run")
     for held in year["holds"]:
         say(f"  held for case {held['case']} by {held['placed_by']}")
     for late in year["late_records"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 import zstandard
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import text
 
 from archive import dropping
@@ -19,17 +22,22 @@ from archive.finishing import finish
 from archive.manifest import open_manifest
 from archive.stores import Lock, LockMode, ObjectDamagedError
 from archive.volume import prefix_of
+from ledger import telemetry
 from ledger.application import Ledger
 from ledger.domain.fiscal_year import FiscalYear
-from ledger.domain.words import Status
+from ledger.domain.operation import Operation
+from ledger.domain.words import Stage, Status
 from ledger.domain.year_states import Ground, YearState
 from ledger.errors import ConflictError, NotFoundError, PartUnavailableError
 from ledger.manifests import archive_export_id, keep_manifest, sign_manifests
 from tests.integration.archiving import ORIGIN, SIGNER, Archive, new_archive
 from tests.integration.place import STAMP, unguard
+from tests.integration.test_table_rebuild import Yard
 from tests.integration.years import SECOND
+from workers.archiving import archive_fiscal_year
+from workers.operations import operate
 
-YEARS = iter(range(2000, 2024, 2))
+YEARS = iter(range(1980, 2024, 2))
 
 
 @pytest.fixture
@@ -206,6 +214,73 @@ def test_a_change_between_export_and_drop_keeps_the_rows_and_names_the_table(
     with pytest.raises(ContentChangedError, match=archive.table(label, 1)):
         drop_if_due(archive.archiving, label, days=None)
     assert (archive.year(label).state, archive.rows(label)) == (YearState.VERIFIED, 180)
+
+
+def test_each_step_and_each_part_of_archiving_is_a_span_that_says_how_much_it_was(
+    archive: Archive, year: int, spans: InMemorySpanExporter
+) -> None:
+    label = verified(archive, year)
+    allow(archive, label)
+    drop_if_due(archive.archiving, label, days=None)
+    told = [(span.name, span.attributes) for span in spans.get_finished_spans() if span.name.startswith("archive.")]
+    assert {about[telemetry.FISCAL_YEAR] for _, about in told if about} == {label}
+    steps = Counter(name for name, about in told if about and telemetry.PART not in about)
+    once = ("plan", "manifest", "sign", "lock", "verify", "drop", "tell_files")
+    assert steps == {f"archive.{name}": 1 for name in once} | {"archive.balance": 2, "archive.try": 2}
+    for name, attribute in (("balance", "table.rows"), ("try", "table.rows"), ("drop", "table.rows")):
+        assert sum(about[f"archive.{attribute}"] for found, about in told if found == f"archive.{name}") == 180
+    stored = archive.year(label).stored
+    for name in ("write", "put"):
+        parts = [about for found, about in told if found == f"archive.{name}"]
+        assert sorted(about[telemetry.PART] for about in parts) == sorted(stored)
+        assert {about[telemetry.PART]: about[telemetry.PART_BYTES] for about in parts} == {
+            part: each["bytes"] for part, each in stored.items()
+        }
+        assert sum(about.get(telemetry.PART_ROWS, 0) for about in parts) == 2 * 180  # as text, and for access
+
+
+def test_rows_that_a_rebuild_has_put_aside_go_with_their_year(archive: Archive, year: int) -> None:
+    archive.fill(year)
+    yard = Yard(archive.places[0])
+    yard.rebuild()
+    aside = yard.names_in("superseded")
+    label = archive.close(year)
+    export(archive.archiving, label)
+    archive.seal()
+    finish(archive.archiving, label)
+    assert yard.names_in("superseded") == aside
+    allow(archive, label)
+    drop_if_due(archive.archiving, label, days=None)
+    assert set(aside) - set(yard.names_in("superseded")) == {archive.table(label).removeprefix("data.")}
+
+
+def test_a_year_is_not_archived_while_the_log_is_not_as_it_was_sealed(archive: Archive, year: int) -> None:
+    [job, *_] = archive.fill(year)
+    label = archive.close(year)
+    with archive.ledger.transaction() as session:
+        unguard(session)
+        change = "UPDATE ledger.stored_events SET state = {} WHERE originator_id = '{}' AND originator_version = 1"
+        session.execute(text(change.format(r"state || '\x20'", job)))  # a blank behind the JSON: it reads as it did
+    try:
+        operation = archive_by_operation(archive, label)
+    finally:
+        with archive.ledger.transaction() as session:
+            unguard(session)
+            session.execute(text(change.format("substring(state for length(state) - 1)", job)))
+    assert operation.error is not None
+    assert (operation.error["code"], str(job) in operation.error["message"]) == ("record_differs", True)
+    assert list(archive.archiving.store.versions(prefix_of(ORIGIN, label, 1))) == []
+    assert (archive.year(label).state, archive.year(label).parts) == (YearState.CLOSED, {})
+
+
+def archive_by_operation(archive: Archive, label: str) -> Operation:
+    """What a worker makes of it when somebody has a year archived: the operation when it has ended."""
+    place = archive.places[0].with_settings(seal_public_keys=str(SIGNER.public))
+    operation = archive.ledger.request(Stage.ARCHIVE_YEAR, {"fiscal_year": label}, STAMP)
+    place.follow()
+    ended = operate(place.workshop, archive_fiscal_year, operation.id, Stage.ARCHIVE_YEAR, time.time(), lambda _: None)
+    assert ended is not None
+    return ended
 
 
 def test_no_file_is_told_out_of_books_that_are_not_whole(

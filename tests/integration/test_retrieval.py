@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy.exc import DBAPIError
 
 from archive import closing, restoration
@@ -23,6 +24,7 @@ from archive.sealed import exports_of, newest_archive, read_archive
 from archive.stores import ObjectDamagedError, StorageClass, Tier, open_cold_store
 from archive.stores_s3 import S3ColdStore
 from archive.volume import prefix_of
+from ledger import telemetry
 from ledger.application import Ledger
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_calendar import Year
@@ -187,6 +189,28 @@ def test_a_year_comes_back_from_deep_archive_as_it_was_closed_and_no_worker_wait
     assert not cold.is_there()
     with pytest.raises(ConflictError, match="has no copy"):
         release(cold.shelf.closing, cold.label, SECOND)
+
+
+def test_each_step_and_each_part_of_bringing_a_year_back_is_a_span_that_says_how_much_it_was(
+    near: Retrieving, spans: InMemorySpanExporter
+) -> None:
+    near.attempt(near.request())
+    told = [(span.name, dict(span.attributes or {})) for span in spans.get_finished_spans()]
+    found = [(name, about) for name, about in told if name.startswith("restore.")]
+    assert {about.pop(telemetry.FISCAL_YEAR) for _, about in found} == {near.label}
+    tables = newest_archive(near.ledger, near.shelf.store, near.shelf.year(near.label)).manifest.tables
+    count, read = sum(len(table.parts) for table in tables), []
+    for table in tables:
+        for part in table.parts:
+            told_of_part = {telemetry.PART_TEXT_BYTES: part.raw_bytes, telemetry.PART_ROWS: part.lines}
+            read.append(("restore.copy", {telemetry.PART: part.key, **told_of_part}))
+        read.append(("restore.compare", {telemetry.TABLE: table.dataset, telemetry.TABLE_ROWS: table.rows}))
+    assert found == [
+        ("restore.ask", {telemetry.PART_COUNT: count, telemetry.PART_COUNT_READY: count}),
+        *read,
+        ("restore.tell_files", {}),
+    ]
+    assert count > 1
 
 
 def test_copies_that_go_while_they_are_read_are_asked_for_again_and_nothing_half_is_left(

@@ -20,7 +20,7 @@ from ledger.blobs import put
 from ledger.domain.access import Role
 from ledger.domain.filejob import FileJob
 from ledger.domain.words import OnDuplicate, Stage
-from tests.integration.doors import CONTENT, Doors, running_doors
+from tests.integration.doors import ADMIN_KEY, CONTENT, Doors, running_doors
 from tests.integration.place import STAMP
 from tests.integration.years import close, decide
 from workers.operations import operate
@@ -165,3 +165,18 @@ def test_the_list_has_years_with_rows_and_years_with_a_story(doors: Doors, accou
     received = doors.ledger.job(doors.jobs["payments"]).created_on
     assert found["FY2009-10"] == "soft_closed"
     assert found[doors.places["payments"].workshop.calendar.of_instant(received).label] == "open"
+
+
+def test_a_preview_foresees_which_records_come_too_late_from_whom(doors: Doors, accountants: tuple[str, str]) -> None:
+    columns = [{"name": "id", "type": "bigint"}, {"name": "paid_on", "type": "date", "nullable": False}]
+    with doors.http(ADMIN_KEY) as http:
+        contract = {"columns": columns, "fiscal_date_column": "paid_on"}
+        assert http.put("/api/v1/datasets/dated", json=contract).is_success
+    run(doors, accountants[0], "soft-close", "FY2011-12")
+    content = b"id,paid_on\n1,2011-05-01\nseven,2011-05-01\n3,2012-05-01\n4,2012-03-31\n"
+    found = []
+    for key in (doors.key(Role.UPLOADER).text, accountants[0]):
+        with doors.http(key) as http:
+            shown = http.post("/api/v1/preview", params={"dataset": "dated"}, content=content).json()
+        found.append((shown["late"], shown["rejected"], [reject["record"] for reject in shown["rejects"]]))
+    assert found == [({"FY2011-12": 2}, 3, [1, 2, 4]), ({}, 1, [2])]
