@@ -14,6 +14,7 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.trace import Span
 
 from api import (
+    adjustments,
     archives,
     archiving,
     audit,
@@ -95,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     doors = (
         health, uploading, preview, jobs, records, datasets, operations, audit, trail, erasures, keys, years, archiving,
-        archives,
+        archives, adjustments,
     )  # fmt: skip
     for module in doors:
         app.include_router(module.router)

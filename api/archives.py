@@ -54,7 +54,7 @@ def restore(
 @router.post("/years/{label}/release")
 def release(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
     """Drop the copy of a year that was brought back, or want none any more. The archive stays."""
-    return year_answer(retrieval.release(closing_of_request(state), label, stamp(request)))
+    return year_answer(state, retrieval.release(closing_of_request(state), label, stamp(request)))
 
 
 @router.get("/years/{label}/locks")

@@ -13,7 +13,7 @@ from api.operations import operation_answer
 from api.state import CurrentState, State, id_of, stamp
 from ledger.domain.filejob import FileJob
 from ledger.domain.words import Stage
-from ledger.errors import ConflictError, NotFoundError
+from ledger.errors import ConflictError, InvalidRequestError, NotFoundError
 from ledger.findings import Level
 from ledger.merkle import consistency_proof
 from ledger.proofs import Record, prove_event, prove_stream
@@ -60,10 +60,22 @@ def show_verifier() -> Response:
 
 @router.post("/audit/verify", status_code=HTTPStatus.ACCEPTED)
 def verify_record(
-    request: Request, state: CurrentState, level: Annotated[Level, Body(embed=True)] = Level.EVENTS
+    request: Request,
+    state: CurrentState,
+    level: Annotated[Level, Body()] = Level.EVENTS,
+    sample: Annotated[
+        int | None, Body(ge=1, description="How many objects of each archive are read, chosen by chance.")
+    ] = None,
 ) -> dict[str, Any]:
     """Ask for the record to be verified against what was sealed: the operation, which a worker carries through."""
-    operation = state.ledger.request(Stage.VERIFY, {"level": level.value}, stamp(request))
+    arguments: dict[str, Any] = {"level": level.value}
+    if sample is not None:
+        if level is not Level.ARCHIVES:
+            raise InvalidRequestError(
+                f"The level {level} reads no archives.", f"Ask for a sample of the level {Level.ARCHIVES}."
+            )
+        arguments["sample"] = sample
+    operation = state.ledger.request(Stage.VERIFY, arguments, stamp(request))
     return operation_answer(operation, operation.status, None)
 
 

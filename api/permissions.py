@@ -100,6 +100,8 @@ ROUTES: dict[str, Door] = {
     "POST /api/v1/archive/years/{label}/soft-close": Door(Permission.MANAGE_YEARS, Reach.WHOLE),
     "POST /api/v1/archive/years/{label}/close": Door(Permission.MANAGE_YEARS, Reach.WHOLE),
     "POST /api/v1/archive/years/{label}/verify": Door(Permission.VERIFY, Reach.WHOLE),
+    "GET /api/v1/archive/years/{label}/post": Door(Permission.READ_JOBS, Reach.WHOLE),
+    "POST /api/v1/archive/years/{label}/post": Door(Permission.ADJUST, Reach.WHOLE),
     "POST /api/v1/archive/years/{label}/reopen": Door(Permission.MANAGE_YEARS, Reach.WHOLE),
     "POST /api/v1/archive/years/{label}/approve": Door(Permission.MANAGE_YEARS, Reach.WHOLE),
     "POST /api/v1/archive/years/{label}/hold": Door(Permission.MANAGE_YEARS, Reach.WHOLE),

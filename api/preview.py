@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,9 +15,11 @@ from fastapi import APIRouter, Request
 
 from api.choices import checked_choices
 from api.errors import PayloadTooLargeError
-from api.state import CurrentState, State
+from api.state import CurrentState, State, caller
 from api.uploads import checked_filename
+from ledger.domain.access import Permission
 from ledger.errors import FileRefusedError
+from ledger.fiscal_years import closed_to
 
 router = APIRouter(tags=["files"])
 
@@ -30,7 +33,8 @@ async def preview_file(
     """What would become of the file in the request's body: its first rows, rejects, and how it fits the contract.
 
     Without a dataset, or with one that is not there yet, a contract is proposed, with `doubts` about it: sentences for
-    whoever decides, the first of them, and `doubts_more` that are not shown.
+    whoever decides, the first of them, and `doubts_more` that are not shown. `late` are those of the rejects whose
+    fiscal year is closed now, by year.
     """
     choices = checked_choices(dataset, "return", request.query_params)
     name = checked_filename(filename)
@@ -46,19 +50,20 @@ async def preview_file(
                         "Send a part of it that ends with a record, or load it: what does not fit becomes a reject.",
                     )
                 await asyncio.to_thread(target.write, piece)
-        return await asyncio.to_thread(_preview, state, file, name, dataset, choices.reading, Path(folder) / "blobs")
+        about = {"file": str(file), "filename": name, "reading": choices.reading, "folder": str(Path(folder) / "blobs")}
+        may_adjust = caller(request).may(Permission.ADJUST)
+        told = await asyncio.to_thread(_preview, state, dataset, about, may_adjust=may_adjust)
+    return {"filename": name, "dataset": dataset, **told}
 
 
-def _preview(
-    state: State, file: Path, name: str, dataset: str | None, reading: dict[str, str], folder: Path
-) -> dict[str, Any]:
+def _preview(state: State, dataset: str | None, about: dict[str, Any], *, may_adjust: bool) -> dict[str, Any]:
     known = None if dataset is None else state.ledger.dataset(dataset)
+    with state.ledger.transaction() as session:
+        closed = closed_to(session, may_adjust=may_adjust)
     request = {
-        "file": str(file),
-        "filename": name,
+        **about,
         "contract": None if known is None else known.contract.to_dict(),
-        "reading": reading,
-        "folder": str(folder),
+        "closed": [{**asdict(year), "start": str(year.start), "end": str(year.end)} for year in closed],
     }
     ended = subprocess.run(
         [sys.executable, "-m", "workers.preview"],
@@ -71,4 +76,5 @@ def _preview(
     told = json.loads(ended.stdout)
     if "refused" in told:
         raise FileRefusedError(**told["refused"])
-    return {"filename": name, "dataset": dataset, **told["preview"]}
+    preview: dict[str, Any] = told["preview"]
+    return preview

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Body, Request
 
@@ -14,10 +15,14 @@ from api.operations import operation_answer
 from api.state import CurrentState, Reason, State, stamp
 from archive import closing
 from archive.closing import Closing
+from archive.restoration import schema_of
+from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.words import Stage
+from ledger.domain.year_states import CopyState
 from ledger.errors import ConflictError, InvalidRequestError
 from ledger.findings import Level
+from workers.adjustments import open_late_records
 from workers.archives import decide_hold
 from workers.years import closing_of
 
@@ -31,13 +36,14 @@ Case = Annotated[str, Body(max_length=CASE_CHARACTERS_MAX, description="The lega
 @router.get("")
 def list_years(request: Request, state: CurrentState) -> dict[str, Any]:
     """The fiscal years that have rows or a story, in their order."""
-    return {"years": [year_answer(year) for year in closing.known_years(closing_of_request(state), stamp(request))]}
+    years = closing.known_years(closing_of_request(state), stamp(request))
+    return {"years": [year_answer(state, year) for year in years]}
 
 
 @router.get("/{label}")
 def show_year(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
     """Where a fiscal year stands."""
-    return year_answer(closing.known_year(closing_of_request(state), label, stamp(request)))
+    return year_answer(state, closing.known_year(closing_of_request(state), label, stamp(request)))
 
 
 @router.get("/{label}/closing")
@@ -49,7 +55,7 @@ def show_closing(label: str, request: Request, state: CurrentState) -> dict[str,
 @router.post("/{label}/soft-close")
 def soft_close(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
     """Have a year that has ended take adjustments only."""
-    return year_answer(closing.soft_close(closing_of_request(state), label, stamp(request)))
+    return year_answer(state, closing.soft_close(closing_of_request(state), label, stamp(request)))
 
 
 @router.post("/{label}/close", status_code=HTTPStatus.ACCEPTED)
@@ -93,13 +99,13 @@ def reopen(
     """Ask for a year to take adjustments again, which a second person has to approve."""
     by = stamp(request)
     years = closing_of_request(state)
-    return year_answer(closing.decide(years, label, by, lambda year: year.request_reopen(by, reason=reason)))
+    return year_answer(state, closing.decide(years, label, by, lambda year: year.request_reopen(by, reason=reason)))
 
 
 @router.post("/{label}/approve")
 def approve(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
     """Approve that a year is reopened, as another person than who asked for it."""
-    return year_answer(closing.reopen(closing_of_request(state), label, stamp(request)))
+    return year_answer(state, closing.reopen(closing_of_request(state), label, stamp(request)))
 
 
 @router.post("/{label}/hold")
@@ -111,34 +117,39 @@ def hold(
 ) -> dict[str, Any]:
     """Let nothing of a year be destroyed, for a legal case."""
     by = stamp(request)
-    return year_answer(decide_hold(closing_of_request(state), label, by, lambda year: year.place_hold(by, case=case)))
+    years = closing_of_request(state)
+    return year_answer(state, decide_hold(years, label, by, lambda year: year.place_hold(by, case=case)))
 
 
 @router.post("/{label}/lift-hold")
 def lift_hold(label: str, request: Request, state: CurrentState, case: Case, reason: Reason) -> dict[str, Any]:
     """Lift a hold, as another person than who placed it."""
     by = stamp(request)
-    return year_answer(
-        decide_hold(closing_of_request(state), label, by, lambda year: year.lift_hold(by, case=case, reason=reason))
-    )
+    years = closing_of_request(state)
+    return year_answer(state, decide_hold(years, label, by, lambda year: year.lift_hold(by, case=case, reason=reason)))
 
 
-def year_answer(year: FiscalYear) -> dict[str, Any]:
-    """A fiscal year as JSON. `end` is the first day after it."""
+def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
+    """A fiscal year as JSON. `end` is the first day after it; of late records those are told that are not settled."""
+    days = Year(year.label, year.start, year.end)
+    late = {job: len(open_late_records(state.ledger, UUID(job), year.label)) for job in sorted(year.late)}
     return {
         "fiscal_year": year.label,
         "start": year.start.isoformat(),
         "end": year.end.isoformat(),
         "state": year.state.value,
+        "is_proposed": year.is_proposed,
         "generation": year.generation,
         "copy": year.copy.value,
+        "copy_schema": schema_of(days, year.generation) if year.copy is CopyState.RESTORED else None,
         "rows": sum(table["rows"] for table in year.tables) if year.tables else None,
         "closed_by": year.closed_by,
         "closed_at_position": year.closed_at_position,
         "manifest_sha256": year.manifest_sha256,
         "reopen_requested_by": year.reopen_requested_by,
         "holds": [{"case": case, "placed_by": by} for case, by in sorted(year.holds.items())],
-        "late_records": [{"job": job, "records": count} for job, count in sorted(year.late.items()) if count],
+        "late_records": [{"job": job, "records": count} for job, count in late.items() if count],
+        "adjustments": year.adjustments,
     }
 
 

@@ -7,8 +7,8 @@ Rules:
 2. Whoever closes a year holds the years alone (`ledger.fiscal_years`), from the last look at the jobs until the commit.
    Loads wait for as long as it takes to fingerprint the year's rows, readers do not.
 3. The fence, the fingerprints and the event are one transaction, and so are the lifting of the fence and its event. In
-   that, rows that were dropped are put back out of the copy that was restored. The copy goes then, as it does whenever
-   a year is reopened.
+   that, rows that were dropped are put back out of the copy that was restored, and their jobs are told. The copy goes
+   then, as it does whenever a year is reopened.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from eventsourcing.persistence import IntegrityError
 from psycopg2 import sql
 from sqlalchemy.orm import Session
 
@@ -27,6 +28,8 @@ from archive import fence, restoration
 from archive.fence import ClosedPartition, Fingerprint
 from archive.partitions import SCHEMA, Partition, TableColumn, cursor_of, partitions_of, years_with_partitions
 from archive.preflight import Refusal, refusals
+from archive.year_jobs import jobs_away
+from archive.year_story import last_proof
 from ledger.application import Ledger
 from ledger.database import rows
 from ledger.domain.base import Stamp
@@ -200,8 +203,12 @@ def reopen(closing: Closing, label: str, stamp: Stamp) -> FiscalYear:
         fence.reopen(session, closing.calendar, days, wait_seconds=closing.wait_seconds)
         if was_dropped:
             with fence.waiting(session, closing.wait_seconds):
-                restoration.put_back(session, days, year.generation, closed)
+                contents = {
+                    table["dataset"]: table["text_sha256"] for table in last_proof(closing.ledger, year)["tables"]
+                }
+                restoration.put_back(session, days, year.generation, closed, contents)
             failpoint("rows_put_back")
+            _tell_jobs(closing.ledger, session, year, stamp)
         if copy is not CopyState.NONE:
             restoration.release(session, days, year.generation, wait_seconds=closing.wait_seconds)
             year.release(stamp)
@@ -255,6 +262,21 @@ def _close(closing: Closing, session: Session, year: FiscalYear, stamp: Stamp, r
     year.close(stamp, position=closing.ledger.position(), tables=tables, requested_by=requested_by)
     save_year(closing.ledger, session, year)
     failpoint("year_closed_appended")
+
+
+def _tell_jobs(ledger: Ledger, session: Session, year: FiscalYear, stamp: Stamp) -> None:
+    """Say in the story of each job that its rows are where they were. All at once: the log is locked from the first."""
+    found = jobs_away(session, year.label, since=ledger.position(), last=UUID(int=0), limit=None)
+    jobs = list(map(ledger.job, found))
+    for job in jobs:
+        job.restore(stamp, fiscal_years=[year.label], manifest=str(year.manifest_sha256), is_put_back=True)
+    try:
+        ledger.save(*jobs, session=session)
+    except IntegrityError as changed:
+        raise ConflictError(
+            f"Something happened to a file of fiscal year {year.label} at the same time.",
+            "Nothing was changed. Try again.",
+        ) from changed
 
 
 def _table(closed: ClosedPartition) -> dict[str, Any]:

@@ -5,14 +5,17 @@ Rules:
    The same rows in the generation of a table that a rebuild has put aside go with them.
 2. What allows it is time: so many days after the archive was verified; or a person other than who closed the year.
 3. Then each file of the year is told to be archived, some in one transaction, from the books that lie in the archive.
-   Whoever is killed goes on with those that are left.
+   These are read to their end first: nothing is told of what is not whole. Whoever is killed goes on with those that
+   are left.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -25,8 +28,9 @@ from archive.closing import closed_partitions
 from archive.export_run import Archiving, step
 from archive.finishing import stored_manifest
 from archive.partitions import cursor_of
-from archive.text_files import raw_blocks
+from archive.text_files import READ_BYTES, raw_blocks
 from archive.volume import Volume, prefix_of
+from ledger import telemetry
 from ledger.database import lock_job, rows
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
@@ -56,11 +60,12 @@ def drop_if_due(archiving: Archiving, label: str, days: int | None) -> FiscalYea
             stamp = archiving.stamp()
             year = archiving.decide(label, lambda _, each: each.authorize_drop(stamp, ground=Ground.GRACE))
         if year.is_drop_authorized:
-            with step("drop", label):
+            with step(telemetry.SPAN_ARCHIVE_DROP, label) as span:
                 year = _drop(archiving, year)
+                span.set_attribute(telemetry.TABLE_ROWS, sum(table["rows"] for table in year.tables))
     if year.state is YearState.DROPPED:
-        with step("tell_files", label):
-            _tell_files(archiving, year)
+        with step(telemetry.SPAN_ARCHIVE_TELL_FILES, label):
+            tell_files(archiving, year)
     return year
 
 
@@ -100,23 +105,32 @@ def _drop_superseded(session: Session, dataset: str, bounds: str) -> None:
         cursor_of(session).execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(SUPERSEDED, row.name)))
 
 
-def _tell_files(archiving: Archiving, year: FiscalYear) -> None:
+def tell_files(archiving: Archiving, year: FiscalYear) -> None:
+    """Tell each file of a dropped year that its rows are archived. Those that know it are left out."""
     manifest, _ = stored_manifest(archiving, year)
     volume = Volume(archiving.store, prefix_of(archiving.origin, year.label, year.generation), None)
     entry = manifest.reconciliation
-    lines = _lines(raw_blocks(volume.read(entry), entry.key))
-    told = (line for line in lines if line["is_completed"])
-    while batch := list(islice(told, ARCHIVED_AT_ONCE)):
-        with archiving.ledger.transaction() as session:
-            for line in batch:
-                _tell_file(archiving, session, year, line)
-        failpoint("files_told")
+    archiving.spool.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=archiving.spool) as file:
+        for block in volume.read(entry):
+            file.write(block)
+        file.seek(0)
+        lines = _lines(raw_blocks(iter(partial(file.read, READ_BYTES), b""), entry.key))
+        told = (line for line in lines if line["is_completed"])
+        while batch := list(islice(told, ARCHIVED_AT_ONCE)):
+            with archiving.ledger.transaction() as session:
+                for line in batch:
+                    lock_job(session, UUID(line["job_id"]))
+                now = year_to_decide_about(archiving.ledger, session, year.label, archiving.stamp(), archiving.calendar)
+                if (now.state, now.generation) != (year.state, year.generation):
+                    return  # it was reopened, and its rows are here again
+                for line in batch:
+                    _tell_file(archiving, session, year, line)
+            failpoint("files_told")
 
 
 def _tell_file(archiving: Archiving, session: Session, year: FiscalYear, line: dict[str, Any]) -> None:
-    job_id = UUID(line["job_id"])
-    lock_job(session, job_id)
-    job = archiving.ledger.job(job_id)
+    job = archiving.ledger.job(UUID(line["job_id"]))
     if year.label in job.years_archived:
         return
     assert year.manifest_sha256 is not None, "it was exported"

@@ -63,22 +63,27 @@ def make_files(run: Run, parts: list[Part]) -> None:
                 _keep_pack(run, by_pack[pack], pieces)
     if run.is_missing(index):
         facts = text.facts()
-        check_text(path, facts)
-        entry = run.volume.keep_text(INDEX, "jsonl.zst", path, facts, StorageClass.STANDARD, TextEntry)
+        with step(telemetry.SPAN_ARCHIVE_WRITE, run.year.label, index) as span:
+            check_text(path, facts)
+            span.set_attribute(telemetry.PART_BYTES, facts.bytes)
+        with step(telemetry.SPAN_ARCHIVE_PUT, run.year.label, index) as span:
+            entry = run.volume.keep_text(INDEX, "jsonl.zst", path, facts, StorageClass.STANDARD, TextEntry)
+            span.set_attribute(telemetry.PART_BYTES, entry.bytes)
         run.keep(index, entry, files=count, files_bytes=size)
     path.unlink()
 
 
 def _keep_pack(run: Run, part: Part, pieces: list[Piece]) -> None:
     path = run.spool / "pack.tar"
-    with step("write", run.year.label):
+    with step(telemetry.SPAN_ARCHIVE_WRITE, run.year.label, part) as span:
         write_pack(run.archiving.blobs.read, pieces, path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        span.set_attribute(telemetry.PART_BYTES, path.stat().st_size)
     failpoint("part_written")
-    with step("put", run.year.label) as span:
+    with step(telemetry.SPAN_ARCHIVE_PUT, run.year.label, part) as span:
         entry = run.volume.keep(f"{part['name']}-{digest[:DIGITS]}.tar", path, run.storage_class, digest)
-        span.set_attributes({telemetry.PART: part["name"], telemetry.PART_BYTES: entry.bytes})
+        span.set_attribute(telemetry.PART_BYTES, entry.bytes)
     path.unlink()
     run.keep(part, entry)
 

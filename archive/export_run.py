@@ -174,7 +174,8 @@ def run_of(archiving: Archiving, label: str) -> Iterator[Run]:
 
 
 @contextmanager
-def step(name: str, label: str) -> Iterator[Any]:
-    """A span around a step or a part."""
-    with telemetry.span(f"{telemetry.SPAN_ARCHIVE}.{name}", {telemetry.FISCAL_YEAR: label}) as span:
+def step(name: str, label: str, part: Part | None = None) -> Iterator[Any]:
+    """A span around a step, or around what is done with a part."""
+    about = {} if part is None else {telemetry.PART: part["name"]}
+    with telemetry.span(name, {telemetry.FISCAL_YEAR: label, **about}) as span:
         yield span

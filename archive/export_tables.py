@@ -65,9 +65,15 @@ def make_table(run: Run, parts: list[Part]) -> None:
 def _written(run: Run, closed: ClosedPartition, part: Part) -> tuple[TextFacts, Path]:
     planned = PlannedPart(part["number"], Place(*part["first"]), Place(*part["last"]), part["rows"])
     path = run.spool / f"{part['number']:05}.copy.zst"
-    with step("write", run.year.label) as span:
+    with step(telemetry.SPAN_ARCHIVE_WRITE, run.year.label, part) as span:
         written = write_part(run.ledger.engine, closed.partition, planned, path)
-        span.set_attributes({telemetry.PART: part["name"], telemetry.PART_BYTES: written.bytes})
+        span.set_attributes(
+            {
+                telemetry.PART_BYTES: written.bytes,
+                telemetry.PART_TEXT_BYTES: written.raw_bytes,
+                telemetry.PART_ROWS: planned.rows,
+            }
+        )
     failpoint("part_written")
     return written, path
 
@@ -89,7 +95,8 @@ def _try(run: Run, closed: ClosedPartition, text_sha256: str, written: list[tupl
         ArchivedPart(part["name"], made.raw_bytes, made.raw_sha256, made.sha256, partial(file_blocks, path))
         for part, made, path in written
     ]
-    with step("try", run.year.label):
+    with step(telemetry.SPAN_ARCHIVE_TRY, run.year.label) as span:
+        span.set_attributes({telemetry.TABLE: partition.dataset, telemetry.TABLE_ROWS: closed.fingerprint.rows})
         try_restoring(run.ledger.engine, run.story.days, run.year.generation, [(table, parts)])
     failpoint("table_tried")
 
@@ -97,21 +104,24 @@ def _try(run: Run, closed: ClosedPartition, text_sha256: str, written: list[tupl
 def _keep_rows(run: Run, part: Part, made: TextFacts, path: Path, text_sha256: str, text_bytes: int) -> None:
     if run.is_missing(part):
         places = {"first": tuple(part["first"]), "last": tuple(part["last"])}
-        with step("put", run.year.label) as span:
+        with step(telemetry.SPAN_ARCHIVE_PUT, run.year.label, part) as span:
             entry = run.volume.keep_text(part["name"], "copy.zst", path, made, run.storage_class, PartEntry, **places)
-            span.set_attributes({telemetry.PART: part["name"], telemetry.PART_BYTES: entry.bytes})
+            span.set_attributes({telemetry.PART_BYTES: entry.bytes, telemetry.PART_ROWS: part["rows"]})
         run.keep(part, entry, text_sha256=text_sha256, text_bytes=text_bytes)
 
 
 def _keep_copy(run: Run, part: Part, columns: list[AccessColumn], source: Path) -> None:
     if run.is_missing(part):
         path = source.with_suffix(".parquet")
-        write_access_copy(columns, source, path, part["name"].replace(ACCESS, ROWS, 1))
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        with step("put", run.year.label):
+        with step(telemetry.SPAN_ARCHIVE_WRITE, run.year.label, part) as span:
+            write_access_copy(columns, source, path, part["name"].replace(ACCESS, ROWS, 1))
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            span.set_attributes({telemetry.PART_BYTES: path.stat().st_size, telemetry.PART_ROWS: part["rows"]})
+        with step(telemetry.SPAN_ARCHIVE_PUT, run.year.label, part) as span:
             storage_class = StorageClass(run.year.pinned["access_class"])
             kept = run.volume.keep(f"{part['name']}-{digest[:DIGITS]}.parquet", path, storage_class, digest)
+            span.set_attributes({telemetry.PART_BYTES: kept.bytes, telemetry.PART_ROWS: part["rows"]})
         path.unlink()
         as_text = [
             each.column.name

@@ -71,7 +71,11 @@ def make_reconciliation(run: Run, parts: list[Part]) -> None:
         books = Books(run.ledger, run.year.label, run.story.position, _archived(session))
         for closed in closed_partitions(run.year):
             partition = closed.partition
-            found = books.balance(session, partition.dataset, partition.table, other_partitions(session, partition))
+            with step(telemetry.SPAN_ARCHIVE_BALANCE, run.year.label) as span:
+                others = other_partitions(session, partition)
+                found = books.balance(session, partition.dataset, partition.table, others)
+                rows_held = sum(each.held.rows for each in found)
+                span.set_attributes({telemetry.TABLE: partition.dataset, telemetry.TABLE_ROWS: rows_held})
             balanced.update((each.job.job, each) for each in found)
             names = [column.name for column in partition.columns]
             totals[partition.dataset] = _totals(add_totals([each.held.totals for each in found]), names)
@@ -139,16 +143,17 @@ def _keep_text(
     **facts: Any,
 ) -> None:
     path = run.spool / part["name"].replace("/", "-")
-    with step("write", run.year.label):
+    with step(telemetry.SPAN_ARCHIVE_WRITE, run.year.label, part) as span:
         with TextWriter(path) as text:
             for line in lines:
                 text.write(line)
         written = text.facts()
         check_text(path, written)
+        span.set_attributes({telemetry.PART_BYTES: written.bytes, telemetry.PART_TEXT_BYTES: written.raw_bytes})
     failpoint("part_written")
-    with step("put", run.year.label) as span:
+    with step(telemetry.SPAN_ARCHIVE_PUT, run.year.label, part) as span:
         entry = run.volume.keep_text(part["name"], ending, path, written, storage_class, TextEntry)
-        span.set_attributes({telemetry.PART: part["name"], telemetry.PART_BYTES: entry.bytes})
+        span.set_attribute(telemetry.PART_BYTES, entry.bytes)
     path.unlink()
     run.keep(part, entry, **facts)
 
@@ -178,14 +183,14 @@ def _totals(totals: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> li
 def _archived(session: Session) -> Any:
     """Tells what the rows of a job, by the position of its Received event, came to in years that are not here.
 
-    A year that was reopened is here again, whatever was said of its rows when they went.
+    A year that was reopened is here again, whatever was said of its rows when they went; and of one that went more
+    than once the last time counts.
     """
     away = set(dropped_years(session))
 
     def told(job: int) -> HeldRows:
-        return sum(
-            (_held(each) for each in _archivings(session, job) if away.issuperset(each["fiscal_years"])), NO_ROWS
-        )
+        latest = {tuple(each["fiscal_years"]): each for each in _archivings(session, job)}
+        return sum((_held(each) for years, each in latest.items() if away.issuperset(years)), NO_ROWS)
 
     return told
 

@@ -39,6 +39,7 @@ from archive.stores import StorageClass
 from archive.waiting import wait_for
 from archive.year_jobs import jobs_of
 from archive.year_story import covering_checkpoint
+from ledger import telemetry
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.year_states import ARCHIVED, NEXT, YearState
 from ledger.errors import ConflictError, NotFoundError
@@ -79,14 +80,15 @@ def export(archiving: Archiving, label: str) -> FiscalYear:
     with run_of(archiving, label) as run:
         checkpoint = _checkpoint(run)
         if not year.parts:
-            with step("plan", label):
+            with step(telemetry.SPAN_ARCHIVE_PLAN, label) as span:
                 _plan(run)
+                span.set_attribute(telemetry.PART_COUNT, len(run.year.parts))
         for _, group in groupby(list(run.year.parts.values()), key=lambda part: (part["kind"], part.get("dataset"))):
             parts = list(group)
             if any(map(run.is_missing, parts)):
                 MAKERS[parts[0]["kind"]](run, parts)
                 run.note()
-        with step("manifest", label):
+        with step(telemetry.SPAN_ARCHIVE_MANIFEST, label):
             _put_manifest(run, checkpoint)
     return run.year
 

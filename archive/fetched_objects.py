@@ -58,6 +58,10 @@ class Counter:
         self._told = {"parts": 0, "parts_total": parts_total, "bytes": 0}
         self._tell = tell
 
+    def expect(self, parts: int) -> None:
+        """Count on more objects."""
+        self._told["parts_total"] += parts
+
     def add(self, bytes_read: int = 0) -> None:
         """Count an object."""
         self._told["parts"] += 1

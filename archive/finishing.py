@@ -20,6 +20,7 @@ from archive.retention import raise_locks, set_holds
 from archive.stores import StorageClass
 from archive.verifier import NOTE, verify_archive
 from archive.waiting import wait_for
+from ledger import telemetry
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.year_states import YearState
 from ledger.errors import LedgerError, PartUnavailableError
@@ -60,13 +61,13 @@ def finish(archiving: Archiving, label: str) -> FiscalYear:
     if year.state is not YearState.EXPORTED:
         return year
     with run_of(archiving, label) as run:
-        with step("sign", label):
+        with step(telemetry.SPAN_ARCHIVE_SIGN, label):
             manifest = _put_signed(run)
-        with step("lock", label):
+        with step(telemetry.SPAN_ARCHIVE_LOCK, label):
             raise_locks(archiving.store, run.prefix, manifest, manifest.policy)
             if run.year.holds:  # as it was before there were objects
                 set_holds(archiving.store, run.prefix, manifest, is_on_hold=True)
-        with step("verify", label):
+        with step(telemetry.SPAN_ARCHIVE_VERIFY, label):
             return _verify(run)
 
 

@@ -34,30 +34,22 @@ from archive.retrieval_plan import parts_to_read, time_to_read
 from archive.sealed import SealedArchive
 from archive.stores import ColdStore, NoCapacityError, Restoration, StoredObject, Tier, damaged
 from archive.volume import Volume
+from archive.year_jobs import jobs_away
 from ledger.application import Ledger
-from ledger.database import lock, lock_job, rows
+from ledger.database import lock, lock_job
 from ledger.domain.base import Stamp
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.year_states import CopyState
 from ledger.errors import ConflictError
 from ledger.event_log import LoggedEvent
-from ledger.event_store import EVENTS_TABLE
 from ledger.failpoints import failpoint
 from ledger.year_records import save_year, year_to_decide_about
 
 log = logging.getLogger(__name__)
 
 JOBS_AT_ONCE = 100
-UNTOLD = (
-    f"SELECT DISTINCT archived.originator_id AS job_id FROM {EVENTS_TABLE} archived"
-    " WHERE archived.topic = 'filejob.archived' AND archived.originator_id > :last"
-    " AND convert_from(archived.state, 'UTF8')::jsonb -> 'fiscal_years' @> to_jsonb(CAST(:label AS text))"
-    f" AND NOT EXISTS (SELECT FROM {EVENTS_TABLE} restored WHERE restored.originator_id = archived.originator_id"
-    " AND restored.topic = 'filejob.restored' AND restored.id > :asked_at"
-    " AND convert_from(restored.state, 'UTF8')::jsonb -> 'fiscal_years' @> to_jsonb(CAST(:label AS text)))"
-    " ORDER BY 1 LIMIT :limit"
-)
+MAJOR = 10_000  # 180001 is release 1 of version 18
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,7 @@ def bring_back(
         assert wanted is not None, f"{label} has an archive and no story"
         _check_wanted(wanted, manifest.generation)
         days = Year(label, wanted.start, wanted.end)
-        tables = list(_tables(wanted, store, archive))
+        tables = list(_tables(wanted, store, archive, _postgresql(session)))
         schema = restoration.restore(session, days, manifest.generation, tables)
         failpoint("copy_made")
         year = year_to_decide_about(ledger, session, label, stamp, calendar)
@@ -145,13 +137,13 @@ def tell_jobs(ledger: Ledger, label: str, archive_sha256: str, stamp: Stamp) -> 
     while True:
         with ledger.transaction() as session:
             lock(session, f"copy of fiscal year {label}")
-            found = rows(session, UNTOLD, label=label, asked_at=asked_at, last=last, limit=JOBS_AT_ONCE)
+            found = jobs_away(session, label, since=asked_at, last=last, limit=JOBS_AT_ONCE)
             if not found:
                 return told
-            last = found[-1].job_id
-            for row in found:
-                lock_job(session, row.job_id)
-            jobs = [ledger.job(row.job_id) for row in found]
+            last = found[-1]
+            for job_id in found:
+                lock_job(session, job_id)
+            jobs = list(map(ledger.job, found))
             for job in jobs:
                 job.restore(stamp, fiscal_years=[label], manifest=archive_sha256)
             ledger.save(*jobs, session=session)
@@ -184,17 +176,8 @@ def last_request(ledger: Ledger, year: FiscalYear) -> LoggedEvent:
     return next(logged for logged in reversed(events) if isinstance(logged.event, FiscalYear.RestoreRequested))
 
 
-def last_proof(ledger: Ledger, year: FiscalYear) -> dict[str, Any]:
-    """What was shown equal when the copy that is there was made."""
-    events = [logged.event for logged in ledger.events_of(year.id)]
-    return next(event for event in reversed(events) if isinstance(event, FiscalYear.Restored)).proof
-
-
 def _is_readable(kept: StoredObject, lasting: datetime) -> bool:
-    if not kept.storage_class.is_cold:
-        return True
-    is_ready = kept.restoration is Restoration.READY
-    return is_ready and (kept.restored_until is None or kept.restored_until.astimezone(UTC) >= lasting)
+    return kept.is_readable and (kept.restored_until is None or kept.restored_until.astimezone(UTC) >= lasting)
 
 
 def _restore(store: ColdStore, kept: StoredObject, tier: Tier, days: int) -> tuple[Restoration, bool]:
@@ -217,23 +200,31 @@ def _check_wanted(year: FiscalYear, generation: int) -> None:
 
 
 def _tables(
-    year: FiscalYear, store: ColdStore, archive: SealedArchive
+    year: FiscalYear, store: ColdStore, archive: SealedArchive, postgresql: int
 ) -> Iterator[tuple[ArchivedTable, Iterable[ArchivedPart]]]:
     closed = {each.partition.dataset: each for each in closed_partitions(year)}
     entries = {entry.dataset: entry for entry in archive.manifest.tables}
     if closed.keys() != entries.keys():
         raise _differs(year.label, f"has other datasets: {', '.join(sorted(closed.keys() ^ entries.keys()))}")
     volume = Volume(store, archive.prefix, None)
+    is_same_postgresql = archive.manifest.software.postgresql // MAJOR == postgresql // MAJOR
     for dataset, each in closed.items():
         entry = entries[dataset]
         if _columns(entry) != [(column.name, column.type, column.nullable) for column in each.partition.columns]:
             raise _differs(year.label, f"has other columns of {dataset!r}")
-        yield _table(each, entry), [_part(volume, part) for part in entry.parts]
+        yield _table(each, entry, is_same_postgresql), [_part(volume, part) for part in entry.parts]
 
 
-def _table(closed: ClosedPartition, entry: TableEntry) -> ArchivedTable:
+def _table(closed: ClosedPartition, entry: TableEntry, is_same_postgresql: bool) -> ArchivedTable:
     partition = closed.partition
-    return ArchivedTable(partition.dataset, partition.ddl(), partition.columns, entry.text_sha256, closed.fingerprint)
+    return ArchivedTable(
+        partition.dataset,
+        partition.ddl(),
+        partition.columns,
+        entry.text_sha256,
+        closed.fingerprint,
+        is_digest_comparable=is_same_postgresql,
+    )
 
 
 def _part(volume: Volume, part: PartEntry) -> ArchivedPart:
@@ -249,12 +240,16 @@ def _proof(session: Session, archive: SealedArchive, schema: str, tables: list[A
         "schema": schema,
         "generation": archive.manifest.generation,
         "manifest_sha256": archive.manifest_sha256,
-        "postgresql": int(session.execute(text("SHOW server_version_num")).scalar_one()),
+        "postgresql": _postgresql(session),
         "tables": [
             {"dataset": table.dataset, "rows": table.fingerprint.rows, "text_sha256": table.content_sha256}
             for table in tables
         ],
     }
+
+
+def _postgresql(session: Session) -> int:
+    return int(session.execute(text("SHOW server_version_num")).scalar_one())
 
 
 def _differs(label: str, how: str) -> RestorationDiffersError:

@@ -59,6 +59,19 @@ def md5_of(answer: Any) -> str | None:
     return found[1] if found else None
 
 
+def is_encrypted_under(answer: Any, kms_key: str) -> bool:
+    """Whether a version is encrypted under a key of KMS.
+
+    S3 tells a key by its ARN, whatever it was called in the put. So of an alias nobody can say whether it stood for
+    that key, and any key counts.
+    """
+    if answer.get("ServerSideEncryption") != "aws:kms":
+        return False
+    found = answer.get("SSEKMSKeyId", "")
+    is_alias = kms_key.startswith("alias/") or ":alias/" in kms_key
+    return is_alias or found == kms_key or found.endswith(f":key/{kms_key}")
+
+
 def listed_versions(page: Any, prefix: str) -> Iterator[ListedVersion]:
     """One page of versions, by key and newest first.
 

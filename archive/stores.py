@@ -89,6 +89,11 @@ class StoredObject:
     restoration: Restoration = Restoration.NONE
     restored_until: datetime | None = None
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether it can be read now: it is not cold, or a copy of it is there."""
+        return not self.storage_class.is_cold or self.restoration is Restoration.READY
+
 
 @dataclass(frozen=True)
 class ListedVersion:
@@ -135,7 +140,7 @@ class ColdStore(Protocol):
         What is kept already gets the lock as well, unless it has a longer and stricter one.
 
         Raises:
-            ConflictError: other bytes are kept under the key.
+            ConflictError: other bytes are kept under the key, or the same ones encrypted otherwise than is asked for.
             ObjectDamagedError: the file, or what the store holds, is not what it was given.
             InvalidRequestError: the lock has ended already.
         """

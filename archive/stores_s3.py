@@ -7,7 +7,8 @@ Rules:
    listed: a delete marker would let a second version of the same object be made.
 3. S3 keeps the SHA-256 that it was given; that this is of the bytes that it has is its promise. The entity tag is the
    MD5 that it computed itself (not where KMS encrypts), so it is compared as well.
-4. To raise a lock from governance to compliance is to change its mode, for which S3 wants the permission
+4. Under which key of KMS an object is encrypted is compared like its digest, as far as S3 tells it.
+5. To raise a lock from governance to compliance is to change its mode, for which S3 wants the permission
    `s3:BypassGovernanceRetention`. It is used for nothing else.
 
 Credentials, region and endpoint are boto3's customary ones.
@@ -27,7 +28,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
-from archive.s3_answers import NOT_THERE, TRY_AGAIN, listed_versions, md5_of, stored_object
+from archive.s3_answers import NOT_THERE, TRY_AGAIN, is_encrypted_under, listed_versions, md5_of, stored_object
 from archive.stores import (
     OBJECT_BYTES_MAX,
     ListedVersion,
@@ -47,7 +48,7 @@ from archive.stores import (
     refuse_restore,
 )
 from ledger import blobs_s3
-from ledger.errors import InvalidRequestError, PartUnavailableError
+from ledger.errors import ConflictError, InvalidRequestError, PartUnavailableError
 
 BLOCK_BYTES = 1 << 20
 ATTEMPTS_MAX = 5
@@ -67,6 +68,7 @@ class S3ColdStore:
         self._client = session.client("s3", config=blobs_s3.CONFIG)
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
+        self._kms_key = kms_key
         self._encryption: dict[str, Any] = (
             {}
             if kms_key is None
@@ -215,7 +217,7 @@ class S3ColdStore:
         """The oldest version of a key that was put with this digest; None if the key has no version.
 
         Raises:
-            ConflictError: there are versions, and none was put with this digest.
+            ConflictError: there are versions, and none was put with this digest; or that one is encrypted otherwise.
             ObjectDamagedError: one was, and holds something else.
         """
         listed = takewhile(lambda each: each.key == key, self.versions(key))
@@ -227,6 +229,12 @@ class S3ColdStore:
                 continue
             if found.size_bytes != size_bytes or md5_of(answer) not in (md5, None):
                 raise damaged(key, version, "does not hold what was put, though it has its SHA-256")
+            if self._kms_key is not None and not is_encrypted_under(answer, self._kms_key):
+                raise ConflictError(
+                    f"{key} is kept, and not encrypted under {self._kms_key}.",
+                    "Archive this year with the key that it was begun with (LEDGER_ARCHIVE_KMS_KEY). If it was begun"
+                    " with this one, the bucket does not encrypt as it is asked to.",
+                )
             return found
         if there:
             raise another_is_kept(key)

@@ -8,6 +8,7 @@ Rules:
 3. The events are leaves one after the other, and with the hashes that the manifest has of the rest of the tree they
    come to the root of its checkpoint.
 4. The rows of each job are as many as the reconciliation says.
+5. Of a sample each object is read by itself: it is the one that was put, and if it is a text, the one that was signed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import base64
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from archive.fetched_objects import Fetcher
-from archive.manifest import EventsEntry, Manifest, TableEntry
+from archive.manifest import EventsEntry, Manifest, ObjectEntry, TableEntry, TextEntry
 from archive.verified_packs import check_packs
 from ledger.merkle import CompactRange, ProofRefusedError, check_consistency
 from ledger.notes import Checkpoint
@@ -47,6 +48,16 @@ def check_content(fetcher: Fetcher, manifest: Manifest) -> None:
     _check_events(fetcher, manifest)
     check_packs(fetcher, manifest.files)
     _check_reconciliation(fetcher, manifest, rows_of_jobs)
+
+
+def check_some(fetcher: Fetcher, entries: Iterable[ObjectEntry]) -> None:
+    """Read some objects of an archive, each by itself. Raises PartUnavailableError."""
+    for entry in entries:
+        if isinstance(entry, TextEntry):
+            fetcher.text(entry)
+        else:
+            with fetcher.fetched(entry):
+                pass
 
 
 def _check_table(fetcher: Fetcher, table: TableEntry) -> Counter[int] | None:

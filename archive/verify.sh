@@ -102,7 +102,7 @@ http://* | https://*)
     ;;
 *)
     in_bucket='' depth=content prefix=$(cd "$bucket" && pwd)
-    fetch() { [ -f "$bucket/$1" ] && cp "$bucket/$1" "$3"; }
+    fetch() { [ -f "$bucket/$1" ] && cat "$bucket/$1" >"$3"; }
     (cd "$bucket" && find . -type f | sed "s|^\./|Version$tab$prefix/|; s|\$|$tab-|") >"$work/versions"
     ;;
 esac
@@ -158,7 +158,7 @@ if [ "$(value .previous)" != null ]; then
         [ -z "$version" ] || request "$work/previous" "$bucket/$base/MANIFEST.json?versionId=$version" || :
     else
         find "$base" -type f >"$work/others" 2>/dev/null || :
-        [ ! -f "$base/MANIFEST.json" ] || cp "$base/MANIFEST.json" "$work/previous"
+        [ ! -f "$base/MANIFEST.json" ] || cat "$base/MANIFEST.json" >"$work/previous"
     fi
     if [ ! -s "$work/others" ]; then
         echo "The archive before it, $(value .previous.fiscal_year), is not here."

@@ -38,6 +38,18 @@ WHERE arrivals.position > :after AND arrivals.position <= :until
 ORDER BY arrivals.position LIMIT :page
 """
 
+AWAY = f"""
+SELECT DISTINCT archived.originator_id AS job_id FROM {EVENTS_TABLE} archived
+WHERE archived.topic = 'filejob.archived' AND archived.originator_id > :last
+    AND convert_from(archived.state, 'UTF8')::jsonb -> 'fiscal_years' @> to_jsonb(CAST(:label AS text))
+    AND NOT EXISTS (SELECT FROM {EVENTS_TABLE} restored
+        WHERE restored.originator_id = archived.originator_id AND restored.topic = 'filejob.restored'
+        AND convert_from(restored.state, 'UTF8')::jsonb -> 'fiscal_years' @> to_jsonb(CAST(:label AS text))
+        AND (restored.id > :since
+            OR (restored.id > archived.id AND convert_from(restored.state, 'UTF8')::jsonb -> 'is_put_back' = 'true')))
+ORDER BY 1 LIMIT CAST(:limit AS bigint)
+"""
+
 
 @dataclass(frozen=True)
 class YearJob:
@@ -68,6 +80,15 @@ def jobs_of(session: Session, calendar: FiscalCalendar, story: YearStory) -> Ite
         if len(page) < PAGE:
             return
         after = page[-1].job
+
+
+def jobs_away(session: Session, label: str, *, since: int, last: UUID, limit: int | None) -> list[UUID]:
+    """The jobs whose rows of a year were archived and not put back, behind `last`, by their ids, at most `limit`.
+
+    Those that were told since a position of the log that rows of them are back are left out.
+    """
+    found = rows(session, AWAY, label=label, since=since, last=last, limit=limit)
+    return [row.job_id for row in found]
 
 
 def _job(row: Any) -> YearJob:

@@ -83,6 +83,12 @@ def covering_checkpoint(session: Session, position: int, known: Iterable[PublicK
     return open_note(bytes(found[0].note), known)[0] if found else None
 
 
+def last_proof(ledger: Ledger, year: FiscalYear) -> dict[str, Any]:
+    """What was shown equal when the copy of the year that is there was made."""
+    events = [logged.event for logged in ledger.events_of(year.id)]
+    return next(event for event in reversed(events) if isinstance(event, FiscalYear.Restored)).proof
+
+
 def _last_exported(session: Session, before: int, label: str | None = None) -> Any:
     of_label = "" if label is None else " AND convert_from(state, 'UTF8')::json ->> 'label' = :label"
     found = rows(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
@@ -22,6 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from ledger.database import lock, lock_job, prepare, rows, unavailable_as_error
+from ledger.domain.adjustment import adjustments_of
 from ledger.domain.api_key import ApiKey, key_uuid
 from ledger.domain.base import Aggregate, Stamp
 from ledger.domain.contract import Contract
@@ -57,6 +58,7 @@ class Arrival:
     corrects: UUID | None = None
     control_totals: dict[str, Any] = field(default_factory=dict)
     may_adjust: bool = False
+    adjustment: dict[str, str] = field(default_factory=dict)
 
     @property
     def content(self) -> Content:
@@ -292,7 +294,8 @@ class Ledger(EventLog):
         if arrival.corrects is None:
             return
         corrected = self.job(arrival.corrects)
-        if corrected.dataset != arrival.dataset or corrected.status not in ENDED_WELL:
+        wanted = adjustments_of(corrected.dataset) if arrival.adjustment else corrected.dataset
+        if wanted != arrival.dataset or corrected.status not in ENDED_WELL:
             raise ConflictError(
                 f"{arrival.filename!r} cannot correct job {corrected.id}, which is {corrected.status} in dataset "
                 f"{corrected.dataset!r}.",
@@ -339,20 +342,8 @@ class Ledger(EventLog):
         return next((job for job in jobs if job.is_open or job.status in ENDED_WELL), None)
 
     def _received(self, arrival: Arrival, stamp: Stamp, door: str) -> FileJob:
-        return FileJob.receive(
-            arrival.job_id,
-            stamp,
-            sha256=arrival.sha256,
-            size=arrival.size,
-            filename=arrival.filename,
-            content_type=arrival.content_type,
-            door=door,
-            dataset=arrival.dataset,
-            reading=arrival.reading,
-            corrects=arrival.corrects,
-            control_totals=arrival.control_totals,
-            may_adjust=arrival.may_adjust,
-        )
+        told = {each.name: getattr(arrival, each.name) for each in fields(arrival)}
+        return FileJob.receive(told.pop("job_id"), stamp, door=door, **told)
 
     def _append_arrivals(self, session: Session, jobs: list[FileJob], parts: dict[str | None, str | None]) -> None:
         recordings = self.save(*jobs, session=session)

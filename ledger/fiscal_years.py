@@ -66,6 +66,11 @@ def closed_years(session: Session) -> list[ClosedYear]:
     ]
 
 
+def closed_to(session: Session, *, may_adjust: bool) -> list[ClosedYear]:
+    """The years that somebody may add no rows to, who may adjust or not."""
+    return [year for year in closed_years(session) if not (year.takes_adjustments and may_adjust)]
+
+
 def dropped_years(session: Session) -> list[str]:
     """The labels of the years whose rows are in cold storage and no longer here, in their order."""
     found = rows(

@@ -143,7 +143,8 @@ class Settings(BaseSettings):
         description="Where closed years are archived: file:///folder, or s3://bucket/prefix of one with Object Lock.",
     )
     archive_kms_key: str | None = Field(
-        default=None, description="The key of AWS KMS that archives are encrypted under; S3's own without it."
+        default=None,
+        description="The key of AWS KMS that archives are encrypted under, by its id or ARN; S3's own without it.",
     )
     archive_verifier_profile: str | None = Field(
         default=None,

@@ -158,7 +158,7 @@ def _archived(document: Document, event: FileJob.Archived) -> Document:
 
 
 def _restored(document: Document, event: FileJob.Restored) -> Document:
-    return {}
+    return {"status": Status.COMPLETED.value} if event.is_put_back else {}
 
 
 def _name_erased(document: Document, event: FileJob.NameErased) -> Document:

@@ -171,8 +171,8 @@ FOUND_AT: dict[Level, list[Tampering]] = {
     Level.EVENTS: OF_EVENTS,
 }
 
-ROWS, TRAIL, REJECTS, ARRIVALS, KEYS = (
-    "data.payments", "trail.entries", "rejects.records", "ledger.arrivals", "ledger.api_keys"
+ROWS, TRAIL, REJECTS, ARRIVALS, KEYS, YEARS = (
+    "data.payments", "trail.entries", "rejects.records", "ledger.arrivals", "ledger.api_keys", "ledger.fiscal_years"
 )  # fmt: skip
 SWAPPED = "a SET number = b.number FROM data.payments b WHERE (a._record, b._record) IN ((7, 8), (8, 7))"
 # What is done, to which table, by which SQL -> what it is told as (`tests/integration/test_view_checks.py`).
@@ -192,6 +192,15 @@ OF_VIEWS: dict[str, tuple[str, str, str]] = {
     "an arrival is deleted": (ARRIVALS, "DELETE FROM {}", "arrival_differs"),
     "a key's role": (KEYS, "UPDATE {} SET role = 'admin'", "access_differs"),
     "a key is deleted": (KEYS, "DELETE FROM {}", "access_differs"),
+    "a fiscal year's state": (YEARS, "UPDATE {} SET state = 'open'", "fiscal_year_differs"),
+    "a fiscal year's days": (YEARS, "UPDATE {} SET ends_before = ends_before + 1", "fiscal_year_differs"),
+    "a fiscal year's generation": (YEARS, "UPDATE {} SET generation = generation + 1", "fiscal_year_differs"),
+    "a fiscal year is deleted": (YEARS, "DELETE FROM {}", "fiscal_year_differs"),
+    "a fiscal year is inserted": (
+        YEARS,
+        "INSERT INTO {} VALUES ('FY2026-27', '2026-04-01', '2027-04-01', 'UTC', 'closed', 1)",
+        "fiscal_year_differs",
+    ),
 }
 # What is done where checkpoints are kept elsewhere -> what it is told as (`tests/integration/test_sealer.py`).
 OF_ANCHORS = {

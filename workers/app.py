@@ -46,6 +46,7 @@ def configured(settings: Settings) -> Celery:
             "ledger.archive_year": {"time_limit": settings.operator_seconds_max},
             "ledger.restore_year": {"time_limit": settings.operator_seconds_max},
             "ledger.hold_year": {"time_limit": settings.operator_seconds_max},
+            "ledger.post_adjustment": {"time_limit": settings.operator_seconds_max},
             "ledger.replay": {"time_limit": settings.operator_seconds_max},
         },
         worker_prefetch_multiplier=1,

@@ -6,12 +6,15 @@ the same, and who verifies can do nothing but look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from archive.manifest import ObjectEntry
 from archive.verifier import MANIFEST, VerifiedArchive, verify_archive
 from ledger.database import rows
 from ledger.errors import ConflictError
@@ -45,8 +48,14 @@ class _Exported:
     manifest_sha256: str
 
 
-def verify_archives(workshop: Workshop, tell: Tell, *, label: str | None, content: bool) -> VerifiedArchives:
+def verify_archives(
+    workshop: Workshop, tell: Tell, *, label: str | None, content: bool, sample: int | None = None
+) -> VerifiedArchives:
     """Verify the archives of a year, or of all of them.
+
+    Args:
+        content: whether all objects are read as well.
+        sample: how many objects of each archive are read instead, chosen by chance; none if not given.
 
     Raises:
         ConflictError: nothing of the year is archived.
@@ -70,12 +79,18 @@ def verify_archives(workshop: Workshop, tell: Tell, *, label: str | None, conten
             each.prefix,
             keys,
             content=content,
+            choose=None if sample is None else partial(chosen_by_chance, sample),
             manifest_sha256=each.manifest_sha256,
             scratch=workshop.settings.scratch_folder,
             tell=tell,
         )
         _take_in(found, verified)
     return found
+
+
+def chosen_by_chance(count: int, objects: Sequence[ObjectEntry]) -> list[ObjectEntry]:
+    """So many of some objects, or all if they are fewer: other ones each time, so that none is safe from being read."""
+    return random.sample(objects, min(count, len(objects)))
 
 
 def _exported(session: Session, found: Findings) -> list[_Exported]:

@@ -21,10 +21,12 @@ from sqlalchemy.orm import Session
 from archive import closing as closings
 from archive import retention
 from archive.closing import Closing
-from archive.retrieval import ask, bring_back, last_proof, last_request, tell_jobs
+from archive.retrieval import ask, bring_back, last_request, tell_jobs
 from archive.retrieval_plan import plan
 from archive.sealed import exports_of, newest_archive
 from archive.stores import ColdStore, NotRestoredError, Tier
+from archive.year_story import last_proof
+from ledger import telemetry
 from ledger.domain.base import Stamp
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.operation import Operation
@@ -94,7 +96,8 @@ def restore_fiscal_year(workshop: Workshop, order: Order, now: datetime | None =
     if year.copy is CopyState.REQUESTED:
         _bring_back(workshop, year, stamp, now or datetime.now(UTC))
     proof = last_proof(ledger, year)
-    tell_jobs(ledger, label, proof["manifest_sha256"], stamp)
+    with telemetry.span(telemetry.SPAN_RESTORE_TELL_FILES, {telemetry.FISCAL_YEAR: label}):
+        tell_jobs(ledger, label, proof["manifest_sha256"], stamp)
     return {"fiscal_year": label, "rows": sum(table["rows"] for table in proof["tables"]), **proof}
 
 
@@ -125,7 +128,9 @@ def _bring_back(workshop: Workshop, year: FiscalYear, stamp: Stamp, now: datetim
     waited_seconds = (now - wanted.timestamp).total_seconds()
     pause_seconds = min(PAUSE_SECONDS_MAX, max(PAUSE_SECONDS_MIN, waited_seconds * PAUSE_SHARE))
     archive = newest_archive(ledger, store, year)
-    asked = ask(store, archive, tier, days, now)
+    with telemetry.span(telemetry.SPAN_RESTORE_ASK, {telemetry.FISCAL_YEAR: year.label}) as span:
+        asked = ask(store, archive, tier, days, now)
+        span.set_attributes({telemetry.PART_COUNT: asked.parts, telemetry.PART_COUNT_READY: asked.ready})
     if not asked.is_ready:
         slower = f"; {asked.slower:,} of them come as Standard, as {tier} has no capacity" if asked.slower else ""
         raise NotYetError(pause_seconds, f"{asked.ready:,} of {asked.parts:,} parts are back{slower}")

@@ -19,6 +19,7 @@ from archive.export_run import Archiving, Policy, alone
 from archive.exporting import export
 from archive.finishing import finish
 from archive.stores import LockMode, StorageClass
+from ledger import telemetry
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.year_states import YearState
 from ledger.errors import LedgerError
@@ -93,12 +94,15 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def _verify_log(workshop: Workshop, order: Order) -> None:
-    found = verified(
-        workshop.ledger.engine,
-        workshop.settings,
-        Level.EVENTS,
-        lambda position, last: order.tell({"events": position, "position": position, "log_position": last}),
-    )
+    about = {telemetry.FISCAL_YEAR: order.arguments["fiscal_year"]}
+    with telemetry.span(telemetry.SPAN_ARCHIVE_VERIFY_LOG, about) as span:
+        found = verified(
+            workshop.ledger.engine,
+            workshop.settings,
+            Level.EVENTS,
+            lambda position, last: order.tell({"events": position, "position": position, "log_position": last}),
+        )
+        span.set_attribute(telemetry.EVENT_COUNT, found["events"])
     if not found["holds"]:
         told = " ".join([*(finding["message"] for finding in found["findings"]), *found["not_compared"]][:10])
         raise RecordDiffersError(

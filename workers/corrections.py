@@ -11,12 +11,17 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy.orm import Session
 
 from ledger.blobs import BlobStore
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_year import FiscalYear
+from ledger.domain.settlement import Settlement
+from ledger.errors import FileRefusedError
+from ledger.year_records import year_to_decide_about
 from projections.formats.blocks import read_exactly
 from projections.formats.correction import UNKNOWN, cut_header, cut_records, is_correction
 from projections.formats.dialect import Dialect
@@ -50,18 +55,64 @@ def cut_correction(blobs: BlobStore, text: str, dialect: Dialect, plan: Plan) ->
         raise
 
 
-def settle_corrected(workshop: Workshop, session: Session, job: FileJob) -> None:
-    """Settle the rejects that a completed correction has corrected, in the session's transaction."""
-    if job.corrects is None or job.plan is None:
-        return
+@dataclass(frozen=True)
+class Correction:
+    """What a correction comes to: the records that it has loaded, by their numbers in the job that it corrects."""
+
+    records: set[int]
+    settlement: Settlement
+
+
+def correction_of(workshop: Workshop, session: Session, job: FileJob) -> Correction | None:
+    """What a job of which every chunk is loaded corrects, None if nothing.
+
+    Until the session's transaction ends, nobody else settles rejects of the corrected job.
+    """
+    if job.corrects is None or job.plan is None or not job.all_chunks_loaded:
+        return None
+    settlement = workshop.ledger.settle(session, job.corrects, workshop.stamp(job))
     rejected = set(records_rejected(session, job.corrects))
     refused_again = set(records_rejected(session, job.id))
-    corrected = {
-        number for record, number in _numbers(workshop, job, sorted(rejected)) if record not in refused_again
-    } & rejected
-    settlement = workshop.ledger.settle(session, job.corrects, workshop.stamp(job))
-    if settlement.correct(workshop.stamp(job), by_job=job.id, records=corrected):
-        workshop.ledger.save(settlement, session=session)
+    loaded = {number for record, number in _numbers(workshop, job, sorted(rejected)) if record not in refused_again}
+    return Correction(loaded & rejected, settlement)
+
+
+def brought_twice(job: FileJob, correction: Correction) -> FileRefusedError | None:
+    """What fails a correction with records that are settled already (rule 4)."""
+    twice = sorted(correction.records & correction.settlement.settled)
+    if not twice:
+        return None
+    return FileRefusedError(
+        "records_settled",
+        f"{job.filename!r} brings {len(twice):,} records that are settled already. The first: record {twice[0]:,} of"
+        f" job {job.corrects}.",
+        f"See what became of them: `ledger jobs rejects {job.corrects}`. Send the others. Nothing of this file stays"
+        " loaded.",
+    )
+
+
+def settle_corrected(workshop: Workshop, session: Session, job: FileJob, correction: Correction) -> None:
+    """Settle the rejects that a completed correction has corrected, in the session's transaction."""
+    if correction.settlement.correct(workshop.stamp(job), by_job=job.id, records=correction.records):
+        workshop.ledger.save(correction.settlement, session=session)
+
+
+def adjusted_year(workshop: Workshop, session: Session, job: FileJob) -> FiscalYear:
+    """The year whose late records a completed adjustment has posted, with the news of it, which is not saved yet."""
+    stamp, corrected = workshop.stamp(job), job.corrects
+    assert corrected is not None, "an adjustment corrects a job"
+    [posted_in] = job.came_to()["fiscal_years"]
+    year = year_to_decide_about(workshop.ledger, session, job.adjustment["fiscal_year"], stamp, workshop.calendar)
+    year.post_adjustment(
+        stamp,
+        job=corrected,
+        dataset=workshop.ledger.job(corrected).dataset,
+        records=job.records,
+        posted_in=posted_in,
+        by_job=job.id,
+        reason=job.adjustment["reason"],
+    )
+    return year
 
 
 def _numbers(workshop: Workshop, job: FileJob, rejected: list[int]) -> Iterator[tuple[int, int]]:

@@ -52,6 +52,7 @@ from workers.tasks import (
     hold_year,
     load,
     plan,
+    post_adjustment,
     prepare_all,
     rebuild,
     replay,
@@ -104,6 +105,7 @@ TASK_OF: dict[str, Task[Any, Any]] = {
     Stage.ARCHIVE_YEAR.value: archive_year,
     Stage.RESTORE_YEAR.value: restore_year,
     Stage.HOLD_YEAR.value: hold_year,
+    Stage.POST_ADJUSTMENT.value: post_adjustment,
 }
 
 

@@ -16,19 +16,16 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from ledger import telemetry
+from ledger.application import Ledger
 from ledger.database import lock_job
 from ledger.domain.contract import Contract
 from ledger.domain.filejob import FileJob
+from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.reconciliation import LoadedChunk, check_control_totals
 from ledger.errors import FileRefusedError
 from ledger.failpoints import failpoint
-from ledger.fiscal_years import (
-    FISCAL_YEAR_CLOSED,
-    ClosedYear,
-    closed_years,
-    share_years,
-)
+from ledger.fiscal_years import FISCAL_YEAR_CLOSED, closed_to, share_years
 from ledger.year_records import year_to_decide_about
 from projections.chunk import ChunkContent
 from projections.data_tables import (
@@ -45,7 +42,7 @@ from projections.late_records import set_late_aside
 from projections.loading import LoadedFile, checked_content, chunk_bytes_of, copy_content, loaded_chunk
 from projections.plans import places_of, read_plan
 from projections.rejects import rejects_of, replace_rejects
-from workers.corrections import settle_corrected
+from workers.corrections import Correction, adjusted_year, brought_twice, correction_of, settle_corrected
 from workers.leases import Work, fence, finish
 from workers.retry import error_fields
 from workers.workshop import Workshop, discard, fail_for_good
@@ -76,8 +73,9 @@ def load_chunk(workshop: Workshop, work: Work) -> None:
     if job.plan is None or work.chunk in job.chunks:  # it failed for good, was cancelled, or the chunk is loaded
         discard(workshop, work)
         return
-    file = _file(workshop, job, read_plan(workshop.blobs, job.plan))
-    load = _Load(workshop, work, job, file, file.plan.chunks[work.chunk], _table(workshop, job))
+    file = file_of(workshop.ledger, workshop.calendar, job, read_plan(workshop.blobs, job.plan))
+    table = DataTable(job.dataset, contract_of(workshop.ledger, job))
+    load = _Load(workshop, work, job, file, file.plan.chunks[work.chunk], table)
     attributes = {
         telemetry.JOB_ID: str(job.id),
         telemetry.JOB_DATASET: job.dataset,
@@ -101,7 +99,8 @@ def _commit(load: _Load, content: ChunkContent, data: bytes) -> None:
     with load.workshop.ledger.transaction() as session:
         share_table(session, load.job.dataset)
         share_years(session)
-        set_late_aside(content, load.table, load.file, _closed_to(session, load.job))
+        # What its sender might do when the file came is what counts.
+        set_late_aside(content, load.file.received, closed_to(session, may_adjust=load.job.may_adjust))
         copied = _write_rows(load, session, content)
         loaded = loaded_chunk(load.file, content, data, copied)
         failpoint("chunk_copied")
@@ -138,18 +137,21 @@ def _append(load: _Load, session: Session, loaded: LoadedChunk) -> bool:
     job = workshop.ledger.job(work.job_id)
     job.load_chunk(workshop.stamp(job), loaded, attempt=work.attempt)
     wrong = _too_many_rejects(load, session, job) or _other_than_sent(job)
+    correction = None if wrong is not None else correction_of(workshop, session, job)
+    if correction is not None:
+        wrong = brought_twice(job, correction)
     if wrong is not None:
         fail_for_good(workshop, session, job, work, error_fields(wrong))
         years = []
     else:
-        years = _complete(workshop, session, job) if job.all_chunks_loaded else []
+        years = _complete(workshop, session, job, correction) if job.all_chunks_loaded else []
         finish(session, work)
     with telemetry.span(telemetry.SPAN_APPEND):
         workshop.ledger.save(*years, job, session=session)
     return wrong is not None
 
 
-def _complete(workshop: Workshop, session: Session, job: FileJob) -> list[FiscalYear]:
+def _complete(workshop: Workshop, session: Session, job: FileJob, correction: Correction | None) -> list[FiscalYear]:
     """Complete a job; the fiscal years with news of it. They are locked before anything is appended."""
     stamp = workshop.stamp(job)
     if job.waiting:  # for a chunk that came due early: there is nothing left to wait for
@@ -160,13 +162,12 @@ def _complete(workshop: Workshop, session: Session, job: FileJob) -> list[Fiscal
         year = year_to_decide_about(workshop.ledger, session, label, stamp, workshop.calendar)
         year.find_late(stamp, job=job.id, dataset=job.dataset, records=records)
         years.append(year)
-    settle_corrected(workshop, session, job)
+    if job.adjustment:
+        assert not years, "an adjustment is posted whole, or fails"
+        years.append(adjusted_year(workshop, session, job))
+    if correction is not None:
+        settle_corrected(workshop, session, job, correction)
     return years
-
-
-def _closed_to(session: Session, job: FileJob) -> list[ClosedYear]:
-    """The years of which a job may load nothing. What its sender might do when the file came is what counts."""
-    return [year for year in closed_years(session) if not (year.takes_adjustments and job.may_adjust)]
 
 
 def _too_many_rejects(load: _Load, session: Session, job: FileJob) -> FileRefusedError | None:
@@ -216,9 +217,10 @@ def _type_of(contract: Contract, name: str) -> str:
     return f" ({types[name]})" if name in types else ""
 
 
-def _file(workshop: Workshop, job: FileJob, plan: Plan) -> LoadedFile:
-    with workshop.ledger.transaction() as session:
-        position = workshop.ledger.job_position(session, job.id)
+def file_of(ledger: Ledger, calendar: FiscalCalendar, job: FileJob, plan: Plan) -> LoadedFile:
+    """A job's file as it is loaded by its plan."""
+    with ledger.transaction() as session:
+        position = ledger.job_position(session, job.id)
     return LoadedFile(
         job_id=job.id,
         job_position=position,
@@ -226,11 +228,12 @@ def _file(workshop: Workshop, job: FileJob, plan: Plan) -> LoadedFile:
         text=job.transcript or job.sha256,
         dialect=Dialect.from_dict(job.dialect),
         plan=plan,
-        calendar=workshop.calendar,
+        calendar=calendar,
     )
 
 
-def _table(workshop: Workshop, job: FileJob) -> DataTable:
-    dataset = workshop.ledger.dataset(job.dataset)
+def contract_of(ledger: Ledger, job: FileJob) -> Contract:
+    """The contract by which a planned job is loaded."""
+    dataset = ledger.dataset(job.dataset)
     assert dataset is not None, "a queued job has a dataset"
-    return DataTable(job.dataset, dataset.contracts[job.contract_version - 1])
+    return dataset.contracts[job.contract_version - 1]

@@ -6,13 +6,16 @@ Rules:
 2. What is shown comes from the first chunk; the numbers are those of that chunk.
 3. It runs in a process of its own: what it needs to read and check takes more memory than a door may have.
 4. A contract that is proposed comes with doubts about it (`projections.doubts`), which change nothing in it.
+5. Which years are closed is what the door says that they are now, to who asks. It may be otherwise when the file comes.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from ledger.domain.contract import Contract
 from ledger.domain.evolution import misfit
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.errors import FileRefusedError
+from ledger.fiscal_years import ClosedYear
 from ledger.settings import Settings
 from projections.chunk import ChunkContent, read_chunk
 from projections.doubts import doubts
@@ -33,6 +37,7 @@ from projections.formats.recognise import TEXT
 from projections.formats.splitter import Plan
 from projections.formats.transcript import Place
 from projections.inference import infer
+from projections.late_records import set_late_aside
 from projections.loading import reading_of
 from projections.plans import places_of
 from workers.texts import text_of
@@ -42,16 +47,34 @@ ROWS_SHOWN = 10
 REJECTS_SHOWN = 20
 DOUBTS_SHOWN = 20
 COPY_BYTES = 1 << 20
+NOTHING_EXAMINED: dict[str, Any] = {
+    "records_examined": 0,
+    "rejected": 0,
+    "late": {},
+    "rows": [],
+    "rejects": [],
+    "doubts": [],
+    "doubts_more": 0,
+}
 
 
 def preview(
-    file: Path, filename: str, contract: Contract | None, reading: Mapping[str, str], folder: Path, settings: Settings
+    file: Path,
+    filename: str,
+    contract: Contract | None,
+    reading: Mapping[str, str],
+    folder: Path,
+    settings: Settings,
+    closed: Iterable[ClosedYear],
+    now: datetime,
 ) -> dict[str, Any]:
     """What would become of a file.
 
     Args:
         contract: of its dataset, None to propose one.
         folder: an empty one, for what is kept meanwhile.
+        closed: the fiscal years that nobody may add rows to, or the sender may not.
+        now: when it would be received.
 
     Raises:
         FileRefusedError: the file cannot be read.
@@ -80,17 +103,10 @@ def preview(
         else [],
     }
     if chunk is None:
-        return {
-            **answer,
-            "records_examined": 0,
-            "rejected": 0,
-            "rows": [],
-            "rejects": [],
-            "doubts": [],
-            "doubts_more": 0,
-        }
+        return {**answer, **NOTHING_EXAMINED}
     calendar = FiscalCalendar.parse(settings.fiscal_calendar, settings.time_zone)
     content = read_chunk(plan.without_trailer(chunk, data), chunk, dialect, reading_of(used, plan, calendar))
+    set_late_aside(content, now.astimezone(calendar.zone).date(), closed)
     return {
         **answer,
         **_shown(content, places_of(blobs, plan, chunk)),
@@ -125,6 +141,7 @@ def _shown(content: ChunkContent, places: Sequence[Place] | None) -> dict[str, A
     return {
         "records_examined": len(content.records),
         "rejected": len(content.flaws),
+        "late": dict(sorted(Counter(content.late.values()).items())),
         "rows": rows,
         "rejects": [
             {
@@ -140,13 +157,26 @@ def _shown(content: ChunkContent, places: Sequence[Place] | None) -> dict[str, A
     }
 
 
+def _closed_year(told: dict[str, Any]) -> ClosedYear:
+    return ClosedYear(**{**told, **{name: date.fromisoformat(told[name]) for name in ("start", "end")}})
+
+
 def main() -> None:
     """Read a request from standard input, and answer it on standard output."""
     request = json.load(sys.stdin)
     contract = None if request["contract"] is None else Contract.from_dict(request["contract"])
-    file, folder = Path(request["file"]), Path(request["folder"])
     try:
-        told = {"preview": preview(file, request["filename"], contract, request["reading"], folder, Settings())}
+        found = preview(
+            Path(request["file"]),
+            request["filename"],
+            contract,
+            request["reading"],
+            Path(request["folder"]),
+            Settings(),
+            map(_closed_year, request["closed"]),
+            datetime.now(UTC),
+        )
+        told = {"preview": found}
     except FileRefusedError as refused:
         told = {"refused": refused.arguments()}
     sys.stdout.write(json.dumps(told))

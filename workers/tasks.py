@@ -16,6 +16,7 @@ from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.errors import LedgerError, PartUnavailableError
 from ledger.settings import Settings
+from workers.adjustments import post_late_records
 from workers.app import app
 from workers.archives import hold_fiscal_year, restore_fiscal_year
 from workers.archiving import archive_fiscal_year
@@ -143,6 +144,15 @@ def hold_year(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str
     """Have the objects of a fiscal year held as the log says, as an operation asks for."""
     news = News(task)
     return news.end(_operate(hold_fiscal_year, Stage.HOLD_YEAR, arguments, message, news.progress))
+
+
+@app.task(
+    name="ledger.post_adjustment", typing=False, bind=True, ignore_result=False, acks_late=False, throws=(LedgerError,)
+)
+def post_adjustment(task: Task[Any, Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Post late records of a fiscal year as an adjustment, as an operation asks for."""
+    news = News(task)
+    return news.end(_operate(post_late_records, Stage.POST_ADJUSTMENT, arguments, message, news.progress))
 
 
 def _perform(procedure: Procedure, stage: Stage, arguments: tuple[Any, ...], message: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ Rules:
    of all. That something was found is no failure of the operation; it is what it was asked for. `holds` is true only
    if everything was looked at and nothing was found; it is null if nothing was found, and something not compared.
 2. A year that is named has its archives verified, and nothing else is looked at. The level `archives` looks at all of
-   them, and not at their content.
+   them, and not at their content but for a sample, if one is asked for.
 3. Findings are an error in the log (`record_differs`) and a metric, so that somebody is told who did not ask. What was
    found in the log itself stays found, and is in the result, if a part that the views need is away.
 4. It is asked for by itself when `verify_seconds` have passed since it was last so, and none is still open: once,
@@ -63,7 +63,8 @@ def verify_record(workshop: Workshop, order: Order) -> dict[str, Any]:
     def more() -> Iterator[Finding | NotCompared]:
         yield from _findings_about_views_and_files(workshop, order)
         if level is Level.ARCHIVES:
-            found = verify_archives(workshop, order.tell, label=None, content=False)
+            sample = order.arguments.get("sample")
+            found = verify_archives(workshop, order.tell, label=None, content=False, sample=sample)
             archives.extend(found.archives)
             yield from found.all()
 

@@ -59,9 +59,10 @@ def close_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
         order.finish(session, results[0])
 
     label, stamp = order.arguments["fiscal_year"], workshop.stamp(operation)
-    closing.close(
-        closing_of(workshop.ledger, workshop.settings), label, stamp, requested_by=operation.requested_by, end=end
-    )
+    closes = closing_of(workshop.ledger, workshop.settings)
+    with telemetry.span(telemetry.SPAN_ARCHIVE_CLOSE, {telemetry.FISCAL_YEAR: label}) as span:
+        closing.close(closes, label, stamp, requested_by=operation.requested_by, end=end)
+        span.set_attribute(telemetry.TABLE_ROWS, results[0]["rows"])
     log.info("fiscal year %s is closed", label, extra={"action": "year_closed", "fiscal_year": label})
     return results[0]
 

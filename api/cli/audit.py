@@ -69,6 +69,10 @@ def verify(
         Path | None, typer.Option(help="The file that a proof is about, or the text that was made of it.")
     ] = None,
     level: Annotated[Level, typer.Option(help="How much is verified: each includes the one before.")] = Level.EVENTS,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the level archives: read so many objects of each archive, chosen by chance."),
+    ] = None,
     direct: Annotated[
         bool, typer.Option("--direct", help="Read LEDGER_DATABASE_URL here and now, without any server; needs the key.")
     ] = False,
@@ -84,8 +88,12 @@ def verify(
 
       ledger audit verify --level signatures
 
+      ledger audit verify --level archives --sample 5
+
       ledger audit verify job.proof --key ledger.pub --file payments.csv
     """
+    if sample is not None and (proof is not None or level is not Level.ARCHIVES):
+        raise CommandError("Only archives are sampled.", "Give --level archives with --sample.", ExitCode.USAGE)
     if proof is not None:
         _verify_proof(proof, key, file, as_json)
     elif direct:
@@ -98,7 +106,8 @@ def verify(
         )
     else:
         client = Client.found()
-        operation = client.post("/api/v1/audit/verify", level=level.value)
+        asked = {"level": level.value} if sample is None else {"level": level.value, "sample": sample}
+        operation = client.post("/api/v1/audit/verify", **asked)
         if not wait:
             tell(operation, as_json)
             return

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from api.cli import archives, archiving, records, trail  # noqa: F401 - they add commands to those of others
+from api.cli import adjustments, archives, archiving, records, trail  # noqa: F401 - they add commands to those of others
 from api.cli.audit import audit
 from api.cli.client import CommandError, ExitCode
 from api.cli.datasets import datasets

@@ -80,6 +80,10 @@ def _difference_of_replay(found: dict[str, Any]) -> str:
 
 def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     """What a verification came to."""
+    return _verified(result) + _sampled(result.get("archives", []))
+
+
+def _verified(result: dict[str, Any]) -> str:
     what = _verified_archives(result) if "fiscal_year" in result else _verified_log(result)
     unsealed = result.get("events_not_sealed")
     waiting = f" {unsealed:,} events are not sealed yet." if unsealed else ""
@@ -102,6 +106,16 @@ def _verified_log(result: dict[str, Any]) -> str:
     return f"Verified ({result['level']}): {', '.join(read) or 'nothing'}, {elsewhere}."
 
 
+def _sampled(archives: list[dict[str, Any]]) -> str:
+    """Which objects were read of archives of which a sample was wanted."""
+    lines = [
+        f"  {archive['fiscal_year']}, generation {archive['generation']}: {', '.join(archive['sample']) or 'nothing'}"
+        for archive in archives
+        if "sample" in archive
+    ]
+    return "\n".join(["\nChosen by chance, and read as well:", *lines]) if lines else ""
+
+
 def _verified_archives(result: dict[str, Any]) -> str:
     objects = sum(each["objects"] for each in result["archives"])
     size = sum(each["bytes"] for each in result["archives"])
@@ -111,7 +125,7 @@ def _verified_archives(result: dict[str, Any]) -> str:
 
 def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     return (
-        f"Fiscal year {result['fiscal_year']} is closed, for the {result['generation']}. time:"
+        f"Fiscal year {result['fiscal_year']} is closed, as generation {result['generation']}:"
         f" {result['rows']:,} rows in {len(result['tables']):,} tables come to a rest."
     )
 
@@ -138,6 +152,13 @@ def _held(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     )
 
 
+def _posted(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    return (
+        f"{result['records']:,} late records of fiscal year {result['fiscal_year']} go into {result['dataset']},"
+        f" posted on {result['posted_on']} in {result['posted_in']}, by job {result['by_job']}."
+    )
+
+
 # KIND of operation -> what it came to.
 SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "rebuild": _rebuilt,
@@ -147,4 +168,5 @@ SENTENCES: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "archive_year": _archived,
     "restore_year": _restored,
     "hold_year": _held,
+    "post_adjustment": _posted,
 }

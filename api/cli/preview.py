@@ -48,6 +48,8 @@ def _show(preview: dict[str, Any]) -> None:
     if preview["doubts_more"]:
         say(f"? And {preview['doubts_more']:,} more doubts.")
     say(f"{preview['rejected']:,} of the first {preview['records_examined']:,} records would be rejected.")
+    for year, records in preview["late"].items():
+        say(f"{records:,} of them come too late: fiscal year {year} is closed.")
     for reject in preview["rejects"]:
         column = f", column {reject['column']}" if reject["column"] else ""
         say(f"  record {reject['record']:,}{column}: {reject['reason']}")

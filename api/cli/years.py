@@ -164,19 +164,26 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
     say(f"Fiscal year {year['fiscal_year']}, from {year['start']} up to {year['end']}: {year['state']}", "bold")
     said = {
         "generation": year["generation"] or None,
-        "rows when it was closed": year["rows"],
+        "rows when it was closed": None if year["rows"] is None else f"{year['rows']:,}",
         "closed by": year["closed_by"],
         "manifest": year["manifest_sha256"],
-        "copy from cold storage": None if year["copy"] == "none" else year["copy"],
+        "copy from cold storage": {"none": None, "restored": f"in schema {year['copy_schema']}"}.get(
+            year["copy"], year["copy"]
+        ),
         "asked to be reopened by": year["reopen_requested_by"],
     }
     for what, value in said.items():
         if value is not None:
             say(f"  {what}: {shown(value)}")
+    if year["is_proposed"] and year["state"] in ("open", "soft_closed"):
+        say(f"  it is to be closed: ledger archive close {year['fiscal_year']} --dry-run")
     for held in year["holds"]:
         say(f"  held for case {held['case']} by {held['placed_by']}")
     for late in year["late_records"]:
         say(f"  late: {late['records']:,} records of job {late['job']}: ledger jobs rejects {late['job']}")
+    for posted in year["adjustments"]:
+        what = f"{posted['records']:,} late records of job {posted['job']} in {posted['posted_in']}"
+        say(f"  posted: {what} by job {posted['by_job']}: {posted['reason']}")
 
 
 def _tell_plan(plan: dict[str, Any], as_json: bool) -> None:

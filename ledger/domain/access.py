@@ -34,7 +34,7 @@ class Permission(StrEnum):
     VERIFY = "verify"
     """Have the log verified and jobs replayed, which changes neither."""
     ADJUST = "adjust"
-    """Add rows to a fiscal year that is closed softly, or was reopened."""
+    """Add rows to a fiscal year that is closed softly, or was reopened; post late records of one that is closed."""
     MANAGE_YEARS = "manage_years"
     """Close and reopen fiscal years, and hold them."""
     MANAGE_KEYS = "manage_keys"

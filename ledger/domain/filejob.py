@@ -57,6 +57,7 @@ class FileJob(Aggregate):
         corrects: str | None,
         control_totals: dict[str, Any],
         may_adjust: bool,
+        adjustment: dict[str, str],
         correlation: str,
     ) -> None:
         self.sha256 = sha256
@@ -68,6 +69,7 @@ class FileJob(Aggregate):
         self.corrects = None if corrects is None else UUID(corrects)
         self.control_totals = control_totals
         self.may_adjust = may_adjust
+        self.adjustment = adjustment
         self.correlation = correlation
         self.status = Status.RECEIVED
         self.name_erased = False
@@ -101,6 +103,7 @@ class FileJob(Aggregate):
         corrects: UUID | None = None,
         control_totals: dict[str, Any] | None = None,
         may_adjust: bool = False,
+        adjustment: dict[str, str] | None = None,
     ) -> FileJob:
         """Open the job of a file whose bytes are already kept.
 
@@ -109,6 +112,8 @@ class FileJob(Aggregate):
             corrects: the job whose rejects the file brings again.
             control_totals: what it has to come to: see `reconciliation.check_control_totals`.
             may_adjust: whether its sender had the permission to add rows to a year that is closed softly.
+            adjustment: of a file that posts late records (`ledger.domain.adjustment`), the `fiscal_year` that they are
+                about, and the `reason`.
         """
         return cls._create(
             cls.Received,
@@ -123,6 +128,7 @@ class FileJob(Aggregate):
             corrects=None if corrects is None else str(corrects),
             control_totals=control_totals or {},
             may_adjust=may_adjust,
+            adjustment=adjustment or {},
             **stamp.fields(),
         )
 
@@ -299,12 +305,17 @@ class FileJob(Aggregate):
             **stamp.fields(),
         )
 
-    def restore(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str) -> None:
-        """Note that rows of years were brought back beside the archive. Raises ConflictError: some are not archived."""
+    def restore(self, stamp: Stamp, *, fiscal_years: list[str], manifest: str, is_put_back: bool = False) -> None:
+        """Note that rows of years were brought back: to be read, or to where they were (`is_put_back`).
+
+        Raises:
+            ConflictError: some are not archived.
+        """
         self._check_allowed("Restored")
         if here := set(fiscal_years) - self.years_archived:
             raise ConflictError(f"Rows of job {self.id} in {', '.join(sorted(here))} are not in cold storage.")
-        self.trigger_event(self.Restored, fiscal_years=fiscal_years, manifest=manifest, **stamp.fields())
+        told = {"fiscal_years": fiscal_years, "manifest": manifest, "is_put_back": is_put_back}
+        self.trigger_event(self.Restored, **told, **stamp.fields())
 
     def erase_name(self, stamp: Stamp, *, erasure: UUID) -> None:
         """Note that what names the file was erased: the key, by which it could be read, is destroyed.

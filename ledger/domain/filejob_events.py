@@ -41,8 +41,9 @@ class Received(CanInitAggregate[UUID], Event):
     corrects: str | None
     control_totals: dict[str, Any]
     may_adjust: bool
+    adjustment: dict[str, str]
 
-    class_version = 4
+    class_version = 5
 
     # Version 1 knew nothing that a sender says of a file but its name and its dataset.
     upcast_v1_v2 = adding(reading={}, corrects=None, control_totals={})
@@ -51,6 +52,9 @@ class Received(CanInitAggregate[UUID], Event):
 
     # Version 3 knew no years that are closed for some senders.
     upcast_v3_v4 = adding(may_adjust=False)
+
+    # Version 4 knew no late records that are posted.
+    upcast_v4_v5 = adding(adjustment={})
 
 
 class Queued(Event):
@@ -229,14 +233,26 @@ class Archived(Event):
 
 
 class Restored(Event):
-    """The archived rows were brought back beside the archive, which stays."""
+    """The archived rows were brought back: beside the archive, to be read, or to where they were (`is_put_back`).
+
+    They are put back when their year is reopened. The archive stays in either case.
+    """
 
     TOPIC = "filejob.restored"
     fiscal_years: list[str]
     manifest: str
+    is_put_back: bool
+
+    class_version = 2
+
+    # Version 1 told of copies, and nothing of years that were reopened.
+    upcast_v1_v2 = adding(is_put_back=False)
 
     def apply(self, aggregate: FileJob) -> None:
-        """Nothing changes in the job itself: the archive stays the place of record."""
+        """Of a copy nothing changes in the job itself: the archive stays the place of record."""
+        if self.is_put_back:
+            aggregate.years_archived.difference_update(self.fiscal_years)
+            aggregate.status = Status.COMPLETED
 
 
 class NameErased(Event):

@@ -82,6 +82,7 @@ class FiscalYear(Aggregate):
         self.reopen_requested_by: str | None = None
         self.holds: dict[str, str] = {}
         self.late: Counter[str] = Counter()
+        self.adjustments: list[dict[str, Any]] = []
 
     @classmethod
     def open(cls, stamp: Stamp, *, year: Year, calendar: FiscalCalendar) -> FiscalYear:

@@ -263,3 +263,5 @@ class AdjustmentPosted(Event):
     def apply(self, aggregate: FiscalYear) -> None:
         """Count them as settled."""
         aggregate.late[self.job] -= self.records
+        told = ("job", "records", "posted_in", "by_job", "reason")
+        aggregate.adjustments.append({name: getattr(self, name) for name in told})

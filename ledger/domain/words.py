@@ -32,6 +32,7 @@ class Stage(StrEnum):
     ARCHIVE_YEAR = "archive_year"
     RESTORE_YEAR = "restore_year"
     HOLD_YEAR = "hold_year"
+    POST_ADJUSTMENT = "post_adjustment"
 
 
 class OperationStatus(StrEnum):

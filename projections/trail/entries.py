@@ -23,6 +23,7 @@ from ledger.event_log import LoggedEvent
 FIELDS_OF: dict[str, dict[str, str]] = {
     "filejob.received": {
         "job": "stream", "related_job": "corrects", "dataset": "dataset", "sha256": "sha256", "filename": "filename",
+        "fiscal_years": "adjustment.fiscal_year",
     },
     "filejob": {"job": "stream", "fiscal_years": "fiscal_years"},  # the `sha256` of a chunk is not that of the file
     "dataset.registered": {"dataset": "name", "related_job": "inferred_from"},
@@ -37,7 +38,7 @@ FIELDS_OF: dict[str, dict[str, str]] = {
         "job": "job_id job", "dataset": "dataset", "fiscal_years": "fiscal_years fiscal_year", "filename": "filename",
     },
 }  # fmt: skip
-TEXT_FIELDS = ("reason", "kind", "case", "arguments.view", "error.message", "error.remedy")
+TEXT_FIELDS = ("reason", "adjustment.reason", "kind", "case", "arguments.view", "error.message", "error.remedy")
 # So that an index holds whatever there is: 4 bytes a character, and 2,704 bytes at most.
 INDEXED_CHARACTERS_MAX = 600
 TEXT_CHARACTERS_MAX = 4_000

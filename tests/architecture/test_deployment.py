@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from fnmatch import fnmatch
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -223,6 +224,19 @@ def test_the_image_holds_every_package_of_the_wheel_and_what_it_is_built_from() 
     assert {"pyproject.toml", project["readme"], *project["license-files"]} <= set(sources)
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line]
     assert [source for source in sources if any(fnmatch(source, pattern) for pattern in ignored)] == []
+
+
+def test_the_wheel_holds_every_file_of_its_packages(tmp_path: Path) -> None:
+    """Among them statements, a sample and the auditor's script, which are read where they are installed."""
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, capture_output=True, check=True)
+    [wheel] = tmp_path.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    files = [path for package in packages for path in (ROOT / package).rglob("*") if path.is_file()]
+    assert held == {str(path.relative_to(ROOT)) for path in files if path.parent.name != "__pycache__"}
+    assert {"archive/verify.sh", "archive/schema.sql", "ledger/roles.sql", "api/samples/payments.csv"} <= held
 
 
 def test_what_is_installed_in_the_image_is_what_the_services_need() -> None:

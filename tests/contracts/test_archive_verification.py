@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from archive.stores import ColdStore, ListedVersion, StorageClass, Tier, open_cold_store
+from archive.stores import OBJECT_BYTES_MAX, ColdStore, ListedVersion, StorageClass, Tier, open_cold_store
 from archive.verifier import verify_archive
 from ledger.errors import PartUnavailableError
 from tests.archives import SIGNER, Archiver
@@ -22,6 +23,7 @@ from tests.contracts.cold_places import ColdPlace, bucket_place, folder_place
 from tests.strict_s3.server import READER, StrictS3
 
 KEYS = [SIGNER.public]
+MEMORY_BYTES_MAX = 256 << 20
 OTHER_CHECKPOINT = f"books\n18\n{'A' * 43}=\n"
 SAID = [
     f"The manifest of FY2025-26, generation 1, is signed by books+{SIGNER.public.key_id.hex()}.",
@@ -139,6 +141,30 @@ def test_every_changed_byte_of_a_manifest_or_its_note_is_found(tmp_path: Path, n
         assert found.findings[0].object.startswith(f"{archived.prefix}/MANIFEST."), number
 
 
+def test_a_sample_is_read_and_named_and_nothing_else_is(tmp_path: Path) -> None:
+    place = folder_place(tmp_path)
+    archived = Archiver(place.store, tmp_path).archive()
+    part, pack = archived.manifest.tables[0].parts[0], archived.manifest.files.packs[0]
+    for damaged in (part, pack):
+        key = f"{archived.prefix}/{damaged.key}"
+        store: Any = Exchanged(place.store, key, b"other bytes")  # the store says of it what it said before
+        for chosen, expected in (([part, pack], [key]), ([each for each in (part, pack) if each != damaged], [])):
+            told: list[dict[str, int]] = []
+            found = verify_archive(
+                store, archived.prefix, KEYS, content=False, choose=lambda _, sample=chosen: sample, tell=told.append
+            )
+            assert [finding.object for finding in found.findings] == expected
+            assert found.evidence["sample"] == [each.key for each in chosen]
+            assert told[-1]["parts"] == told[-1]["parts_total"] == found.evidence["objects"] + len(chosen)
+
+
+def test_a_text_of_a_sample_that_is_another_than_was_signed_is_found(tmp_path: Path) -> None:
+    place = folder_place(tmp_path)
+    archived = Archiver(place.store, tmp_path).archive(change=LIES["another text of a part"][0])
+    found = verify_archive(place.store, archived.prefix, KEYS, content=False, choose=lambda objects: objects)
+    assert [finding.code for finding in found.findings] == ["text_differs"]
+
+
 def test_what_is_cold_is_verified_without_its_content_and_told_to_be_restored(
     s3_environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -155,11 +181,17 @@ def test_what_is_cold_is_verified_without_its_content_and_told_to_be_restored(
         assert (found.holds, found.findings, len(found.not_compared)) == (None, [], len(cold))
         ended, lines = verify_by_script(place, archived.prefix)
         assert (ended, len([line for line in lines if line.startswith("COLD")])) == (2, len(cold)), lines
+        sampled = verify_archive(place.store, archived.prefix, KEYS, content=False, choose=lambda objects: objects)
+        others = [entry.key for entry in archived.manifest.objects() if entry not in cold]
+        assert (sampled.holds, sampled.findings, sampled.evidence["sample"]) == (None, [], others)
+        assert f"{len(cold)} of the {len(cold) + len(others)} objects" in sampled.not_compared[0]
 
         for entry in cold:
             place.store.restore(f"{archived.prefix}/{entry.key}", entry.version, Tier.BULK, 1)
         double.clock.advance(timedelta(hours=49))
         assert verify_archive(place.store, archived.prefix, KEYS, content=True).holds
+        sampled = verify_archive(place.store, archived.prefix, KEYS, content=False, choose=lambda objects: objects)
+        assert (sampled.holds, len(sampled.evidence["sample"])) == (True, len(cold) + len(others))
         assert verify_by_script(place, archived.prefix, shell="bash")[0] == 0
 
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
@@ -203,6 +235,36 @@ def test_the_script_finds_a_changed_byte_of_a_manifest(tmp_path: Path, place_of_
     file.write_bytes(data)
     ended, lines = verify_by_script(place, archived.prefix)
     assert ended == 1 and any(line.startswith("WRONG MANIFEST.json ") for line in lines), lines
+
+
+CHILD = """
+import sys
+from archive.stores import open_cold_store
+from archive.verifier import verify_archive
+from ledger.notes import PublicKey
+url, prefix, key = sys.argv[1:]
+found = verify_archive(open_cold_store(url), prefix, [PublicKey.parse(key)], content=True)
+print(found.holds, next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def test_memory_does_not_grow_with_an_archive(tmp_path: Path) -> None:
+    """A table of more text, and files of more bytes, than the memory that all of it may take."""
+    place = folder_place(tmp_path)
+    archiver = Archiver(place.store, tmp_path)
+    note = "a note " * 150_000
+    archiver.rows = lambda generation: {"payments": [[f"{number}\t{note}\t3\t{number}" for number in range(1, 281)]]}
+    archiver.contents, archiver.pack_bytes = [bytes(140 << 20), bytes(141 << 20)], OBJECT_BYTES_MAX
+    archived = archiver.archive()
+    [table] = archived.manifest.tables
+    assert min(table.text_bytes, archived.manifest.files.bytes) > MEMORY_BYTES_MAX
+    assert place.folder is not None
+    command = [sys.executable, "-c", CHILD, place.folder.as_uri(), archived.prefix, str(SIGNER.public)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    holds, peak_kibibytes = ended.stdout.split()
+    assert holds == "True"
+    assert int(peak_kibibytes) << 10 < MEMORY_BYTES_MAX
 
 
 def test_nothing_is_held_against_the_script() -> None:

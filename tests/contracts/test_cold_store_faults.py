@@ -25,17 +25,19 @@ from archive.stores import (
     Tier,
     open_cold_store,
 )
-from ledger.errors import LedgerError, PartUnavailableError
+from ledger.errors import ConflictError, LedgerError, PartUnavailableError
 from tests.contracts.cold_places import COMPLIANT, DATA, GOVERNED, ColdPlace, bucket_place, folder_place, sha256_of
 from tests.faults.proxy import Direction, FaultProxy
 from tests.s3_servers import S3Server
 from tests.strict_s3.clock import midnight_after
 from tests.strict_s3.faults import Fault
+from tests.strict_s3.operations import ALIASES, KEYS_OF_KMS
 from tests.strict_s3.server import READER, StrictS3
 
 KEY = "fy=2025/gen=0001/data/00001.copy.zst"
 MEBIBYTE = 1 << 20
 ARCHIVERS = 8
+KMS_ID = ALIASES["alias/archive"]
 
 
 @pytest.fixture
@@ -241,14 +243,31 @@ def test_credentials_that_may_only_look_do_that_and_no_more(place: ColdPlace, mo
         open_cold_store(f"s3://{place.bucket}/books").check()
 
 
-def test_objects_are_encrypted_under_the_key_that_is_asked_for(place: ColdPlace) -> None:
-    assert place.double is not None and place.bucket is not None
-    store = open_cold_store(f"s3://{place.bucket}/books", "alias/archive")
+def put_under(place: ColdPlace, kms_key: str | None) -> StoredObject:
+    """Put the same object with another setting."""
+    store = open_cold_store(f"s3://{place.bucket}/books", kms_key)
     (place.scratch / "file").write_bytes(DATA)
-    found = store.put(KEY, place.scratch / "file", sha256_of(DATA), StorageClass.STANDARD, None)
+    return store.put(KEY, place.scratch / "file", sha256_of(DATA), StorageClass.STANDARD, None)
+
+
+@pytest.mark.parametrize("kms_key", [KMS_ID, f"{KEYS_OF_KMS}{KMS_ID}", "alias/archive"])
+def test_objects_are_encrypted_under_the_key_that_is_asked_for(place: ColdPlace, kms_key: str) -> None:
+    assert place.double is not None and place.bucket is not None
+    found = put_under(place, kms_key)
     kept = place.double.operations.buckets[place.bucket].find(f"books/{KEY}", found.version)
-    assert kept.kms_key == "alias/archive"
-    assert b"".join(store.read(KEY, found.version)) == DATA
+    assert kept.kms_key == f"{KEYS_OF_KMS}{KMS_ID}"
+    assert place.read(found) == DATA
+    assert put_under(place, kms_key) == put_under(place, None) == found
+
+
+@pytest.mark.parametrize("kms_key", [f"2{KMS_ID[1:]}", None])
+def test_an_object_that_is_encrypted_under_another_key_is_not_taken_for_ours(
+    place: ColdPlace, kms_key: str | None
+) -> None:
+    found = put_under(place, kms_key)
+    with pytest.raises(ConflictError, match=f"not encrypted under {KMS_ID}"):
+        put_under(place, KMS_ID)
+    assert place.versions() == [(KEY, found.version)]
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,15 @@ def test_what_is_no_key_is_a_mistake_of_the_command(own: Stack, task_id: str, tm
     assert own.run("audit", "verify", str(proof), "--key", "no+key").returncode == 2
 
 
+def test_only_archives_are_sampled(own: Stack) -> None:
+    assert own.run("audit", "verify", "--level", "views", "--sample", "3").returncode == 2
+    with own.http() as http:
+        refused = http.post("/api/v1/audit/verify", json={"level": "views", "sample": 3})
+        asked = http.post("/api/v1/audit/verify", json={"level": "archives", "sample": 3}).json()
+    assert (refused.status_code, "reads no archives" in refused.json()["detail"]) == (422, True)
+    assert asked["arguments"] == {"level": "archives", "sample": 3}
+
+
 def test_a_single_event_is_proven_and_one_that_is_not_there_is_told(own: Stack, task_id: str, tmp_path: Path) -> None:
     [(position,)] = own.sql(
         "SELECT id FROM ledger.stored_events WHERE originator_id = %s AND topic = 'filejob.completed'", task_id

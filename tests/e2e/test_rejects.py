@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 RECORDS = 3_000
 HEADER = "payment,paid_on,amount,settled,at,note\n"
@@ -205,3 +206,36 @@ def test_a_correction_goes_into_the_dataset_of_what_it_corrects(
     answer = http.put("/api/v1/files/a.csv", content=good(1), params=said)
     assert answer.status_code == httpx2.codes.CONFLICT
     assert dataset in answer.json()["detail"]
+
+
+def test_late_records_are_posted_by_the_command_line_and_the_year_and_the_trail_tell_it(
+    stack: Stack, http: httpx2.Client
+) -> None:
+    year, dataset = "FY1998-99", f"late_{uuid4().hex[:8]}"
+    columns = [{"name": "amount", "type": "numeric"}, {"name": "paid_on", "type": "date", "nullable": False}]
+    contract = {"columns": columns, "fiscal_date_column": "paid_on"}
+    assert http.put(f"/api/v1/datasets/{dataset}", json=contract).status_code == httpx2.codes.OK
+    stack.json("archive", "close", year, "--yes", year)
+    text = "amount,paid_on\n1.50,1998-05-01\n2.25,1998-06-01\n4,1999-05-01\n"
+    late = sent(stack, http, dataset, "late.csv", text)["task_id"]
+    command = ("archive", "post", year, "--job", late)
+    planned = stack.json(*command, "--dry-run", "--date", "1999-05-02")
+    assert (planned["records"], planned["columns"]["amount"]["sum"]) == (2, "3.75")
+    unsaid = stack.run(*command)
+    assert (unsaid.returncode, "Nothing says why" in unsaid.stderr) == (6, True)
+    done = stack.json(*command, "--date", "1999-05-02", "--reason", "as agreed")
+    assert (done["posted_in"], done["task"]["status"], done["task"]["rows_loaded"]) == ("FY1999-00", "Completed", 2)
+    assert stack.sql(f"SELECT fiscal_year, sum(amount)::text FROM data.{dataset}_adjustments GROUP BY 1") == [
+        (year, "3.75")
+    ]
+    shown = stack.json("archive", "status", year)
+    assert (shown["late_records"], [each["by_job"] for each in shown["adjustments"]]) == ([], [done["by_job"]])
+    assert "as agreed" in stack.run("archive", "status", year).stderr
+    again = stack.run(*command, "--reason", "as agreed")
+    assert (again.returncode, "no late records" in again.stderr) == (5, True)
+
+    def topics() -> set[str]:
+        told = stack.json("audit", "trail", "--fiscal-year", year, "--text", "as agreed")
+        return {entry["topic"] for entry in told["entries"]}
+
+    wait_until(lambda: topics() == {"filejob.received", "fiscal_year.adjustment_posted"}, "the trail does not tell it")

@@ -1,20 +1,38 @@
-"""The end of a fiscal year by the command line, as two accountants go through it: three datasets, one with rejects."""
+"""The end of a fiscal year by the command line, as two accountants go through it: three datasets, one with rejects.
+
+Meanwhile somebody reads the year after it, and what is read there never changes. `LEDGER_TEST_FLIGHTS` is how many
+flights there are (8,400 by default; all of them are 336,776).
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from psycopg2 import sql
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
+from archive.held_rows import NO_ROWS, HeldRows, held_rows
+from ledger.domain.contract import Contract
+from ledger.domain.fiscal_calendar import FiscalCalendar
 from tests.e2e.conftest import Running
+from tests.e2e.reader import Reader
 from tests.stack import Stack
+from tests.waiting import wait_until
 
+FLIGHTS = int(os.environ.get("LEDGER_TEST_FLIGHTS", "8400"))
 YEAR = "FY2012-13"
+NEXT_YEAR = "time_hour >= '2013-04-01T00:00:00Z'"
 NULL = "NA"
+TEXTS = frozenset({"carrier", "tailnum", "origin", "dest"})
+PHASES = ("before", "close", "run", "verify", "drop", "restore", "copy", "release", "after")
 
 
 @pytest.fixture(scope="module")
@@ -34,37 +52,45 @@ def write(path: Path, rows: list[str]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tasks(ledger: Stack, flights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+def contracts(ledger: Stack, flights: Path) -> dict[str, Contract]:
+    """The contract of each dataset, registered."""
+    with flights.open() as file:
+        names = file.readline().strip().split(",")
+    values = {
+        "flights": contract(
+            [(name, "text" if name in TEXTS else "bigint") for name in names[:-1]] + [("time_hour", "timestamptz")]
+        ),
+        "delays": contract([("dep_delay", "bigint"), ("time_hour", "timestamptz")]),
+        "bookings": contract([("number", "bigint"), ("time_hour", "timestamptz")]),
+    }
+    with ledger.http() as http:
+        for name, each in values.items():
+            answer = http.put(f"/api/v1/datasets/{name}", json=each)
+            assert answer.is_success, answer.text
+    return {name: Contract.from_dict(each) for name, each in values.items()}
+
+
+@pytest.fixture(scope="module")
+def tasks(
+    ledger: Stack, contracts: dict[str, Contract], flights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[dict[str, Any]]]:
     """Flights, their delays, and bookings of which some are wrong; each of two fiscal years."""
     folder = tmp_path_factory.mktemp("files")
     header, *records = flights.read_text().splitlines()
-    sample = records[::40]
+    sample = records[:: max(1, len(records) // FLIGHTS)]
+    third = len(sample) // 3
     delays = [",".join((row.split(",")[5], row.split(",")[18])) for row in sample]
-    bookings = [f"{number},{row.split(',')[18]}" for number, row in enumerate(sample[:500])]
+    bookings = [f"{number},{row.split(',')[18]}" for number, row in enumerate(sample[:third])]
     bookings[7] = f"seven,{sample[7].split(',')[18]}"
     files = {
         "flights": [
-            write(folder / "flights-1.csv", [header, *sample[:3000]]),
-            write(folder / "flights-2.csv", [header, *sample[3000:]]),
+            write(folder / "flights-1.csv", [header, *sample[:third]]),
+            write(folder / "flights-2.csv", [header, *sample[third:]]),
         ],
         "delays": [write(folder / "delays.csv", ["dep_delay,time_hour", *delays])],
         "bookings": [write(folder / "bookings.csv", ["number,time_hour", *bookings])],
     }
-    texts = {"carrier", "tailnum", "origin", "dest"}
-    kinds = [(name, "text" if name in texts else "bigint") for name in header.split(",")[:-1]]
-    contracts = {
-        "flights": contract([*kinds, ("time_hour", "timestamptz")]),
-        "delays": contract([("dep_delay", "bigint"), ("time_hour", "timestamptz")]),
-        "bookings": contract([("number", "bigint"), ("time_hour", "timestamptz")]),
-    }
-    loaded: dict[str, list[dict[str, Any]]] = {}
-    with ledger.http() as http:
-        for name, values in contracts.items():
-            answer = http.put(f"/api/v1/datasets/{name}", json=values)
-            assert answer.is_success, answer.text
-    for name, paths in files.items():
-        loaded[name] = ledger.json("load", *map(str, paths), "--dataset", name, "--wait")
-    return loaded
+    return {name: ledger.json("load", *map(str, paths), "--dataset", name, "--wait") for name, paths in files.items()}
 
 
 @pytest.fixture(scope="module")
@@ -80,42 +106,105 @@ def run(ledger: Stack, key: str, *arguments: str) -> Any:
         return ledger.json("archive", *arguments)
 
 
-def count(ledger: Stack) -> dict[str, int]:
-    where = "time_hour < '2013-04-01T00:00:00Z'"
-    return {
-        name: ledger.sql(f"SELECT count(*) FROM data.{name} WHERE {where}")[0][0]
-        for name in ("flights", "delays", "bookings")
+class Content(NamedTuple):
+    """What a table comes to: by PostgreSQL, and by the rules by which the log tells of rows."""
+
+    rows: int
+    sums: dict[str, Any]  # of each column of numbers
+    fingerprint: int
+    held: HeldRows  # with the digest of the set of rows, and the control totals of each column
+
+
+def content(ledger: Stack, schema: str, table: str, contract: Contract) -> Content:
+    numbers = [column.name for column in contract.columns if column.type.value == "bigint"]
+    names = [*(column.name for column in contract.columns), "_job", "_record"]
+    [(rows, fingerprint, *sums)] = ledger.sql(
+        f"SELECT count(*), sum(hashtextextended(ROW({', '.join(names)})::text, 0)),"
+        f" {', '.join(f'sum({name})' for name in numbers)} FROM {schema}.{table}"
+    )
+    engine, found = create_engine(ledger.database_url()), [NO_ROWS]
+    with Session(engine) as session:
+        name = sql.Identifier(schema, table)
+        held_rows(session, name, lambda job: contract.columns, lambda job, held: found.append(held))
+    engine.dispose()
+    return Content(rows, dict(zip(numbers, sums, strict=True)), fingerprint, sum(found, NO_ROWS))
+
+
+def partition(name: str) -> str:
+    return f"{name}__{YEAR.lower().replace('-', '_')}"
+
+
+def check_manifest(ledger: Stack, before: dict[str, Content]) -> None:
+    """The manifest tells of these rows, and the auditor's script finds everything as it was signed."""
+    [path] = (ledger.home / "archive").glob(f"v1/*/{YEAR}/g0001/MANIFEST.json")
+    manifest = json.loads(path.read_bytes())
+    assert {each["dataset"]: each["rows"] for each in manifest["tables"]} == {
+        name: each.rows for name, each in before.items()
     }
+    key = ledger.run("audit", "key").stdout.strip()
+    verifying = ["sh", str(path.parent / "verify.sh"), key, str(path.parent)]
+    told = subprocess.run(verifying, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
-def test_a_year_is_closed_archived_verified_and_dropped(
-    ledger: Stack, tasks: dict[str, list[dict[str, Any]]], keys: list[str]
+def check_files_are_told(ledger: Stack, tasks: dict[str, list[dict[str, Any]]], topic: str) -> None:
+    for task in (task for each in tasks.values() for task in each):
+        assert topic in [event["type"] for event in ledger.json("jobs", "events", task["task_id"])]
+
+
+def test_a_year_goes_into_cold_storage_and_comes_back_the_same_while_others_read_the_next(
+    ledger: Stack, contracts: dict[str, Contract], tasks: dict[str, list[dict[str, Any]]], keys: list[str]
 ) -> None:
     anna, bert = keys
     assert {task["status"] for each in tasks.values() for task in each} == {"Completed"}
-    assert sum(task["rows_rejected"] for task in tasks["bookings"]) == 1
-    before = count(ledger)
-    assert all(before.values())
-    closed = run(ledger, anna, "close", YEAR, "--yes", YEAR)
-    assert closed["rows"] == sum(before.values())
-    estimate = run(ledger, anna, "run", YEAR, "--dry-run")
-    assert (estimate["rows"], estimate["files"]) == (closed["rows"], len([t for each in tasks.values() for t in each]))
-    archived = run(ledger, anna, "run", YEAR)
-    assert (archived["state"], count(ledger)) == ("verified", before)
-    folder = ledger.home / "archive"
-    [manifest_path] = folder.glob(f"v1/*/{YEAR}/g0001/MANIFEST.json")
-    manifest = json.loads(manifest_path.read_bytes())
-    assert {each["dataset"]: each["rows"] for each in manifest["tables"]} == before
-    key = ledger.run("audit", "key").stdout.strip()
-    verifying = ["sh", str(manifest_path.parent / "verify.sh"), key, str(manifest_path.parent)]
-    told = subprocess.run(verifying, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stdout + told.stderr
-    refused = ledger.run("archive", "drop", YEAR, "--yes", "FY2011-12")
-    assert refused.returncode != 0
-    dropped = run(ledger, bert, "drop", YEAR, "--yes", YEAR)
-    assert (dropped["state"], count(ledger)) == ("dropped", dict.fromkeys(before, 0))
-    for task in (task for each in tasks.values() for task in each):
-        events = ledger.json("jobs", "events", task["task_id"])
-        assert "filejob.archived" in json.dumps(events) or "Archived" in json.dumps(events)
-    verified = ledger.json("audit", "verify", "--level", "views")
-    assert verified["holds"] is True, verified
+    assert [sum(task["rows_rejected"] for task in each) for each in tasks.values()] == [0, 0, 1]
+    before = {name: content(ledger, "data", partition(name), each) for name, each in contracts.items()}
+    assert all(each.rows for each in before.values())
+    with Reader(ledger, "data.flights", NEXT_YEAR, tasks["flights"][1]["task_id"]) as reader:
+        with reader.during("before"):
+            planned = run(ledger, anna, "close", YEAR, "--dry-run")
+            assert planned["in_the_way"] == []
+        with reader.during("close"):
+            closed = run(ledger, anna, "close", YEAR, "--yes", YEAR)
+            assert closed["rows"] == planned["rows"] == sum(each.rows for each in before.values())
+        with reader.during("run"):
+            estimate = run(ledger, anna, "run", YEAR, "--dry-run")
+            assert (estimate["rows"], estimate["files"]) == (closed["rows"], sum(map(len, tasks.values())))
+            assert run(ledger, anna, "run", YEAR)["state"] == "verified"
+        with reader.during("verify"):
+            assert {name: content(ledger, "data", partition(name), contracts[name]) for name in before} == before
+            check_manifest(ledger, before)
+            assert ledger.run("archive", "drop", YEAR, "--yes", "FY2011-12").returncode != 0
+        with reader.during("drop"):
+            assert run(ledger, bert, "drop", YEAR, "--yes", YEAR)["state"] == "dropped"
+            assert {content(ledger, "data", partition(name), contracts[name]).rows for name in before} == {0}
+            check_files_are_told(ledger, tasks, "filejob.archived")
+        with reader.during("restore"):
+            restored = run(ledger, anna, "restore", YEAR, "--days", "2", "--reason", "an audit", "--wait")
+        with reader.during("copy"):
+            copies = {name: content(ledger, restored["schema"], name, each) for name, each in contracts.items()}
+            assert copies == before
+            check_files_are_told(ledger, tasks, "filejob.restored")
+        with reader.during("release"):
+            assert run(ledger, anna, "release", YEAR)["copy"] == "none"
+            assert ledger.sql("SELECT to_regnamespace(%s)", restored["schema"]) == [(None,)]
+        with reader.during("after"):
+            assert ledger.json("archive", "verify", YEAR, "--content")["holds"] is True
+            verified = ledger.json("audit", "verify", "--level", "archives", "--sample", "3")
+            assert (verified["holds"], len(verified["archives"][0]["sample"])) == (True, 3), verified
+    assert list(reader.reads) == list(PHASES)
+    assert all(reader.reads.values()), reader.reads
+
+
+def test_a_year_whose_grace_is_over_is_proposed_by_itself_and_said_to_be_in_its_status(
+    ledger: Stack, tasks: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    calendar = FiscalCalendar.parse("04-01", "UTC")
+    then = calendar.of_day(datetime.now(UTC).date() - timedelta(days=30))
+    ended = calendar.of_day(then.start - timedelta(days=1))
+    file = write(tmp_path / "more.csv", ["number,time_hour", f"1,{ended.start}T12:00:00Z"])
+    ledger.json("load", str(file), "--dataset", "bookings", "--wait")
+    assert ledger.json("archive", "status", ended.label)["is_proposed"] is False
+    ledger.sql("DELETE FROM work.schedule WHERE name = 'close_year'")  # as if nobody had looked for an hour
+    wait_until(lambda: ledger.json("archive", "status", ended.label)["is_proposed"], "nobody proposes it")
+    assert f"ledger archive close {ended.label} --dry-run" in ledger.run("archive", "status", ended.label).stderr

@@ -30,6 +30,7 @@ ELSEWHERE = {
     "erasure_key_destroyed": "test_erasure",
     "erasure_appended": "test_erasure",
     "erasure_committed": "test_erasure",
+    "adjustment_written": "test_adjustments",
     "operation_end_appended": "test_operations",
     "operation_end_committed": "test_operations",
 }

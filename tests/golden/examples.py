@@ -160,6 +160,7 @@ def _received() -> FileJob:
         corrects=OTHER_ID,
         control_totals={"records": 3, "columns": {"amount": {"sum": "12.5"}}},
         may_adjust=True,
+        adjustment={"fiscal_year": "FY2024-25", "reason": "as agreed"},
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,8 +17,7 @@ from sqlalchemy import text
 from archive import closing
 from archive.export_run import Archiving, Policy
 from archive.partitions import tables_of_datasets
-from archive.stores import ColdStore, LockMode, StorageClass
-from archive.stores_folder import FolderColdStore
+from archive.stores import LockMode, StorageClass, open_cold_store
 from ledger import failpoints
 from ledger.application import Ledger
 from ledger.domain.column import Column
@@ -56,7 +56,7 @@ POLICY = Policy(
 
 @dataclass
 class Archive:
-    """A ledger whose years are archived into a folder."""
+    """A ledger whose years are archived."""
 
     places: list[Place]
     archiving: Archiving
@@ -100,6 +100,15 @@ class Archive:
                 pass
             sign_manifests(session, SIGNER, set())
 
+    def table(self, label: str, number: int = 0) -> str:
+        """The partition of a year in one of the datasets."""
+        return f"data.{self.places[number].dataset}__{label.lower().replace('-', '_')}"
+
+    def rows(self, label: str) -> int:
+        """How many rows of a year are here."""
+        tables = [self.table(label, number) for number in range(len(self.places))]
+        return sum(self.query(f"SELECT count(*) FROM {table}")[0][0] for table in tables)
+
     def year(self, label: str) -> FiscalYear:
         found = self.ledger.fiscal_year(label)
         assert found is not None
@@ -113,9 +122,10 @@ class Archive:
         return self.places[0].query(statement, **parameters)
 
 
-def new_archive(ledger: Ledger, folder: Path, store: ColdStore | None = None, datasets: int = 2) -> Archive:
-    """Datasets of a test's own, and a cold store that is empty."""
-    first = new_place(ledger, folder, chunk_bytes=1 << 20, origin=ORIGIN, scratch_folder=folder)
+def new_archive(ledger: Ledger, folder: Path, archive_url: str | None = None, datasets: int = 2) -> Archive:
+    """Datasets of a test's own, and a cold store that is empty: a folder, unless another is named."""
+    url = archive_url or (folder / "cold").as_uri()
+    first = new_place(ledger, folder, chunk_bytes=1 << 20, origin=ORIGIN, scratch_folder=folder, archive_url=url)
     places = [first, *(Place(first.workshop) for _ in range(datasets - 1))]
     with ledger.transaction() as session:
         for dataset, _ in tables_of_datasets(session):  # of other tests, whose years are others
@@ -124,7 +134,7 @@ def new_archive(ledger: Ledger, folder: Path, store: ColdStore | None = None, da
     archiving = Archiving(
         ledger=ledger,
         calendar=first.workshop.calendar,
-        store=store or FolderColdStore(folder / "cold"),
+        store=open_cold_store(url),
         blobs=first.workshop.blobs,
         spool=folder / "spool",
         origin=ORIGIN,
@@ -155,3 +165,17 @@ def armed(folder: Path, name: str, action: str = "raise") -> Iterator[None]:
         yield
     finally:
         failpoints.use(None)
+
+
+def killed_at(ledger: Ledger, folder: Path, step: str, act: Callable[[], object]) -> int | None:
+    """Have a process of its own do something, and die at a step of it; how it ended."""
+
+    def run() -> None:
+        ledger.engine.dispose(close=False)  # the connections are the parent's
+        act()
+
+    with armed(folder, step, "kill"):
+        process = multiprocessing.get_context("fork").Process(target=run)
+        process.start()
+        process.join()
+    return process.exitcode

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from botocore.config import Config
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from ledger import blobs_s3
+from ledger import blobs_s3, telemetry
 from ledger.application import Ledger
 from tests.integration.place import running_ledger
 from tests.s3_servers import moto, s3_environment_of
@@ -18,6 +21,15 @@ def ledger() -> Iterator[Ledger]:
     """A ledger on a PostgreSQL of the module's own, with every schema that workers use."""
     with running_ledger() as ledger:
         yield ledger
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """The spans of our own that this process ends from now on."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("ledger"))
+    return exporter
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tests.contracts.archive_script import verify_by_script
 from tests.contracts.cold_places import ColdPlace
 from tests.integration.archiving import ORIGIN, SIGNER, Archive, new_archive
 from tests.integration.views import new_order
-from workers.archive_checks import VerifiedArchives, verify_archives
+from workers.archive_checks import VerifiedArchives, chosen_by_chance, verify_archives
 from workers.verification import verify_record
 from workers.workshop import Workshop
 
@@ -82,6 +82,19 @@ def test_all_archives_are_verified_and_what_differs_is_named(archive: Archive, w
     assert told == [("object_differs", part.relative_to(_folder(archive)).as_posix())]
 
 
+def test_a_sample_of_each_archive_is_read_and_which_objects_is_chance(archive: Archive, workshop: Workshop) -> None:
+    found = verify_archives(workshop, lambda told: None, label=None, content=False, sample=2)
+    assert found.holds
+    assert [(each["fiscal_year"], len(each["sample"])) for each in found.archives] == [
+        ("FY2000-01", 2),
+        ("FY2001-02", 2),
+    ]
+    objects: list[Any] = list(range(5))  # any will do
+    drawn = {tuple(chosen_by_chance(2, objects)) for _ in range(1_000)}
+    assert {each for chosen in drawn for each in chosen} == set(objects)
+    assert sorted(chosen_by_chance(9, objects)) == objects
+
+
 def test_a_manifest_that_is_signed_and_not_the_one_of_the_log_is_found(archive: Archive) -> None:
     found = verify_archive(
         archive.archiving.store,
@@ -97,7 +110,7 @@ def test_what_cannot_be_verified_is_refused(archive: Archive, workshop: Workshop
     with pytest.raises(ConflictError, match="FY1990-91"):
         verify_record(workshop, _order("FY1990-91"))
     with pytest.raises(InvalidRequestError, match="No place"):
-        verify_record(_workshop(archive), _order())
+        verify_record(_workshop(archive, archive_url=None), _order())
     with pytest.raises(InvalidRequestError, match="nobody"):
         verify_record(_workshop(archive, archive_url="s3://bucket", archive_verifier_profile="nobody"), _order())
 

@@ -80,7 +80,9 @@ def test_a_year_is_priced_brought_back_and_released(doors: Doors, shelf: Shelf, 
     )  # fmt: skip
     assert ended is not None
     assert ended.error is None
-    assert json.loads(run(doors, key, "status", LABEL, "--json").stdout)["copy"] == "restored"
+    status = json.loads(run(doors, key, "status", LABEL, "--json").stdout)
+    assert (status["copy"], status["copy_schema"]) == ("restored", "fy2001_02_g1")
+    assert "from cold storage: in schema fy2001_02_g1" in run(doors, key, "status", LABEL).stderr
     told = CliRunner().invoke(
         cli, ["operations", "show", asked["operation_id"]], env={"LEDGER_URL": doors.url, "LEDGER_API_KEY": key}
     )

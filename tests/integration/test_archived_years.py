@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import re
-import signal
+import time
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import zstandard
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import text
 
+from archive import dropping
 from archive.dropping import drop_if_due
 from archive.exporting import export
 from archive.fence import ContentChangedError
 from archive.finishing import finish
 from archive.manifest import open_manifest
-from archive.stores import Lock, LockMode
+from archive.stores import Lock, LockMode, ObjectDamagedError
 from archive.volume import prefix_of
+from ledger import telemetry
 from ledger.application import Ledger
 from ledger.domain.fiscal_year import FiscalYear
-from ledger.domain.words import Status
+from ledger.domain.operation import Operation
+from ledger.domain.words import Stage, Status
 from ledger.domain.year_states import Ground, YearState
 from ledger.errors import ConflictError, NotFoundError, PartUnavailableError
 from ledger.manifests import archive_export_id, keep_manifest, sign_manifests
-from tests.integration.archiving import ORIGIN, SIGNER, Archive, armed, new_archive
+from tests.integration.archiving import ORIGIN, SIGNER, Archive, new_archive
 from tests.integration.place import STAMP, unguard
+from tests.integration.test_table_rebuild import Yard
 from tests.integration.years import SECOND
+from workers.archiving import archive_fiscal_year
+from workers.operations import operate
 
-YEARS = iter(range(2000, 2024, 2))
-SOURCES = Path(__file__).parents[2] / "archive"
-FINISHING = ["note_put", "lock_raised", "year_verified"]
-DROPPING = ["rows_dropped", "year_dropped_appended", "year_dropped", "files_told"]
+YEARS = iter(range(1980, 2024, 2))
 
 
 @pytest.fixture
@@ -74,20 +78,12 @@ def allow(archive: Archive, label: str) -> None:
     archive.archiving.decide(label, lambda _, year: year.authorize_drop(SECOND, ground=Ground.APPROVAL))
 
 
-def table_of(archive: Archive, label: str, number: int = 0) -> str:
-    return f"data.{archive.places[number].dataset}__{label.lower().replace('-', '_')}"
-
-
-def rows_of(archive: Archive, label: str) -> int:
-    return sum(archive.query(f"SELECT count(*) FROM {table_of(archive, label, n)}")[0][0] for n in range(2))
-
-
 def change(archive: Archive, label: str, how: str, number: int = 1) -> None:
     """What somebody does who owns the database and has taken the fence away."""
     with archive.ledger.transaction() as session:
         unguard(session)
-        session.execute(text(f"ALTER TABLE {table_of(archive, label, number)} DISABLE TRIGGER ALL"))
-        session.execute(text(how.format(table=table_of(archive, label, number))))
+        session.execute(text(f"ALTER TABLE {archive.table(label, number)} DISABLE TRIGGER ALL"))
+        session.execute(text(how.format(table=archive.table(label, number))))
 
 
 def test_an_archive_is_signed_locked_until_its_end_and_verified(archive: Archive, year: int) -> None:
@@ -150,7 +146,7 @@ def test_an_archive_that_lost_an_object_is_not_verified_and_nothing_is_dropped(
     with pytest.raises(NotFoundError, match=gone.name):  # it can be locked no longer
         finish(archive.archiving, label)
     drop_if_due(archive.archiving, label, days=0)
-    assert (archive.year(label).state, rows_of(archive, label)) == (YearState.EXPORTED, 180)
+    assert (archive.year(label).state, archive.rows(label)) == (YearState.EXPORTED, 180)
 
 
 def test_rows_are_dropped_when_a_second_person_approves_and_each_file_is_told(archive: Archive, year: int) -> None:
@@ -164,12 +160,12 @@ def test_rows_are_dropped_when_a_second_person_approves_and_each_file_is_told(ar
         archive.archiving.decide(label, lambda _, year: year.authorize_drop(STAMP, ground=Ground.APPROVAL))
     allow(archive, label)
     assert drop_if_due(archive.archiving, label, days=None).state is YearState.DROPPED
-    assert rows_of(archive, label) == 0
+    assert archive.rows(label) == 0
     told = [archive.ledger.job(job) for job in jobs]
     assert [job.status for job in told] == [Status.ARCHIVED, Status.ARCHIVED, Status.COMPLETED] * 2
     assert all(job.years_archived == {label} for job in told)
     with archive.ledger.transaction() as session, pytest.raises(Exception, match="is archived"):
-        session.execute(text(f"INSERT INTO {table_of(archive, label)} VALUES (1, '{year}-06-01', 1, 'a', 1, 1)"))
+        session.execute(text(f"INSERT INTO {archive.table(label)} VALUES (1, '{year}-06-01', 1, 'a', 1, 1)"))
 
 
 def test_the_other_year_of_a_job_is_archived_with_what_is_gone_counted_in(archive: Archive, year: int) -> None:
@@ -198,7 +194,7 @@ def test_nothing_is_dropped_while_a_hold_stands(archive: Archive, year: int) -> 
     label = verified(archive, year)
     archive.archiving.decide(label, lambda _, year: year.place_hold(STAMP, case="2026/17"))
     assert drop_if_due(archive.archiving, label, days=0).state is YearState.VERIFIED
-    assert rows_of(archive, label) == 180
+    assert archive.rows(label) == 180
 
 
 CHANGES = {
@@ -215,44 +211,96 @@ def test_a_change_between_export_and_drop_keeps_the_rows_and_names_the_table(
     label = verified(archive, year)
     allow(archive, label)
     change(archive, label, how)
-    with pytest.raises(ContentChangedError, match=table_of(archive, label, 1)):
+    with pytest.raises(ContentChangedError, match=archive.table(label, 1)):
         drop_if_due(archive.archiving, label, days=None)
-    assert (archive.year(label).state, rows_of(archive, label)) == (YearState.VERIFIED, 180)
+    assert (archive.year(label).state, archive.rows(label)) == (YearState.VERIFIED, 180)
 
 
-def kill_at(archive: Archive, label: str, folder: Path, step: str) -> int | None:
-    def run() -> None:
-        archive.ledger.engine.dispose(close=False)
-        finish(archive.archiving, label)
-        drop_if_due(archive.archiving, label, days=None)
-
-    with armed(folder, step, "kill"):
-        process = multiprocessing.get_context("fork").Process(target=run)
-        process.start()
-        process.join()
-    return process.exitcode
-
-
-def test_a_run_that_is_killed_at_every_step_drops_once_and_tells_every_file_once(
-    archive: Archive, year: int, tmp_path: Path
+def test_each_step_and_each_part_of_archiving_is_a_span_that_says_how_much_it_was(
+    archive: Archive, year: int, spans: InMemorySpanExporter
 ) -> None:
-    code = "".join((SOURCES / f"{name}.py").read_text() for name in ("finishing", "dropping"))
-    there = {*re.findall(r'failpoint\("(\w+)"\)', code), "lock_raised"}  # that of `archive.retention`
-    assert {*FINISHING, *DROPPING} == there, "a step that is not killed at"
+    label = verified(archive, year)
+    allow(archive, label)
+    drop_if_due(archive.archiving, label, days=None)
+    told = [(span.name, span.attributes) for span in spans.get_finished_spans() if span.name.startswith("archive.")]
+    assert {about[telemetry.FISCAL_YEAR] for _, about in told if about} == {label}
+    steps = Counter(name for name, about in told if about and telemetry.PART not in about)
+    once = ("plan", "manifest", "sign", "lock", "verify", "drop", "tell_files")
+    assert steps == {f"archive.{name}": 1 for name in once} | {"archive.balance": 2, "archive.try": 2}
+    for name, attribute in (("balance", "table.rows"), ("try", "table.rows"), ("drop", "table.rows")):
+        assert sum(about[f"archive.{attribute}"] for found, about in told if found == f"archive.{name}") == 180
+    stored = archive.year(label).stored
+    for name in ("write", "put"):
+        parts = [about for found, about in told if found == f"archive.{name}"]
+        assert sorted(about[telemetry.PART] for about in parts) == sorted(stored)
+        assert {about[telemetry.PART]: about[telemetry.PART_BYTES] for about in parts} == {
+            part: each["bytes"] for part, each in stored.items()
+        }
+        assert sum(about.get(telemetry.PART_ROWS, 0) for about in parts) == 2 * 180  # as text, and for access
+
+
+def test_rows_that_a_rebuild_has_put_aside_go_with_their_year(archive: Archive, year: int) -> None:
+    archive.fill(year)
+    yard = Yard(archive.places[0])
+    yard.rebuild()
+    aside = yard.names_in("superseded")
+    label = archive.close(year)
+    export(archive.archiving, label)
+    archive.seal()
+    finish(archive.archiving, label)
+    assert yard.names_in("superseded") == aside
+    allow(archive, label)
+    drop_if_due(archive.archiving, label, days=None)
+    assert set(aside) - set(yard.names_in("superseded")) == {archive.table(label).removeprefix("data.")}
+
+
+def test_a_year_is_not_archived_while_the_log_is_not_as_it_was_sealed(archive: Archive, year: int) -> None:
+    [job, *_] = archive.fill(year)
+    label = archive.close(year)
+    with archive.ledger.transaction() as session:
+        unguard(session)
+        change = "UPDATE ledger.stored_events SET state = {} WHERE originator_id = '{}' AND originator_version = 1"
+        session.execute(text(change.format(r"state || '\x20'", job)))  # a blank behind the JSON: it reads as it did
+    try:
+        operation = archive_by_operation(archive, label)
+    finally:
+        with archive.ledger.transaction() as session:
+            unguard(session)
+            session.execute(text(change.format("substring(state for length(state) - 1)", job)))
+    assert operation.error is not None
+    assert (operation.error["code"], str(job) in operation.error["message"]) == ("record_differs", True)
+    assert list(archive.archiving.store.versions(prefix_of(ORIGIN, label, 1))) == []
+    assert (archive.year(label).state, archive.year(label).parts) == (YearState.CLOSED, {})
+
+
+def archive_by_operation(archive: Archive, label: str) -> Operation:
+    """What a worker makes of it when somebody has a year archived: the operation when it has ended."""
+    place = archive.places[0].with_settings(seal_public_keys=str(SIGNER.public))
+    operation = archive.ledger.request(Stage.ARCHIVE_YEAR, {"fiscal_year": label}, STAMP)
+    place.follow()
+    ended = operate(place.workshop, archive_fiscal_year, operation.id, Stage.ARCHIVE_YEAR, time.time(), lambda _: None)
+    assert ended is not None
+    return ended
+
+
+def test_no_file_is_told_out_of_books_that_are_not_whole(
+    archive: Archive, year: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs = archive.fill(year)
     label = archive.close(year)
     export(archive.archiving, label)
     archive.seal()
-    for step in FINISHING:
-        assert kill_at(archive, label, tmp_path / "failpoints", step) == -signal.SIGKILL, step
     finish(archive.archiving, label)
     allow(archive, label)
-    for step in DROPPING:
-        assert rows_of(archive, label) == (180 if step in DROPPING[:3] else 0)
-        assert kill_at(archive, label, tmp_path / "failpoints", step) == -signal.SIGKILL, step
+    [books] = (tmp_path / "cold").glob(f"v1/*/{label}/*/reconciliation-*")
+    whole = books.read_bytes()
+    first, *_ = zstandard.ZstdDecompressor().decompressobj().decompress(whole).splitlines(keepends=True)
+    books.chmod(0o644)
+    books.write_bytes(zstandard.compress(first.replace(b'"rows":60', b'"rows":61')))
+    monkeypatch.setattr(dropping, "ARCHIVED_AT_ONCE", 1)
+    with pytest.raises(ObjectDamagedError):
+        drop_if_due(archive.archiving, label, days=None)
+    assert {archive.ledger.job(job).status for job in jobs} == {Status.COMPLETED}
+    books.write_bytes(whole)
     drop_if_due(archive.archiving, label, days=None)
-    assert [archive.topics(label).count(name) for name in ("verified", "dropped")] == [1, 1]
-    told = [logged.topic for job in jobs for logged in archive.ledger.events_of(job)]
-    assert told.count("filejob.archived") == len(jobs)
-    keys = [each.key for each in archive.archiving.store.versions(prefix_of(ORIGIN, label, 1))]
-    assert len(keys) == len(set(keys))
+    assert all(archive.ledger.job(job).years_archived == {label} for job in jobs)

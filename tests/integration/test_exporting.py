@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import re
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,24 +12,18 @@ import pytest
 from sqlalchemy import text
 
 from archive.books import BooksDoNotBalanceError
-from archive.export_run import Policy, alone
+from archive.export_run import alone
 from archive.exporting import export
 from archive.manifest import Manifest, TextEntry, parse_manifest
-from archive.stores import LockMode, StorageClass
 from archive.text_files import raw_blocks
 from archive.volume import Volume, prefix_of
 from ledger.application import Ledger
 from ledger.domain.year_states import YearState
 from ledger.errors import ConflictError, PartUnavailableError
-from tests.integration.archiving import ORIGIN, POLICY, Archive, armed, label_of, new_archive
+from tests.integration.archiving import ORIGIN, Archive, label_of, new_archive
 from tests.integration.place import unguard
 
 YEARS = iter(range(2000, 2024, 2))
-SOURCES = Path(__file__).parents[2] / "archive"
-STEPS = ["year_planned", "part_written", "part_put", "parts_noted", "table_tried", "manifest_put", "year_exported"]
-
-
-OTHER_POLICY = Policy(StorageClass.GLACIER, None, LockMode.GOVERNANCE, retention_years=1, run_days=1, part_bytes=100)
 
 
 @pytest.fixture
@@ -127,41 +118,6 @@ def test_snapshots_say_where_jobs_stood_and_name_nobody(archive: Archive, year: 
         assert set(line["state"]["filename"]) == {"subject", "nonce", "sealed"}
     assert "payments.csv" not in json.dumps(found)
     assert by_id[str(archive.year(label).id)]["state"]["state"] == "closed"
-
-
-def kill_at(archive: Archive, label: str, folder: Path, step: str) -> int | None:
-    """Have a process export a year that dies at a step; how it ended."""
-
-    def run() -> None:
-        archive.ledger.engine.dispose(close=False)  # the connections are the parent's
-        export(archive.archiving, label)
-
-    with armed(folder, step, "kill"):
-        process = multiprocessing.get_context("fork").Process(target=run)
-        process.start()
-        process.join()
-    return process.exitcode
-
-
-def test_a_run_that_is_killed_at_every_step_comes_to_one_manifest(archive: Archive, year: int, tmp_path: Path) -> None:
-    archive.fill(year)
-    label = archive.close(year)
-    in_code = [
-        name for path in SOURCES.glob("export*.py") for name in re.findall(r'failpoint\("(\w+)"\)', path.read_text())
-    ]
-    assert set(STEPS) == set(in_code), "a step that is not killed at"
-    for step in STEPS:
-        assert kill_at(archive, label, tmp_path / "failpoints", step) == -signal.SIGKILL, step
-        # Whoever goes on may have been given other settings.
-        archive.archiving = replace(archive.archiving, policy=OTHER_POLICY)
-    exported = export(archive.archiving, label)
-    manifest = manifest_of(archive, label)
-    assert (manifest.policy.mode, len(manifest.access) > 0) == (POLICY.mode, True)
-    assert {part.storage_class for table in manifest.tables for part in table.parts} == {POLICY.storage_class}
-    keys = [key for key, _ in versions(archive, label)]
-    assert len(keys) == len(set(keys)) == len(list(manifest.objects())) + 1
-    assert archive.topics(label).count("planned") == archive.topics(label).count("exported") == 1
-    assert exported.missing_parts == []
 
 
 def test_of_two_archivers_at_once_one_is_told_and_changes_nothing(archive: Archive, year: int) -> None:

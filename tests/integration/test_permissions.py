@@ -149,6 +149,14 @@ EXAMPLES: dict[str, Callable[[World, str], Request]] = {
         "json": {"confirm": "FY2011-12"},
     },
     "POST /api/v1/archive/years/{label}/verify": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/verify"},
+    "GET /api/v1/archive/years/{label}/post": lambda world, dataset: {
+        "url": f"{YEARS}/FY2010-11/post",
+        "params": {"job": str(world.doors.jobs[dataset])},
+    },
+    "POST /api/v1/archive/years/{label}/post": lambda world, dataset: {
+        "url": f"{YEARS}/FY2010-11/post",
+        "json": {"job": str(world.doors.jobs[dataset]), "reason": "a test"},
+    },
     "POST /api/v1/archive/years/{label}/reopen": lambda world, dataset: {
         "url": f"{YEARS}/FY2010-11/reopen",
         "json": {"reason": "a test"},
@@ -250,6 +258,17 @@ COMMANDS: dict[str, tuple[str, Callable[[World, str], list[str]]]] = {
     "archive reopen": (
         "POST /api/v1/archive/years/{label}/reopen",
         lambda world, dataset: ["FY2010-11", "--reason", "a test"],
+    ),
+    "archive post": (
+        "POST /api/v1/archive/years/{label}/post",
+        lambda world, dataset: [
+            "FY2010-11",
+            "--job",
+            str(world.doors.jobs[dataset]),
+            "--reason",
+            "a test",
+            "--no-wait",
+        ],
     ),
     "archive approve": ("POST /api/v1/archive/years/{label}/approve", lambda world, dataset: ["FY2010-11"]),
     "archive hold": (

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy.exc import DBAPIError
 
 from archive import closing, restoration
@@ -23,7 +24,7 @@ from archive.sealed import exports_of, newest_archive, read_archive
 from archive.stores import ObjectDamagedError, StorageClass, Tier, open_cold_store
 from archive.stores_s3 import S3ColdStore
 from archive.volume import prefix_of
-from ledger import failpoints
+from ledger import telemetry
 from ledger.application import Ledger
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_calendar import Year
@@ -31,12 +32,10 @@ from ledger.domain.operation import Operation
 from ledger.domain.words import OperationStatus, Stage
 from ledger.domain.year_states import CopyState, YearState
 from ledger.errors import ConflictError, InvalidRequestError
-from ledger.failpoints import FailpointError
 from tests.integration.place import STAMP, new_place
 from tests.integration.shelving import ORIGIN, Shelf
 from tests.integration.test_late_records import label_of, lines, numbers, years
 from tests.integration.test_table_rebuild import HEADER, Yard
-from tests.integration.views import new_order
 from tests.integration.years import SECOND
 from tests.s3_servers import new_bucket, s3_environment_of
 from tests.strict_s3.objects import Version
@@ -192,6 +191,28 @@ def test_a_year_comes_back_from_deep_archive_as_it_was_closed_and_no_worker_wait
         release(cold.shelf.closing, cold.label, SECOND)
 
 
+def test_each_step_and_each_part_of_bringing_a_year_back_is_a_span_that_says_how_much_it_was(
+    near: Retrieving, spans: InMemorySpanExporter
+) -> None:
+    near.attempt(near.request())
+    told = [(span.name, dict(span.attributes or {})) for span in spans.get_finished_spans()]
+    found = [(name, about) for name, about in told if name.startswith("restore.")]
+    assert {about.pop(telemetry.FISCAL_YEAR) for _, about in found} == {near.label}
+    tables = newest_archive(near.ledger, near.shelf.store, near.shelf.year(near.label)).manifest.tables
+    count, read = sum(len(table.parts) for table in tables), []
+    for table in tables:
+        for part in table.parts:
+            told_of_part = {telemetry.PART_TEXT_BYTES: part.raw_bytes, telemetry.PART_ROWS: part.lines}
+            read.append(("restore.copy", {telemetry.PART: part.key, **told_of_part}))
+        read.append(("restore.compare", {telemetry.TABLE: table.dataset, telemetry.TABLE_ROWS: table.rows}))
+    assert found == [
+        ("restore.ask", {telemetry.PART_COUNT: count, telemetry.PART_COUNT_READY: count}),
+        *read,
+        ("restore.tell_files", {}),
+    ]
+    assert count > 1
+
+
 def test_copies_that_go_while_they_are_read_are_asked_for_again_and_nothing_half_is_left(
     cold: Retrieving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,33 +295,6 @@ def test_a_copy_that_was_released_before_it_was_there_is_not_made(cold: Retrievi
     assert ended is not None
     assert ended.error is not None
     assert (ended.error["code"], cold.is_there()) == ("conflict", False)
-
-
-@pytest.mark.parametrize(
-    "step", ["part_asked_for", "copy_made", "restored_appended", "restored_committed", "jobs_told"]
-)
-def test_a_retrieval_that_ends_in_the_middle_goes_on_and_restores_once(
-    near: Retrieving, tmp_path: Path, step: str
-) -> None:
-    armed = tmp_path / "failpoints"
-    armed.mkdir()
-    (armed / step).write_text("raise")
-    operation_id = near.request()
-    order = replace(new_order(fiscal_year=near.label), id=operation_id)
-    failpoints.use(armed)
-    try:
-        if step == "part_asked_for":
-            near.attempt(operation_id)
-        else:
-            with pytest.raises(FailpointError):
-                restore_fiscal_year(near.shelf.place.workshop, order)
-    finally:
-        failpoints.use(None)
-    ended = near.attempt(operation_id) or near.ledger.operation(operation_id)
-    assert (ended.status, ended.error) == (OperationStatus.COMPLETED, None)
-    topics = [logged.topic for logged in near.ledger.events_of(near.shelf.year(near.label).id)]
-    assert (topics.count("fiscal_year.restored"), len(near.told())) == (1, 1)
-    assert near.rows(near.copy) == near.before
 
 
 def test_a_table_that_has_other_columns_by_now_comes_back_as_it_was(near: Retrieving) -> None:

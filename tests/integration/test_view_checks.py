@@ -31,6 +31,7 @@ from projections.view_store import connect
 from projections.views import Parts
 from tests.integration.place import CONTRACT, STAMP, Place, running_workshop, unguard
 from tests.integration.views import new_order
+from tests.integration.years import decide, soft_close
 from tests.tampering import BLOBS_ARE, OF_BLOBS, OF_DOCUMENTS, OF_EVENTS, OF_VIEWS, Tampering
 from workers import view_checks
 from workers.verification import verify_record
@@ -48,7 +49,7 @@ def running() -> Iterator[Workshop]:
 
 @pytest.fixture(scope="module")
 def place(running: Workshop, documents: Database[dict[str, Any]]) -> Iterator[Place]:
-    """A dataset with a file of two fiscal years and a reject, everything sealed and in its views.
+    """A dataset with a file of two fiscal years and a reject, another year that is closed softly, all of it sealed.
 
     What a test does it undoes; whether that was all of it is looked at after the last one.
     """
@@ -59,6 +60,7 @@ def place(running: Workshop, documents: Database[dict[str, Any]]) -> Iterator[Pl
     place.perform(job_id, Stage.LOAD)
     assert place.ledger.job(job_id).status is Status.COMPLETED
     place.query("SELECT nextval('ledger.stored_events_id_seq')")  # as an append that was undone leaves a gap
+    decide(place, "FY1999-00", soft_close)
     for name in ("a key", "another key"):
         create_key(place.ledger, STAMP, name=name, role=Role.VIEWER, datasets=None, expires_in=None)
     with place.ledger.transaction() as session:

@@ -313,8 +313,8 @@ def test_a_connection_that_the_server_gave_up_because_it_was_idle_is_a_part_that
             return found.first() is None
 
     with Session(ledger.engine) as session:
-        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 1"))
         pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 1"))
         wait_until(lambda: is_gone(pid), "the server does not give the connection up")
         with pytest.raises(DBAPIError) as found:
             session.execute(text("SELECT 1"))

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from api.cli.client import CommandError, ExitCode
 from api.cli.main import cli
+from ledger.application import Arrival
+from ledger.blobs import put
 from ledger.domain.access import Role
 from ledger.domain.filejob import FileJob
-from ledger.domain.words import Stage
-from tests.integration.doors import CONTENT, Doors, running_doors
+from ledger.domain.words import OnDuplicate, Stage
+from tests.integration.doors import ADMIN_KEY, CONTENT, Doors, running_doors
+from tests.integration.place import STAMP
+from tests.integration.years import close, decide
 from workers.operations import operate
 from workers.years import close_fiscal_year
 
@@ -122,6 +128,35 @@ def test_a_hold_is_placed_shown_and_lifted_by_two_persons(doors: Doors, accounta
     assert json.loads(lifted.stdout)["holds"] == []
 
 
+@pytest.mark.parametrize(("role", "status"), [(Role.UPLOADER, 403), (Role.OPERATOR, 403), (Role.ACCOUNTANT, 202)])
+def test_late_records_are_posted_by_those_who_may_adjust(doors: Doors, role: Role, status: int) -> None:
+    place, label, data = doors.places["payments"], "FY2013-14", b"id,memo\n4,rent\n"
+    if doors.ledger.fiscal_year(label) is None:
+        decide(place, label, close)
+    late = uuid4()
+    arrival = Arrival(late, put(place.workshop.blobs, data), len(data), "late.csv", "text/csv", "payments")
+    arrived = replace(STAMP, at=datetime(2013, 5, 4, tzinfo=UTC))  # which decides the year, without a fiscal date
+    doors.ledger.receive([arrival], arrived, door="http", on_duplicate=OnDuplicate.ALLOW)
+    place.follow()
+    place.perform(late, Stage.PLAN)
+    place.follow()
+    place.perform(late, Stage.LOAD)
+    key, wanted = doors.key(role).text, {"job": str(late), "posted_on": "2011-05-04"}
+    shown = json.loads(run(doors, key, "status", label, "--json").stdout)
+    assert {"job": str(late), "records": 1} in shown["late_records"]
+    before = doors.ledger.position()
+    asked = post(doors, key, f"{label}/post", **wanted, reason="as agreed")
+    assert asked.status_code == status
+    if status == 202:
+        told = asked.json()
+        assert told["arguments"] == {"fiscal_year": label, **wanted, "reason": "as agreed"}
+        assert told["requested_by"].startswith("key:")
+    else:
+        assert doors.ledger.position() == before
+    for odd in ({"posted_on": "2011-02-30"}, {"reason": " "}, {"job": "no job"}):
+        assert post(doors, key, f"{label}/post", **{**wanted, "reason": "x", **odd}).status_code in (403, 404, 422)
+
+
 def test_the_list_has_years_with_rows_and_years_with_a_story(doors: Doors, accountants: tuple[str, str]) -> None:
     run(doors, accountants[0], "soft-close", "FY2009-10")
     found = {
@@ -130,3 +165,18 @@ def test_the_list_has_years_with_rows_and_years_with_a_story(doors: Doors, accou
     received = doors.ledger.job(doors.jobs["payments"]).created_on
     assert found["FY2009-10"] == "soft_closed"
     assert found[doors.places["payments"].workshop.calendar.of_instant(received).label] == "open"
+
+
+def test_a_preview_foresees_which_records_come_too_late_from_whom(doors: Doors, accountants: tuple[str, str]) -> None:
+    columns = [{"name": "id", "type": "bigint"}, {"name": "paid_on", "type": "date", "nullable": False}]
+    with doors.http(ADMIN_KEY) as http:
+        contract = {"columns": columns, "fiscal_date_column": "paid_on"}
+        assert http.put("/api/v1/datasets/dated", json=contract).is_success
+    run(doors, accountants[0], "soft-close", "FY2011-12")
+    content = b"id,paid_on\n1,2011-05-01\nseven,2011-05-01\n3,2012-05-01\n4,2012-03-31\n"
+    found = []
+    for key in (doors.key(Role.UPLOADER).text, accountants[0]):
+        with doors.http(key) as http:
+            shown = http.post("/api/v1/preview", params={"dataset": "dated"}, content=content).json()
+        found.append((shown["late"], shown["rejected"], [reject["record"] for reject in shown["rejects"]]))
+    assert found == [({"FY2011-12": 2}, 3, [1, 2, 4]), ({}, 1, [2])]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from xml.sax.saxutils import escape
 
 from tests.strict_s3.clock import VirtualClock
@@ -16,6 +16,8 @@ from tests.strict_s3.objects import Bucket, S3Error, Version, check_digests
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 PAGE_KEYS_MAX = 1000
+KEYS_OF_KMS = "arn:aws:kms:eu-central-1:111122223333:key/"
+ALIASES = {"alias/archive": "1234abcd-12ab-34cd-56ef-1234567890ab"}
 
 
 @dataclass
@@ -39,6 +41,11 @@ class Request:
     def bypass(self) -> bool:
         """Whether the sender wants to pass a lock in governance mode."""
         return self.headers.get("x-amz-bypass-governance-retention", "").lower() == "true"
+
+    @property
+    def within_bucket(self) -> str:
+        """What it is about, in whatever bucket."""
+        return f"{self.key}?{urlencode(self.query)}"
 
     @property
     def version_id(self) -> str | None:
@@ -123,7 +130,7 @@ class Operations:
                 data=request.body,
                 storage_class=headers.get("x-amz-storage-class", "STANDARD"),
                 checksums=checksums,
-                kms_key=headers.get("x-amz-server-side-encryption-aws-kms-key-id"),
+                kms_key=_kms_key(headers),
                 lock_mode=headers.get("x-amz-object-lock-mode"),
                 lock_until=None if until is None else _moment(until),
                 is_on_hold=headers.get("x-amz-object-lock-legal-hold") == "ON",
@@ -266,6 +273,8 @@ def _described(bucket: Bucket, version: Version) -> dict[str, str]:
         "Last-Modified": format_datetime(version.modified, usegmt=True),
         "x-amz-server-side-encryption": "AES256" if version.kms_key is None else "aws:kms",
     }
+    if version.kms_key is not None:
+        headers["x-amz-server-side-encryption-aws-kms-key-id"] = version.kms_key
     if version.storage_class != "STANDARD":
         headers["x-amz-storage-class"] = version.storage_class
     if version.lock_mode is not None and version.lock_until is not None:
@@ -279,6 +288,14 @@ def _described(bucket: Bucket, version: Version) -> dict[str, str]:
         ends = format_datetime(version.restore_ends, usegmt=True)
         headers["x-amz-restore"] = f'ongoing-request="false", expiry-date="{ends}"'
     return headers
+
+
+def _kms_key(headers: dict[str, str]) -> str | None:
+    """The ARN of the key that a put asks for: S3 tells no other name of it, and never an alias."""
+    asked = headers.get("x-amz-server-side-encryption-aws-kms-key-id")
+    if headers.get("x-amz-server-side-encryption") != "aws:kms" or asked is None:
+        return None
+    return asked if asked.startswith("arn:") else f"{KEYS_OF_KMS}{ALIASES.get(asked, asked)}"
 
 
 def _listed(bucket: Bucket, version: Version) -> str:

@@ -90,7 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(size)
             self._send(_refusal(request, error))
             return
-        fault = self.server.double.faults.next(operation)
+        fault = self.server.double.faults.next(
+            operation, request.within_bucket, request.headers.get("amz-sdk-invocation-id", "")
+        )
         if fault == Fault.RESET and operation != "GetObject":
             self.rfile.read(size // 2)
             self._reset()

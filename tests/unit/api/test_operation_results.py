@@ -64,3 +64,23 @@ def test_what_archives_come_to_is_told_by_their_objects() -> None:
         "Verified the archives of FY2025-26: 13 objects, 3,460 bytes, with their content. 1 findings:\n"
         "  a/b is not locked."
     )
+
+
+def test_what_was_read_of_archives_by_chance_is_named() -> None:
+    archives = [{"fiscal_year": "FY2025-26", "generation": 2, "sample": ["data/a", "events/b"]}]
+    told = sentences(
+        {
+            "kind": "verify",
+            "arguments": {},
+            "result": {
+                "level": "archives", "archives": archives, "holds": True, "events": 9, "leaves": 9, "checkpoints": 1,
+                "anchors": 0, "findings": [], "not_compared": [],
+            },
+        }
+    )  # fmt: skip
+    assert told.splitlines() == [
+        "Verified (archives): 9 events, 9 leaves, 1 checkpoints, 1 archives, and 0 checkpoints that are kept elsewhere."
+        " Nothing was changed.",
+        "Chosen by chance, and read as well:",
+        "  FY2025-26, generation 2: data/a, events/b",
+    ]

@@ -61,6 +61,7 @@ def received(name: str, job_id: UUID = JOB_ID, **reading: str) -> Any:
         corrects=None,
         control_totals={},
         may_adjust=False,
+        adjustment={},
         **stamp,
     )
 

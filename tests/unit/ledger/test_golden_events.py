@@ -105,9 +105,16 @@ def event_classes() -> list[type[LedgerEvent]]:
 
 # GOLDEN FILE -> what its upcast says of the fields that its version did not have.
 ADDED_LATER: dict[str, dict[str, Any]] = {
-    "filejob.received.1.json": {"reading": {}, "corrects": None, "control_totals": {}, "may_adjust": False},
-    "filejob.received.2.json": {"may_adjust": False},
-    "filejob.received.3.json": {"may_adjust": False},
+    "filejob.received.1.json": {
+        "reading": {},
+        "corrects": None,
+        "control_totals": {},
+        "may_adjust": False,
+        "adjustment": {},
+    },
+    "filejob.received.2.json": {"may_adjust": False, "adjustment": {}},
+    "filejob.received.3.json": {"may_adjust": False, "adjustment": {}},
+    "filejob.received.4.json": {"adjustment": {}},
     "filejob.queued.1.json": {"transcript": None, "text_size": None, "trailer": {}},
     "filejob.chunk_loaded.1.json": {"totals": {}, "row_set_digest": None, "late": {}},
     "filejob.chunk_loaded.2.json": {"late": {}},

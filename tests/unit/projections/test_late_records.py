@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta, timezone
-from typing import Any
-from uuid import UUID
+from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,15 +13,12 @@ from hypothesis import strategies as st
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.fiscal_years import ClosedYear
 from projections.chunk import ChunkContent, read_chunk
-from projections.data_tables import DataTable
 from projections.fields import Reading
 from projections.formats.splitter import Chunk
 from projections.late_records import set_late_aside
-from projections.loading import LoadedFile
 from tests.thorough import thorough
 from tests.unit.projections.checks import LF, contract_of
 
-NO_PLAN: Any = None  # none is looked at
 ZONES = ["UTC", "Europe/London", "Asia/Kolkata", "Pacific/Auckland", "America/New_York"]
 FEW = thorough(examples=100, steps=1)
 
@@ -42,9 +37,7 @@ def late_in(
     data = "".join(f"{line}\n" for line in lines).encode()
     chunk = Chunk(0, 0, len(data), 1, 1, len(lines), 0)
     content = read_chunk(data, chunk, LF, Reading(contract, contract.columns, calendar))
-    received_at = datetime.combine(received, time(12), calendar.zone)
-    file = LoadedFile(UUID(int=1), 1, received_at, "ab" * 32, LF, NO_PLAN, calendar)
-    set_late_aside(content, DataTable("payments", contract), file, [closed(year, calendar) for year in years])
+    set_late_aside(content, received, [closed(year, calendar) for year in years])
     return content
 
 
@@ -74,10 +67,7 @@ def test_what_does_not_fit_its_contract_is_refused_for_that_and_not_for_being_la
 
 def test_what_was_late_before_is_not_when_its_year_is_open_again() -> None:
     content = late_in(["x,2025-04-01", "1,2025-04-01"], "date", ["FY2025-26"])
-    file = LoadedFile(
-        UUID(int=1), 1, datetime(2030, 1, 1, 12, tzinfo=UTC), "ab" * 32, LF, NO_PLAN, content.reading.calendar
-    )
-    set_late_aside(content, DataTable("payments", content.reading.contract), file, [])
+    set_late_aside(content, date(2030, 1, 1), [])
     assert (content.late, sorted(content.flaws)) == ({}, [0])
 
 

@@ -148,6 +148,7 @@ def test_only_operators_tasks_keep_results() -> None:
         "ledger.archive_year",
         "ledger.close_year",
         "ledger.hold_year",
+        "ledger.post_adjustment",
         "ledger.rebuild",
         "ledger.replay",
         "ledger.restore_year",
