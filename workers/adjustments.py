@@ -139,6 +139,8 @@ def post_late_records(workshop: Workshop, order: Order) -> dict[str, Any]:
         failpoint("adjustment_written")
         _register(ledger, adjustment.job, stamp)
         [received] = ledger.receive([arrival], stamp, door=DOOR, on_duplicate=OnDuplicate.RETURN)
+        if ledger.job(received.job_id).corrects != adjustment.job.id:  # of another file that had the same records
+            [received] = ledger.receive([arrival], stamp, door=DOOR, on_duplicate=OnDuplicate.ALLOW)
         job_id = received.job_id
         where = {"action": "adjustment_received", "fiscal_year": label, "job_id": str(job_id)}
         log.info("%d late records of fiscal year %s are to be posted", len(adjustment.records), label, extra=where)

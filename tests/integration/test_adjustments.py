@@ -529,3 +529,12 @@ def test_a_year_that_was_closed_since_somebody_asked_takes_nothing(yard: Yard, y
     assert ended.error is not None
     assert ended.error["code"] == "conflict"
     assert yard.place.ledger.dataset(adjustments_of(yard.place.dataset)) is None
+
+
+def test_the_same_records_of_another_file_are_posted_as_well(yard: Yard, year: int) -> None:
+    decide(yard.place, label_of(year), close)
+    first = yard.load("number,paid_on\n" + lines(year, range(1)))
+    second = yard.load("number,paid_on\n" + lines(year, range(1)) + lines(year + 1, range(3)))
+    post(yard, year, first)
+    post(yard, year, second)
+    assert [open_late_records(yard.place.ledger, job, label_of(year)) for job in (first, second)] == [[], []]
