@@ -17,7 +17,7 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing.utils import get_topic
 from sqlalchemy.orm import Session
 
-from archive.manifest import canonical
+from archive.manifest import WHOLE_NUMBER_MAX, canonical
 from ledger.application import Ledger
 from ledger.database import rows
 from ledger.event_store import EVENTS_TABLE
@@ -53,8 +53,12 @@ def plain(value: Any) -> Any:
     """A value as canonical JSON has it. A mapping whose names are no ASCII becomes a list of pairs."""
     found: Any
     match value:
+        case Enum():
+            found = value.value
+        case int() if abs(value) > WHOLE_NUMBER_MAX:
+            found = str(value)
         case None | bool() | int() | str():
-            found = value.value if isinstance(value, Enum) else value
+            found = value
         case UUID():
             found = str(value)
         case date():  # and instants

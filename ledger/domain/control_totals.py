@@ -23,6 +23,7 @@ from ledger.errors import InvalidRequestError
 SIDECAR_ENDING = ".totals.json"
 SIDECAR_BYTES_MAX = 1 << 16
 TOTALS = ("count", "sum", "min", "max")
+RECORDS_MAX = 2**53 - 1  # what every reader of JSON takes exactly
 EXAMPLE = 'Write it as {"records": 12, "columns": {"amount": {"sum": "10.50"}}}.'
 
 
@@ -39,8 +40,8 @@ def checked_control_totals(text: str, told_in: str = "control_totals") -> dict[s
     says_nothing = not isinstance(totals, dict) or not (totals.get("columns") or "records" in totals)
     if says_nothing or totals.keys() - {"records", "columns"}:
         raise InvalidRequestError(f"{told_in} says neither records nor columns, or something else.", EXAMPLE)
-    if "records" in totals and not (type(totals["records"]) is int and totals["records"] >= 0):
-        raise InvalidRequestError(f"The records of {told_in} are no whole number.", EXAMPLE)
+    if "records" in totals and not (type(totals["records"]) is int and 0 <= totals["records"] <= RECORDS_MAX):
+        raise InvalidRequestError(f"The records of {told_in} are no whole number from 0 to {RECORDS_MAX}.", EXAMPLE)
     columns = totals.get("columns", {})
     if not isinstance(columns, dict) or not all(isinstance(of, dict) and of for of in columns.values()):
         raise InvalidRequestError(f"The columns of {told_in} are no objects.", EXAMPLE)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archive.manifest import Manifest, ManifestRefusedError, canonical, open_manifest, parse_manifest, signed_text
+from archive.snapshots import plain
 from ledger.notes import NoteRefusedError, Signer
 
 SIGNER = Signer("books", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -166,3 +167,9 @@ def test_a_manifest_of_another_year_does_not_go_with_the_note() -> None:
     note = SIGNER.sign(signed_text(written, "FY2024-25", 2, "books"))
     with pytest.raises(ManifestRefusedError, match="FY2024-25"):
         open_manifest(written, note, [SIGNER.public])
+
+
+def test_a_whole_number_that_not_every_reader_takes_exactly_is_told_as_text() -> None:
+    assert canonical(plain({"records": 2**53 - 1, "claimed": 2**53})) == (
+        b'{"claimed":"9007199254740992","records":9007199254740991}'
+    )

@@ -32,6 +32,7 @@ WRONG = {
     '{"records": 1, "records": 2}': "'records' twice",
     '{"records": 1.5}': "no whole number",
     '{"records": true}': "no whole number",
+    '{"records": 9007199254740992}': "no whole number from 0 to 9007199254740991",
     '{"columns": {"amount": {}}}': "no objects",
     '{"columns": {"amount": {"mean": 1}}}': "'mean' of column 'amount'",
     '{"columns": {"amount": {"sum": NaN}}}': "'sum' of column 'amount'",
