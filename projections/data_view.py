@@ -25,6 +25,7 @@ from ledger.database import is_unavailable, snapshot
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.errors import ConflictError, PartUnavailableError
+from ledger.event_store import EVENTS_TABLE
 from ledger.failpoints import failpoint
 from projections.data_tables import LIVE, DataTable, exists, hold_table
 from projections.replaying import is_withdrawal
@@ -61,6 +62,10 @@ READERS_MILLISECONDS, READERS_MILLISECONDS_MAX = 300, 2_000
 SILENT_MILLISECONDS_MAX = 30_000
 SWITCH_ATTEMPTS_MAX = 30
 PAUSE_SECONDS_MAX = 5.0
+REOPENED_SINCE = (
+    f"SELECT FROM {EVENTS_TABLE} WHERE topic = 'fiscal_year.reopened' AND id >"
+    f" (SELECT min(id) FROM {EVENTS_TABLE} WHERE originator_id = :operation_id) LIMIT 1"
+)
 
 
 class DataView:
@@ -160,6 +165,7 @@ class DataView:
         """Load and compare the last chunks while nothing changes, and switch, unless there is no time to wait."""
         _hold(session, self._dataset)
         build.catch_up(lambda: session.execute(text("SELECT 1")))  # it is not silent as long as it works
+        self._check_no_year_came_back(session, order)
         comparison.compare(session, self._table(), build.table, build.changed)
         found = comparison.result(session)
         state = kept(session, self._dataset)
@@ -180,6 +186,14 @@ class DataView:
             result["generation"] = state.generation
         order.finish(session, result)
         return result
+
+    def _check_no_year_came_back(self, session: Session, order: Order) -> None:
+        """A build leaves out the years that are in cold storage when it comes to their rows."""
+        if session.execute(text(REOPENED_SINCE), {"operation_id": order.id}).first() is not None:
+            raise ConflictError(
+                f"A fiscal year was reopened while {self._view} was built, which may lack its rows.",
+                "Nothing was switched. Ask for it again.",
+            )
 
     def _switch(self, session: Session, build: TableBuild, state: Kept, wait_milliseconds: int) -> Kept:
         session.execute(text(f"SET LOCAL lock_timeout = {wait_milliseconds}"))
