@@ -31,7 +31,7 @@ from archive.preflight import Refusal, refusals
 from archive.year_jobs import jobs_away
 from archive.year_story import last_proof
 from ledger.application import Ledger
-from ledger.database import rows
+from ledger.database import lock_shared, rows
 from ledger.domain.base import Stamp
 from ledger.domain.filejob import FileJob
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
@@ -195,6 +195,9 @@ def reopen(closing: Closing, label: str, stamp: Stamp) -> FiscalYear:
         TableInUseError: somebody used one of its tables, or the copy, for too long.
     """
     with closing.ledger.transaction() as session:
+        known = closing.ledger.fiscal_year(label)
+        for each in closed_partitions(known) if known else ():
+            lock_shared(session, f"table {each.partition.dataset}")  # nobody exchanges it meanwhile
         hold_years(session)
         year = year_to_decide_about(closing.ledger, session, label, stamp, closing.calendar)
         was_dropped, closed, copy = year.state is YearState.DROPPED, closed_partitions(year), year.copy

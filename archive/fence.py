@@ -39,7 +39,7 @@ from archive.partitions import (
     partitions_of,
     tables_of_datasets,
 )
-from ledger.database import lock, lock_shared
+from ledger.database import lock, lock_shared, rows
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.errors import ConflictError, PartUnavailableError
 
@@ -113,7 +113,7 @@ def reopen(session: Session, calendar: FiscalCalendar, year: Year, *, wait_secon
     """
     with waiting(session, wait_seconds):
         for partition in partitions_of(session, calendar, year):
-            for name in FENCE:
+            for name in _fences_of(session, partition):
                 _execute(session, "ALTER TABLE {} DISABLE TRIGGER {}", partition.table, sql.Identifier(name))
 
 
@@ -267,9 +267,10 @@ def _changes(session: Session, closed: ClosedPartition) -> Iterator[str]:
 
 
 def _replace_by_tombstone(session: Session, partition: Partition, year: Year) -> None:
+    keys = _keys_of(session, partition.dataset, partition.name)
     _execute(session, "ALTER TABLE {} DETACH PARTITION {}", partition.parent, partition.table)
     _execute(session, "DROP TABLE {}", partition.table)
-    _attach_empty(session, partition.parent, partition.table, sql.SQL(partition.bounds))
+    _attach_empty(session, partition.parent, partition.table, sql.SQL(partition.bounds), keys)
     put_fence(session, partition.table, year, ARCHIVED)
 
 
@@ -281,12 +282,45 @@ def _add_empty(session: Session, dataset: str, year: Year, bounds: tuple[object,
     if found is None:
         start, end = (sql.Literal(bound) for bound in bounds)
         between = sql.SQL("FOR VALUES FROM ({}) TO ({})").format(start, end)
-        _attach_empty(session, sql.Identifier(SCHEMA, dataset), sql.Identifier(SCHEMA, name), between)
+        keys = _keys_of(session, dataset)
+        _attach_empty(session, sql.Identifier(SCHEMA, dataset), sql.Identifier(SCHEMA, name), between, keys)
 
 
-def _attach_empty(session: Session, parent: sql.Composable, name: sql.Composable, bounds: sql.Composable) -> None:
+def _attach_empty(
+    session: Session, parent: sql.Composable, name: sql.Composable, bounds: sql.Composable, keys: Sequence[list[str]]
+) -> None:
+    """Make an empty partition, in which as in others no two rows have the same key, should it take rows again."""
     _execute(session, "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)", name, parent)
     _execute(session, "ALTER TABLE {} ATTACH PARTITION {} {}", parent, name, bounds)
+    for key in keys:
+        columns = sql.SQL(", ").join(map(sql.Identifier, key))
+        _execute(session, "CREATE UNIQUE INDEX ON {} ({})", name, columns)
+
+
+def _keys_of(session: Session, dataset: str, partition: str | None = None) -> list[list[str]]:
+    """The columns of each unique index of a partition, or of the dataset's newest one."""
+    found = rows(
+        session,
+        "SELECT (SELECT array_agg(attname::text ORDER BY place) FROM unnest(indkey::int2[]) WITH ORDINALITY"
+        " AS of_key (attnum, place) JOIN pg_attribute USING (attnum) WHERE attrelid = indrelid) AS columns"
+        " FROM pg_index WHERE indisunique AND indrelid ="
+        " (SELECT inhrelid FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = to_regclass(:parent)"
+        " AND (CAST(:partition AS text) IS NULL OR relname = :partition) ORDER BY inhrelid DESC LIMIT 1)",
+        parent=f'{SCHEMA}."{dataset}"',
+        partition=partition,
+    )
+    return [list(row.columns) for row in found]
+
+
+def _fences_of(session: Session, partition: Partition) -> list[str]:
+    """Those triggers of the fence that are there: who makes a table again that was dropped by hand makes none."""
+    found = rows(
+        session,
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(:name) AND tgname = ANY(:fence)",
+        name=f'{SCHEMA}."{partition.name}"',
+        fence=list(FENCE),
+    )
+    return [str(row.tgname) for row in found]
 
 
 def _execute(session: Session, statement: str, *parts: sql.Composable) -> None:

@@ -31,7 +31,7 @@ from archive.fence import ClosedPartition, Fingerprint, fingerprint, hold_alone,
 from archive.partitions import TableColumn, column_list, columns_of, cursor_of, identifier_of
 from archive.stores import ObjectDamagedError
 from ledger import telemetry
-from ledger.database import lock_shared, rows
+from ledger.database import rows
 from ledger.domain.fiscal_calendar import Year
 from ledger.errors import ConflictError, LedgerError
 
@@ -166,7 +166,6 @@ def put_back(
     cursor = cursor_of(session)
     for each in closed:
         partition = each.partition
-        lock_shared(session, f"table {partition.dataset}")  # nobody exchanges it meanwhile
         statement = sql.SQL("INSERT INTO {} ({columns}) SELECT {columns} FROM {}").format(
             partition.table,
             sql.Identifier(schema_of(year, generation), partition.dataset),
