@@ -1,7 +1,8 @@
 """Dropping the rows of a year whose archive was verified, and saying so of each of its files.
 
 Rules:
-1. The rows go in the transaction of the event that tells of it, if they are what they were when the year was closed.
+1. The rows go in the transaction of the event that tells of it, if they are what they were when the year was closed,
+   and if the archive is what was signed: that is looked at once more.
    The same rows in the generation of a table that a rebuild has put aside go with them.
 2. What allows it is time: so many days after the archive was verified; or a person other than who closed the year.
 3. Then each file of the year is told to be archived, some in one transaction, from the books that lie in the archive.
@@ -26,16 +27,17 @@ from sqlalchemy.orm import Session
 from archive import fence
 from archive.closing import closed_partitions
 from archive.export_run import Archiving, step
-from archive.finishing import stored_manifest
+from archive.finishing import stored_manifest, verified_now
 from archive.partitions import cursor_of
 from archive.text_files import READ_BYTES, raw_blocks
 from archive.volume import Volume, prefix_of
 from ledger import telemetry
-from ledger.database import lock_job, rows
+from ledger.database import lock_job, lock_shared, rows
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.year_states import Ground, YearState
 from ledger.failpoints import failpoint
+from ledger.fiscal_years import share_years
 from ledger.year_records import save_year, year_to_decide_about
 
 ARCHIVED_AT_ONCE = 100
@@ -49,6 +51,7 @@ def drop_if_due(archiving: Archiving, label: str, days: int | None) -> FiscalYea
         days: after how many days time allows it; None for never.
 
     Raises:
+        ArchiveDiffersError: the store does not hold any more what was verified. Nothing was dropped.
         ContentChangedError: rows were changed since the year was closed; it names the tables. Nothing was dropped.
         ConflictError: a hold stands.
         TableInUseError: somebody reads one of its tables for too long.
@@ -60,6 +63,7 @@ def drop_if_due(archiving: Archiving, label: str, days: int | None) -> FiscalYea
             stamp = archiving.stamp()
             year = archiving.decide(label, lambda _, each: each.authorize_drop(stamp, ground=Ground.GRACE))
         if year.is_drop_authorized:
+            verified_now(archiving, year)  # it may have been verified long ago
             with step(telemetry.SPAN_ARCHIVE_DROP, label) as span:
                 year = _drop(archiving, year)
                 span.set_attribute(telemetry.TABLE_ROWS, sum(table["rows"] for table in year.tables))
@@ -81,6 +85,9 @@ def _drop(archiving: Archiving, known: FiscalYear) -> FiscalYear:
     days, closed = Year(known.label, known.start, known.end), closed_partitions(known)
     stamp = archiving.stamp()
     with archiving.ledger.transaction() as session:
+        for each in closed:
+            lock_shared(session, f"table {each.partition.dataset}")
+        share_years(session)  # who closes or reopens one comes before this or after it
         fence.drop(session, days, closed, wait_seconds=archiving.wait_seconds)
         for each in closed:
             _drop_superseded(session, each.partition.dataset, each.partition.bounds)

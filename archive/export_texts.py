@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from archive.books import Balanced, Books
+from archive.books import VERIFY, Balanced, Books, BooksDoNotBalanceError
 from archive.closing import closed_partitions
 from archive.copying import FORMAT, PINNED
 from archive.export_run import Archiving, Part, Run, step
@@ -26,12 +26,24 @@ from ledger.database import rows
 from ledger.domain.dataset import dataset_id
 from ledger.domain.fiscal_year import fiscal_year_id
 from ledger.domain.reconciliation import add_totals, digest_text
+from ledger.errors import ConflictError
 from ledger.event_store import EVENTS_TABLE, content_of
 from ledger.failpoints import failpoint
 from ledger.fiscal_years import dropped_years
 
 EVENTS_IN_PART = 100_000
 JOBS_IN_PART = 20_000
+# The years that were dropped, of whose files some have rows in another one and do not know it yet.
+UNTOLD = f"""
+SELECT label FROM ledger.fiscal_years WHERE state = 'dropped' AND EXISTS (
+    SELECT FROM {EVENTS_TABLE} completed
+    CROSS JOIN LATERAL (SELECT convert_from(completed.state, 'UTF8')::jsonb -> 'fiscal_years' AS years) told
+    WHERE completed.topic = 'filejob.completed' AND years ? label AND years ? :label
+        AND NOT EXISTS (SELECT FROM {EVENTS_TABLE} archived
+            WHERE archived.originator_id = completed.originator_id AND archived.topic = 'filejob.archived'
+            AND convert_from(archived.state, 'UTF8')::jsonb -> 'fiscal_years' ? label))
+ORDER BY label LIMIT 1
+"""
 
 
 def plan_events(session: Session, log: LogRange) -> list[Part]:
@@ -68,6 +80,7 @@ def make_reconciliation(run: Run, parts: list[Part]) -> None:
     totals: dict[str, list[dict[str, Any]]] = {}
     balanced: dict[int, Balanced] = {}
     with run.ledger.transaction() as session:
+        _check_told(session, run.year.label)
         books = Books(run.ledger, run.year.label, run.story.position, _archived(session))
         for closed in closed_partitions(run.year):
             partition = closed.partition
@@ -79,8 +92,31 @@ def make_reconciliation(run: Run, parts: list[Part]) -> None:
             balanced.update((each.job.job, each) for each in found)
             names = [column.name for column in partition.columns]
             totals[partition.dataset] = _totals(add_totals([each.held.totals for each in found]), names)
-        lines = (_line(job, balanced.get(job.job)) for job in jobs_of(session, run.archiving.calendar, run.story))
+        lines = (
+            _line(job, _balanced(run.year.label, job, balanced))
+            for job in jobs_of(session, run.archiving.calendar, run.story)
+        )
         _keep_text(run, parts[0], lines, StorageClass.STANDARD, totals=totals)
+
+
+def _check_told(session: Session, label: str) -> None:
+    """Raise ConflictError if files of the year have rows in one that was dropped, and were not told so yet."""
+    for row in rows(session, UNTOLD, label=label):
+        raise ConflictError(
+            f"Files of {label} have rows in {row.label}, which was dropped, and not all of them were told.",
+            f"Go on with that first: `ledger archive run {row.label}`.",
+        )
+
+
+def _balanced(label: str, job: YearJob, balanced: Mapping[int, Balanced]) -> Balanced | None:
+    """What the rows of a job come to; None for one without rows of the year."""
+    if job.job not in balanced and job.is_completed and label in job.fiscal_years:
+        raise BooksDoNotBalanceError(
+            f"Job {job.job_id} has rows of {label}, its events say, and dataset {job.dataset!r} has no table of that"
+            " year.",
+            VERIFY,
+        )
+    return balanced.get(job.job)
 
 
 def make_definitions(run: Run, parts: list[Part]) -> None:

@@ -136,8 +136,21 @@ def _plan(run: Run) -> None:
         },
     }
     stamp = archiving.stamp()
-    run.year = archiving.decide(run.year.label, lambda session, year: year.plan(stamp, parts=parts, pinned=pinned))
+
+    def act(_: Session, year: FiscalYear) -> None:
+        _check_generation(run, year)
+        year.plan(stamp, parts=parts, pinned=pinned)
+
+    run.year = archiving.decide(run.year.label, act)
     failpoint("year_planned")
+
+
+def _check_generation(run: Run, year: FiscalYear) -> None:
+    if year.generation != run.story.generation:
+        raise ConflictError(
+            f"Fiscal year {year.label} was reopened and closed again while it was exported.",
+            f"What was put is of a generation that is no more. Ask again: `ledger archive run {year.label}`.",
+        )
 
 
 def _checkpoint(run: Run) -> str:
@@ -163,6 +176,7 @@ def _put_manifest(run: Run, checkpoint: str) -> None:
     stamp = archiving.stamp()
 
     def act(session: Session, year: FiscalYear) -> None:
+        _check_generation(run, year)
         year.export(
             stamp,
             manifest_sha256=digest,

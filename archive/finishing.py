@@ -19,6 +19,7 @@ from archive.manifest import Manifest, open_manifest, parse_manifest
 from archive.retention import raise_locks, set_holds
 from archive.stores import StorageClass
 from archive.verifier import NOTE, verify_archive
+from archive.volume import prefix_of
 from archive.waiting import wait_for
 from ledger import telemetry
 from ledger.domain.fiscal_year import FiscalYear
@@ -101,7 +102,10 @@ def _put_signed(run: Run) -> Manifest:
         "README.txt": told.encode(),
         "verify.sh": files("archive").joinpath("verify.sh").read_bytes(),
     }
+    there = {each.key for each in archiving.store.versions(f"{run.prefix}/")}
     for name, content in contents.items():
+        if name != NOTE and f"{run.prefix}/{name}" in there:
+            continue  # what helps to read an archive may have been put by another version of the program
         path = run.spool / name
         path.write_bytes(content)
         run.volume.keep(name, path, StorageClass.STANDARD)
@@ -117,17 +121,27 @@ def _note(archiving: Archiving, year: FiscalYear) -> bytes | None:
         return None
 
 
-def _verify(run: Run) -> FiscalYear:
-    archiving, year = run.archiving, run.year
-    store = archiving.verifying or archiving.store
-    found = verify_archive(store, run.prefix, archiving.keys, content=False, manifest_sha256=year.manifest_sha256)
+def verified_now(archiving: Archiving, year: FiscalYear) -> dict[str, Any]:
+    """What the verifier finds of the archive of a year, by what the store says of each object, as evidence.
+
+    Raises:
+        ArchiveDiffersError: the store does not hold what was signed.
+        PartUnavailableError: the store is away.
+    """
+    store, prefix = archiving.verifying or archiving.store, prefix_of(archiving.origin, year.label, year.generation)
+    found = verify_archive(store, prefix, archiving.keys, content=False, manifest_sha256=year.manifest_sha256)
     if not found.holds:
         told = " ".join([*(finding.message for finding in found.findings), *found.not_compared][:10])
         raise ArchiveDiffersError(
             f"The archive of {year.label} is not as it was signed. {told}",
             "Nothing is dropped. Find out who changed the store, and mend it; it goes on from there.",
         )
-    stamp = archiving.stamp()
-    run.year = archiving.decide(year.label, lambda _, each: each.verify(stamp, evidence=found.evidence))
+    return found.evidence
+
+
+def _verify(run: Run) -> FiscalYear:
+    archiving = run.archiving
+    evidence, stamp = verified_now(archiving, run.year), archiving.stamp()
+    run.year = archiving.decide(run.year.label, lambda _, each: each.verify(stamp, evidence=evidence))
     failpoint("year_verified")
     return run.year

@@ -31,6 +31,7 @@ from ledger.notes import Checkpoint, NoteRefusedError, PublicKey
 
 MANIFEST, NOTE = "MANIFEST.json", "MANIFEST.note"
 HELP = ("README.txt", "verify.sh")
+HEADLESS = "is not there, and other objects of its archive are"
 MANIFEST_BYTES_MAX = 64 << 20
 
 # Chooses some of the objects that can be read.
@@ -128,6 +129,10 @@ class _Volume(Place):
         there = [each.version for each in self.store.versions(key) if each.key == key and not each.is_delete_marker]
         return there[-1] if there else None
 
+    def has_objects(self) -> bool:
+        """Whether anything lies there."""
+        return any(True for _ in self.store.versions(f"{self.prefix}/"))
+
     def small(self, name: str, version: str) -> bytes | None:
         """The bytes of a manifest or a note; None if they cannot be had, which is then noted."""
         with self.noting(name):
@@ -201,14 +206,17 @@ def _check_chain(place: _Volume, manifest: Manifest) -> None:
 
 def _check_superseded(place: _Volume, base: str, manifest: Manifest) -> None:
     """One of the earlier generations is the one that is named, if any of them is in this store."""
-    there = []
+    there, headless = [], []
     for generation in range(manifest.generation - 1, 0, -1):
         earlier = _Volume(place.store, f"{base}/{manifest.fiscal_year}/g{generation:04}", place.found)
-        data = _manifest_of(earlier)
-        if data is not None:
+        if earlier.first_version(MANIFEST) is None and earlier.has_objects():
+            headless.append(earlier)  # perhaps only left by an export that was given up when the year was reopened
+        elif (data := _manifest_of(earlier)) is not None:
             there.append(earlier)
             if hashlib.sha256(data).hexdigest() == manifest.supersedes:
                 return
+    for earlier in headless:
+        earlier.differs("object_missing", MANIFEST, HEADLESS)
     if there:
         there[0].differs("chain_differs", MANIFEST, f"is not the one that {place.prefix} supersedes")
 
@@ -218,8 +226,8 @@ def _manifest_of(earlier: _Volume) -> bytes | None:
     version = earlier.first_version(MANIFEST)
     if version is not None:
         return earlier.small(MANIFEST, version)
-    if any(True for _ in earlier.store.versions(f"{earlier.prefix}/")):
-        earlier.differs("object_missing", MANIFEST, "is not there, and other objects of its archive are")
+    if earlier.has_objects():
+        earlier.differs("object_missing", MANIFEST, HEADLESS)
     return None
 
 

@@ -29,8 +29,9 @@ from ledger.domain.operation import Operation
 from ledger.domain.words import Stage, Status
 from ledger.domain.year_states import Ground, YearState
 from ledger.errors import ConflictError, NotFoundError, PartUnavailableError
+from ledger.failpoints import FailpointError
 from ledger.manifests import archive_export_id, keep_manifest, sign_manifests
-from tests.integration.archiving import ORIGIN, SIGNER, Archive, new_archive
+from tests.integration.archiving import ORIGIN, SIGNER, Archive, armed, new_archive
 from tests.integration.place import STAMP, unguard
 from tests.integration.test_table_rebuild import Yard
 from tests.integration.years import SECOND
@@ -292,6 +293,8 @@ def test_no_file_is_told_out_of_books_that_are_not_whole(
     archive.seal()
     finish(archive.archiving, label)
     allow(archive, label)
+    with armed(tmp_path / "failpoints", "year_dropped"), pytest.raises(FailpointError):
+        drop_if_due(archive.archiving, label, days=None)
     [books] = (tmp_path / "cold").glob(f"v1/*/{label}/*/reconciliation-*")
     whole = books.read_bytes()
     first, *_ = zstandard.ZstdDecompressor().decompressobj().decompress(whole).splitlines(keepends=True)
