@@ -61,8 +61,8 @@ ALLOWED: dict[str, frozenset[YearState]] = {
 NEXT = {
     YearState.OPEN: "Close it first: `ledger archive close {label}`.",
     YearState.SOFT_CLOSED: "Close it first: `ledger archive close {label}`.",
-    YearState.CLOSED: "It has to be exported first.",
-    YearState.EXPORTED: "Its export has to be verified first.",
+    YearState.CLOSED: "Archive it first: `ledger archive run {label}`.",
+    YearState.EXPORTED: "Its archive has to be verified first: `ledger archive run {label}` goes on with that.",
     YearState.VERIFIED: "To change its rows, reopen it: `ledger archive reopen {label}`.",
     YearState.DROPPED: "Its rows are in cold storage. To change them, reopen it: `ledger archive reopen {label}`.",
     YearState.REOPENED: "Close it again first: `ledger archive close {label}`.",
