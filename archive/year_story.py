@@ -89,6 +89,14 @@ def last_proof(ledger: Ledger, year: FiscalYear) -> dict[str, Any]:
     return next(event for event in reversed(events) if isinstance(event, FiscalYear.Restored)).proof
 
 
+def verified_at(ledger: Ledger, year: FiscalYear) -> datetime:
+    """When the archive of the year's present generation was verified, which it was."""
+    events = [logged.event for logged in ledger.events_of(year.id)]
+    verified: Any = next(event for event in reversed(events) if isinstance(event, FiscalYear.Verified))
+    at: datetime = verified.timestamp
+    return at
+
+
 def _last_exported(session: Session, before: int, label: str | None = None) -> Any:
     of_label = "" if label is None else " AND convert_from(state, 'UTF8')::json ->> 'label' = :label"
     found = rows(

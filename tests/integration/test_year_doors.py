@@ -119,7 +119,8 @@ def test_a_year_is_closed_by_a_worker_and_reopened_by_two_persons(doors: Doors, 
 
 def test_a_hold_is_placed_shown_and_lifted_by_two_persons(doors: Doors, accountants: tuple[str, str]) -> None:
     first, second = accountants
-    run(doors, first, "hold", "FY2007-08", "--case", "2026/17")
+    placed = json.loads(run(doors, first, "hold", "FY2007-08", "--case", "2026/17", "--json").stdout)
+    assert placed["operation_id"] is None  # nothing of it is in cold storage
     assert "held for case 2026/17" in run(doors, first, "status", "FY2007-08").stderr
     alone = run(doors, first, "lift-hold", "FY2007-08", "--case", "2026/17", "--reason", "settled")
     assert isinstance(alone.exception, CommandError)
