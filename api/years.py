@@ -26,7 +26,7 @@ from ledger.errors import ConflictError, InvalidRequestError
 from ledger.findings import Level
 from workers.adjustments import open_late_records
 from workers.archives import decide_hold
-from workers.years import closing_of
+from workers.years import closing_of, operations_under_way
 
 router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
 
@@ -44,8 +44,13 @@ def list_years(request: Request, state: CurrentState) -> dict[str, Any]:
 
 @router.get("/{label}")
 def show_year(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
-    """Where a fiscal year stands."""
-    return year_answer(state, closing.known_year(closing_of_request(state), label, stamp(request)))
+    """Where a fiscal year stands, and what is under way."""
+    year = closing.known_year(closing_of_request(state), label, stamp(request))
+    under_way = operations_under_way(state.ledger, label)
+    return {
+        **year_answer(state, year),
+        "operations": [{"operation_id": str(each.id), "kind": each.kind.value} for each in under_way],
+    }
 
 
 @router.get("/{label}/closing")

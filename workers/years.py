@@ -43,6 +43,10 @@ log = logging.getLogger(__name__)
 
 # How long those are waited for who change rows of the year: the closing is tried again.
 WAIT_SECONDS = 30.0
+# The kinds of operations that can be about a year.
+OF_YEARS = (
+    Stage.CLOSE_YEAR, Stage.ARCHIVE_YEAR, Stage.RESTORE_YEAR, Stage.HOLD_YEAR, Stage.POST_ADJUSTMENT, Stage.VERIFY,
+)  # fmt: skip
 # How often years are looked after, and how often archiving is asked for that does not come to an end.
 LOOK_SECONDS = 3_600
 ASK_SECONDS = 86_400
@@ -70,6 +74,17 @@ def close_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
         span.set_attribute(telemetry.TABLE_ROWS, results[0]["rows"])
     log.info("fiscal year %s is closed", label, extra={"action": "year_closed", "fiscal_year": label})
     return results[0]
+
+
+def operations_under_way(ledger: Ledger, label: str) -> list[Operation]:
+    """The operations about a year that were asked for and have not ended."""
+    with ledger.transaction() as session:
+        found = rows(
+            session, "SELECT DISTINCT job_id FROM work.items WHERE stage = ANY(:stages)", stages=list(OF_YEARS)
+        )
+    operations = [ledger.operation(row.job_id) for row in found]
+    about = [each for each in operations if each.is_open and each.arguments.get("fiscal_year") == label]
+    return sorted(about, key=lambda each: each.created_on)
 
 
 def look_after_years(ledger: Ledger, settings: Settings) -> None:

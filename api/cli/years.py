@@ -226,7 +226,9 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
             say(f"  {what}: {shown(value)}")
     if year["is_drop_authorized"] and year["state"] == "verified":
         say("  its rows may be dropped")
-    if _next(year):
+    for each in year.get("operations", []):
+        say(f"  under way: {each['kind'].replace('_', ' ')}: ledger operations show {each['operation_id']}")
+    if _next(year) and not year.get("operations"):
         say(f"  next: {_next(year)}")
     for held in year["holds"]:
         say(f"  held for case {held['case']} by {held['placed_by']}")

@@ -101,8 +101,12 @@ def test_a_year_is_closed_by_a_worker_and_reopened_by_two_persons(doors: Doors, 
     operation_id = UUID(post(doors, first, "FY2005-06/close", confirm="FY2005-06").json()["operation_id"])
     place = doors.places["payments"]
     place.follow()
+    told = run(doors, first, "status", "FY2005-06").stderr
+    assert f"under way: close year: ledger operations show {operation_id}" in told
     ended = operate(place.workshop, close_fiscal_year, operation_id, Stage.CLOSE_YEAR, time.time(), lambda _: None)
     assert ended is not None
+    told = run(doors, first, "status", "FY2005-06").stderr
+    assert ("under way" in told, "next: ledger archive run FY2005-06" in told) == (False, True)
     assert ended.error is None
     shown = json.loads(run(doors, first, "status", "FY2005-06", "--json").stdout)
     assert (shown["state"], shown["generation"], shown["closed_by"]) == ("closed", 1, ended.requested_by)
