@@ -5,6 +5,7 @@ Both are one operation, which goes on from wherever the year stands.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -19,8 +20,7 @@ from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.words import Stage
 from ledger.domain.year_states import FENCED, NEXT, Ground
 from ledger.errors import ConflictError
-from workers.archiving import policy_of
-from workers.cold_stores import cold_store
+from workers.archiving import check_ready, in_the_way, policy_of
 from workers.years import closing_of
 
 router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
@@ -28,20 +28,25 @@ router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
 
 @router.get("/{label}/archive")
 def show_archive(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
-    """What archiving a closed year takes and costs, about."""
+    """What archiving a closed year takes and costs, about, and all that is in the way."""
     closes = closing_of(state.ledger, state.settings)
     year = closing.known_year(closes, label, stamp(request))
     with state.ledger.transaction() as session:
-        return estimate(state.ledger, session, closes.calendar, year, policy_of(state.settings))
+        found = estimate(state.ledger, session, closes.calendar, year, policy_of(state.settings))
+    return {**found, "in_the_way": [asdict(each) for each in in_the_way(closes, state.settings, year)]}
 
 
 @router.post("/{label}/archive", status_code=HTTPStatus.ACCEPTED)
 def archive(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
-    """Ask for a closed year to be archived, up to a verified archive: the operation. Its rows stay where they are."""
-    cold_store(state.settings)
-    year = closing.known_year(closing_of(state.ledger, state.settings), label, stamp(request))
+    """Ask for a closed year to be archived, up to a verified archive: the operation. Its rows stay where they are.
+
+    Refused at once if something is in the way now.
+    """
+    closes = closing_of(state.ledger, state.settings)
+    year = closing.known_year(closes, label, stamp(request))
     if year.state not in FENCED:
         raise ConflictError(f"Fiscal year {label} is {year.state.value}.", NEXT[year.state].format(label=label))
+    check_ready(closes, state.settings, year)
     return _requested(state, label, request)
 
 

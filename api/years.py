@@ -15,6 +15,7 @@ from api.operations import operation_answer
 from api.state import CurrentState, Reason, State, stamp
 from archive import closing
 from archive.closing import Closing
+from archive.preflight import Refusal
 from archive.restoration import schema_of
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
@@ -24,6 +25,7 @@ from ledger.errors import ConflictError, InvalidRequestError
 from ledger.findings import Level
 from workers.adjustments import open_late_records
 from workers.archives import decide_hold
+from workers.cold_stores import refusals_of_cold_store
 from workers.years import closing_of
 
 router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
@@ -48,8 +50,8 @@ def show_year(label: str, request: Request, state: CurrentState) -> dict[str, An
 
 @router.get("/{label}/closing")
 def show_closing(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
-    """What closing a year would close, and all that is in the way. It counts the rows."""
-    return closing.plan(closing_of_request(state), label, stamp(request))
+    """What closing a year would close, and all that is in the way, its cold store too. It counts the rows."""
+    return closing.plan(closing_of_request(state), label, stamp(request), _unfit_store(state))
 
 
 @router.post("/{label}/soft-close")
@@ -67,7 +69,7 @@ def close(
 ) -> dict[str, Any]:
     """Ask for a year to be closed for good: the operation. Refused at once if something is in the way now."""
     check_confirmed(label, confirm, "closed")
-    closing.check(closing_of_request(state), label, stamp(request))
+    closing.check(closing_of_request(state), label, stamp(request), _unfit_store(state))
     operation = state.ledger.request(Stage.CLOSE_YEAR, {"fiscal_year": label}, stamp(request))
     return operation_answer(operation, operation.status, None)
 
@@ -156,6 +158,11 @@ def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
 def closing_of_request(state: State) -> Closing:
     """What deciding about years needs."""
     return closing_of(state.ledger, state.settings)
+
+
+def _unfit_store(state: State) -> list[Refusal]:
+    """What is in the way of archiving a year once it is closed; nothing, if the ledger archives none."""
+    return refusals_of_cold_store(state.settings) if state.settings.archive_url else []
 
 
 def check_confirmed(label: str, confirm: str, done: str) -> None:

@@ -24,6 +24,8 @@ def run(
 ) -> None:
     """Archive a closed year, up to an archive that was verified. Its rows stay where they are.
 
+    With --dry-run, 5 means that something is in the way.
+
     Example: ledger archive run FY2025-26 --dry-run
 
     Example: ledger archive run FY2025-26
@@ -74,7 +76,13 @@ def _tell(client: Client, operation: dict[str, Any], what: str, wait: bool, as_j
 def _tell_estimate(estimate: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(estimate)
-        return
+    else:
+        _show_estimate(estimate)
+    if estimate["in_the_way"]:
+        raise typer.Exit(ExitCode.CONFLICT)
+
+
+def _show_estimate(estimate: dict[str, Any]) -> None:
     what = f"{estimate['rows']:,} rows and {estimate['files']:,} files, kept for {estimate['retention_years']} years"
     say(f"Fiscal year {estimate['fiscal_year']}, generation {estimate['generation']}: {what}", "bold")
     rows = [
@@ -90,3 +98,5 @@ def _tell_estimate(estimate: dict[str, Any], as_json: bool) -> None:
     ]
     table(["CLASS", "OBJECTS", "BYTES", "$ TO PUT", "$ A MONTH", "$ IN ALL"], rows)
     say("Guessed from what is in the database, by the price list of S3 in us-east-1 of June 2026.")
+    for each in estimate["in_the_way"]:
+        say(f"In the way: {each['message']} {each['remedy']}", "red")
