@@ -134,7 +134,6 @@ def lift_hold(label: str, request: Request, state: CurrentState, case: Case, rea
 def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
     """A fiscal year as JSON. `end` is the first day after it; of late records those are told that are not settled."""
     days = Year(year.label, year.start, year.end)
-    late = {job: len(open_late_records(state.ledger, UUID(job), year.label)) for job in sorted(year.late)}
     return {
         "fiscal_year": year.label,
         "start": year.start.isoformat(),
@@ -150,9 +149,15 @@ def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
         "manifest_sha256": year.manifest_sha256,
         "reopen_requested_by": year.reopen_requested_by,
         "holds": [{"case": case, "placed_by": by} for case, by in sorted(year.holds.items())],
-        "late_records": [{"job": job, "records": count} for job, count in late.items() if count],
+        "late_records": late_records_of(state, year),
         "adjustments": year.adjustments,
     }
+
+
+def late_records_of(state: State, year: FiscalYear) -> list[dict[str, Any]]:
+    """How many records came too late for a year and are not settled, by job."""
+    late = {job: len(open_late_records(state.ledger, UUID(job), year.label)) for job in sorted(year.late)}
+    return [{"job": job, "records": count} for job, count in late.items() if count]
 
 
 def closing_of_request(state: State) -> Closing:

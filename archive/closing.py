@@ -88,9 +88,10 @@ def plan(closing: Closing, label: str, stamp: Stamp, also: Sequence[Refusal] = (
     with closing.ledger.transaction() as session:
         year = year_to_decide_about(closing.ledger, session, label, stamp, closing.calendar)
         refused = [*in_the_way(closing, session, year), *also]
-        misfit = any(each.code == "partition_bounds" for each in refused)
-        found = [] if misfit else partitions_of(session, closing.calendar, Year(label, year.start, year.end))
-        tables = [{"dataset": each.dataset, "name": each.name, "rows": _count(session, each)} for each in found]
+        found = (
+            [] if is_misfit(refused) else partitions_of(session, closing.calendar, Year(label, year.start, year.end))
+        )
+        tables = [{"dataset": each.dataset, "name": each.name, "rows": count(session, each)} for each in found]
         files = rows(session, FILES, label=label)[0].files
     return {
         "fiscal_year": label,
@@ -250,6 +251,19 @@ def closed_partitions(year: FiscalYear) -> list[ClosedPartition]:
     ]
 
 
+def is_misfit(refused: Sequence[Refusal]) -> bool:
+    """Whether a table is not divided as the calendar is, so that nobody can say which partitions are the year's."""
+    return any(each.code == "partition_bounds" for each in refused)
+
+
+def count(session: Session, partition: Partition) -> int:
+    """How many rows a partition has now."""
+    cursor = cursor_of(session)
+    cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(partition.table))
+    [found] = cursor.fetchone()
+    return int(found)
+
+
 def _close(closing: Closing, session: Session, year: FiscalYear, stamp: Stamp, requested_by: str) -> None:
     days = Year(year.label, year.start, year.end)
     closed = fence.close(session, closing.calendar, days, wait_seconds=closing.wait_seconds)
@@ -321,10 +335,3 @@ def _years_touched(ledger: Ledger, job_id: UUID) -> set[str]:
     """The fiscal years that a job had rows in at any time."""
     events: list[Any] = [logged.event for logged in ledger.events_of(job_id)]
     return {label for event in events if isinstance(event, FileJob.ChunkLoaded) for label in event.fiscal_years}
-
-
-def _count(session: Session, partition: Partition) -> int:
-    cursor = cursor_of(session)
-    cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(partition.table))
-    [count] = cursor.fetchone()
-    return int(count)

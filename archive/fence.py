@@ -197,8 +197,8 @@ def waiting(session: Session, seconds_max: float) -> Iterator[None]:
     except errors.ForeignKeyViolation as error:
         raise ConflictError(
             f"Rows elsewhere refer to rows of the year: {error.diag.message_primary}.",
-            f"Nothing was changed. Drop the foreign key {error.diag.constraint_name!r} of {error.diag.table_name!r},"
-            " and try again.",
+            f"Nothing was changed. Drop the foreign key of {error.diag.schema_name}.{error.diag.table_name} to the"
+            " dataset's table, and try again.",
         ) from error
     except (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable) as error:
         raise ConflictError(

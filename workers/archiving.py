@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from archive import closing as closings
 from archive.closing import Closing
 from archive.dropping import drop_if_due
 from archive.export_run import Archiving, Policy, alone
@@ -30,7 +31,7 @@ from archive.stores import LockMode, StorageClass
 from ledger import telemetry
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
-from ledger.domain.year_states import YearState
+from ledger.domain.year_states import FENCED, YearState
 from ledger.errors import LedgerError
 from ledger.findings import Level
 from ledger.seal_key import public_keys
@@ -92,14 +93,16 @@ def archive_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
 
 
 def in_the_way(closing: Closing, settings: Settings, year: FiscalYear) -> list[Refusal]:
-    """What is in the way of archiving a closed year, as far as this process can see it. Nothing is changed.
+    """What is in the way of archiving a year, or of closing it before, as far as this process can see it.
 
     Raises:
         PartUnavailableError: the cold store cannot be reached.
     """
     found = refusals_of_cold_store(settings)
-    if _is_to_be_planned(year):
-        with closing.ledger.transaction() as session:
+    with closing.ledger.transaction() as session:
+        if year.state not in FENCED:
+            found += closings.in_the_way(closing, session, year)
+        elif _is_to_be_planned(year):
             found += refusals(session, closing.calendar, Year(year.label, year.start, year.end), closing.spool)
     return found
 

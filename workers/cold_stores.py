@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from archive.preflight import Refusal, refusals_of_store
 from archive.stores import ColdStore, open_cold_store
 from ledger.errors import InvalidRequestError
@@ -20,6 +22,11 @@ def store_to_verify(settings: Settings) -> ColdStore:
         InvalidRequestError: no store is named, or credentials that there are not.
     """
     return open_cold_store(_url(settings), profile=settings.archive_verifier_profile)
+
+
+def is_bucket(settings: Settings) -> bool:
+    """Whether years are archived where the prices of S3 hold."""
+    return settings.archive_url is not None and urlsplit(settings.archive_url).scheme == "s3"
 
 
 def refusals_of_cold_store(settings: Settings) -> list[Refusal]:

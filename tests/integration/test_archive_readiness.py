@@ -15,22 +15,24 @@ import boto3
 import pytest
 from botocore.retries.standard import ExponentialBackoff
 
-from archive import preflight
+from archive import closing, preflight
 from archive.manifest import parse_manifest
 from archive.volume import prefix_of
+from archive.year_plan import year_plan
 from ledger.application import Ledger
 from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
 from ledger.domain.year_states import YearState
-from tests.integration.archiving import HEADER, ORIGIN, SIGNER, Archive, lines, new_archive
+from tests.integration.archiving import HEADER, ORIGIN, SIGNER, Archive, label_of, lines, new_archive
 from tests.integration.place import STAMP, Place
 from tests.s3_servers import new_bucket, s3_environment_of
 from tests.strict_s3.faults import Fault
 from tests.strict_s3.operations import NO_KEY
 from tests.strict_s3.server import READER, SECRET, WRITER, StrictS3
 from workers.archive_checks import verify_archives
-from workers.archiving import archive_fiscal_year
+from workers.archiving import archive_fiscal_year, in_the_way, policy_of
 from workers.operations import operate
+from workers.years import closing_of
 
 YEAR = 2016
 PROFILES = f"""\
@@ -50,6 +52,7 @@ class Closed:
     archive: Archive
     label: str
     s3: StrictS3
+    planned: dict[str, Any]  # while it was open
 
     def attempt(self, **settings: Any) -> Operation | None:
         """What a worker makes of it when somebody has the year archived: the operation if it has ended."""
@@ -89,7 +92,25 @@ def closed(ledger: Ledger, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0)
         archive = new_archive(ledger, folder, f"s3://{new_bucket()}/books", datasets=1)
         archive.load(archive.places[0], HEADER + lines(YEAR, range(20)))
-        yield Closed(archive, archive.close(YEAR), double)
+        planned = plan_of(archive)
+        yield Closed(archive, archive.close(YEAR), double, planned)
+
+
+def plan_of(archive: Archive) -> dict[str, Any]:
+    settings = archive.places[0].workshop.settings
+    closes, policy = closing_of(archive.ledger, settings), policy_of(settings)
+    year = closing.known_year(closes, label_of(YEAR), STAMP)
+    return year_plan(closes, year, STAMP, policy, in_the_way(closes, settings, year), is_priced=True)
+
+
+def test_what_a_plan_says_of_an_open_year_is_what_there_is_when_it_is_closed(closed: Closed) -> None:
+    then, now = closed.planned, plan_of(closed.archive)
+    assert (then["state"], then["next"]) == ("open", f"ledger archive close {closed.label}")
+    assert (now["state"], now["next"]) == ("closed", f"ledger archive run {closed.label}")
+    assert (now["rows"], now["jobs"], now["files"], now["in_the_way"]) == (20, 1, 1, [])
+    changed = {name for name in now if now[name] != then[name]}
+    assert changed == {"state", "next", "classes"}, "there is one event more, of its closing"
+    assert [each["objects"] for each in now["classes"]] == [each["objects"] for each in then["classes"]]
 
 
 def test_a_bucket_that_is_not_there_or_keeps_nothing_is_refused(closed: Closed) -> None:
