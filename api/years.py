@@ -16,6 +16,7 @@ from api.operations import operation_answer
 from api.state import CurrentState, Reason, State, stamp
 from archive import closing
 from archive.closing import Closing
+from archive.preflight import Refusal
 from archive.restoration import schema_of
 from ledger.domain.base import Stamp
 from ledger.domain.fiscal_calendar import Year
@@ -26,6 +27,7 @@ from ledger.errors import ConflictError, InvalidRequestError
 from ledger.findings import Level
 from workers.adjustments import open_late_records
 from workers.archives import decide_hold
+from workers.cold_stores import refusals_of_cold_store
 from workers.years import closing_of, operations_under_way
 
 router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
@@ -55,8 +57,8 @@ def show_year(label: str, request: Request, state: CurrentState) -> dict[str, An
 
 @router.get("/{label}/closing")
 def show_closing(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
-    """What closing a year would close, and all that is in the way. It counts the rows."""
-    return closing.plan(closing_of_request(state), label, stamp(request))
+    """What closing a year would close, and all that is in the way, its cold store too. It counts the rows."""
+    return closing.plan(closing_of_request(state), label, stamp(request), _unfit_store(state))
 
 
 @router.post("/{label}/soft-close")
@@ -74,7 +76,7 @@ def close(
 ) -> dict[str, Any]:
     """Ask for a year to be closed for good: the operation. Refused at once if something is in the way now."""
     check_confirmed(label, confirm, "closed")
-    closing.check(closing_of_request(state), label, stamp(request))
+    closing.check(closing_of_request(state), label, stamp(request), _unfit_store(state))
     operation = state.ledger.request(Stage.CLOSE_YEAR, {"fiscal_year": label}, stamp(request))
     return operation_answer(operation, operation.status, None)
 
@@ -143,7 +145,6 @@ def _held(state: State, label: str, by: Stamp, act: Callable[[FiscalYear], None]
 def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
     """A fiscal year as JSON. `end` is the first day after it; of late records those are told that are not settled."""
     days = Year(year.label, year.start, year.end)
-    late = {job: len(open_late_records(state.ledger, UUID(job), year.label)) for job in sorted(year.late)}
     return {
         "fiscal_year": year.label,
         "start": year.start.isoformat(),
@@ -162,14 +163,25 @@ def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
         "manifest_sha256": year.manifest_sha256,
         "reopen_requested_by": year.reopen_requested_by,
         "holds": [{"case": case, "placed_by": by} for case, by in sorted(year.holds.items())],
-        "late_records": [{"job": job, "records": count} for job, count in late.items() if count],
+        "late_records": late_records_of(state, year),
         "adjustments": year.adjustments,
     }
+
+
+def late_records_of(state: State, year: FiscalYear) -> list[dict[str, Any]]:
+    """How many records came too late for a year and are not settled, by job."""
+    late = {job: len(open_late_records(state.ledger, UUID(job), year.label)) for job in sorted(year.late)}
+    return [{"job": job, "records": count} for job, count in late.items() if count]
 
 
 def closing_of_request(state: State) -> Closing:
     """What deciding about years needs."""
     return closing_of(state.ledger, state.settings)
+
+
+def _unfit_store(state: State) -> list[Refusal]:
+    """What is in the way of archiving a year once it is closed; nothing, if the ledger archives none."""
+    return refusals_of_cold_store(state.settings) if state.settings.archive_url else []
 
 
 def check_confirmed(label: str, confirm: str, done: str) -> None:

@@ -16,8 +16,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from archive import closing, fence
-from archive.closing import Closing, YearNotReadyError, closed_partitions
+from archive.closing import Closing, closed_partitions
 from archive.partitions import partitions_of
+from archive.preflight import YearNotReadyError
 from ledger.application import Arrival, Ledger
 from ledger.blobs import put
 from ledger.domain.fiscal_calendar import Year
