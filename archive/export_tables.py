@@ -15,9 +15,10 @@ import pyarrow
 
 from archive.access import AccessColumn, access_columns, write_access_copy
 from archive.closing import closed_partitions
+from archive.definitions import archived_statements
 from archive.export_run import Part, Run, step
 from archive.fence import ClosedPartition
-from archive.manifest import AccessEntry, PartEntry
+from archive.manifest import AccessEntry, PartEntry, TextEntry, entry_of
 from archive.parts import Place, PlannedPart, write_part
 from archive.restoration import ArchivedPart, ArchivedTable, try_restoring
 from archive.stores import StorageClass
@@ -90,7 +91,9 @@ def _content(paths: Iterator[Path]) -> tuple[str, int]:
 
 def _try(run: Run, closed: ClosedPartition, text_sha256: str, written: list[tuple[Part, TextFacts, Path]]) -> None:
     partition = closed.partition
-    table = ArchivedTable(partition.dataset, partition.ddl(), partition.columns, text_sha256, closed.fingerprint)
+    definitions = entry_of(TextEntry, run.year.stored["definitions"])
+    statement = archived_statements(run.volume, definitions, run.year)[partition.dataset]
+    table = ArchivedTable(partition.dataset, statement, partition.columns, text_sha256, closed.fingerprint)
     parts = [
         ArchivedPart(part["name"], made.raw_bytes, made.raw_sha256, made.sha256, partial(file_blocks, path))
         for part, made, path in written
