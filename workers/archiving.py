@@ -18,7 +18,7 @@ from archive.dropping import drop_if_due
 from archive.export_run import Archiving, Policy, alone
 from archive.exporting import export
 from archive.finishing import finish
-from archive.stores import LockMode, StorageClass
+from archive.stores import LockMode, NotRestoredError, StorageClass
 from ledger import telemetry
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.year_states import YearState
@@ -28,6 +28,7 @@ from ledger.seal_key import public_keys
 from ledger.settings import Settings
 from projections.views import Order
 from workers.cold_stores import cold_store, store_to_verify
+from workers.operations import NotYetError
 from workers.verification import verified
 from workers.workshop import Workshop
 
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 # How long whoever seals is waited for, and readers of a table that is dropped: it is tried again.
 WAIT_SECONDS = 30.0
+RESTORE_PAUSE_SECONDS = 1_800.0
 NO_ACCESS = "none"
 
 
@@ -49,6 +51,7 @@ def archive_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
 
     Raises:
         RecordDiffersError: the log is not what was sealed.
+        NotYetError: something has to come back from cold storage first.
         LedgerError: what `archive.exporting.export`, `archive.finishing.finish` and `archive.dropping.drop_if_due` do.
     """
     operation = workshop.ledger.operation(order.id)
@@ -73,7 +76,11 @@ def archive_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
         if year is not None and year.state is YearState.CLOSED and not year.parts:
             archiving.store.check()
             _verify_log(workshop, order)
-        export(archiving, label)
+        try:
+            export(archiving, label)
+        except NotRestoredError as cold:
+            # A run that was killed has put it, with another version of a library.
+            raise NotYetError(RESTORE_PAUSE_SECONDS, cold.message) from cold
         finish(archiving, label)
         year = drop_if_due(archiving, label, settings.archive_drop_days)
     log.info("fiscal year %s is %s", label, year.state.value, extra={"action": "year_archived", "fiscal_year": label})
