@@ -20,9 +20,11 @@ BLANKS = b" \t\r\n"
 QUOTE, BACKSLASH = ord('"'), ord("\\")
 OPENING = b"{["
 
+# In Python 3.11.2 (Debian 12) a possessive group that fails half-way leaves the place where it failed. A last
+# alternative that never matches puts it back.
 _BLANKS = re.compile(rb"[ \t\r\n]*+")
-_OUTSIDE = re.compile(rb'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL)
-_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_OUTSIDE = re.compile(rb'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+|(?!))*+"[^"\[\]{}]*+|(?!))*+', re.DOTALL)
+_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+|(?!))*+', re.DOTALL)
 _SCALAR = re.compile(rb'[^ \t\r\n,:"\[\]{}]*+')
 
 
