@@ -5,12 +5,13 @@
 # make fuzz   a minute of damaged files for each reader (FUZZ="--seconds 600 --reader json xml")
 # make bench  measured side by side with psql \copy
 # make bench-archive  the same for exporting a year and restoring it
+# make bench-partitions  the same for COPY into tables that are divided by years
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint chaos fuzz bench bench-archive clean help
+.PHONY: run test lint chaos fuzz bench bench-archive bench-partitions clean help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -48,6 +49,9 @@ bench: $(VENV)/.installed-to-test
 
 bench-archive: $(VENV)/.installed-to-test
 	$(BIN)/python -m bench.archive $(BENCH)
+
+bench-partitions: $(VENV)/.installed-to-test
+	$(BIN)/python -m bench.partitions $(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -99,6 +100,43 @@ def write_access_copy(columns: list[AccessColumn], part: Path, path: Path, sourc
         with aside.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(aside, path)
+
+
+def take_over(copy: Path, kept: Iterator[bytes]) -> bool:
+    """Have another access copy take the place of one, if it has the same columns and values; whether it has.
+
+    Raises:
+        SpoolError: the disk is full or broken.
+    """
+    aside = copy.with_name(f"{copy.name}.kept")
+    with spooling(aside), aside.open("wb") as file:
+        for block in kept:
+            file.write(block)
+    try:
+        (schema, values), (own_schema, own_values) = map(_content, (aside, copy))
+    except pyarrow.ArrowException:
+        return False
+    is_same = values == own_values and schema.equals(own_schema, check_metadata=True)
+    if is_same:
+        os.replace(aside, copy)
+    return is_same
+
+
+def writer_of(copy: Path) -> str:
+    """What has written an access copy, as it says itself."""
+    with pyarrow.parquet.ParquetFile(copy) as file:
+        return str(file.metadata.created_by)
+
+
+def _content(copy: Path) -> tuple[Any, str]:
+    """The columns of an access copy, and a digest of its values that does not depend on how they are kept."""
+    digest = hashlib.sha256()
+    with pyarrow.parquet.ParquetFile(copy) as file:
+        for batch in file.iter_batches():
+            text = pyarrow.BufferOutputStream()
+            pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=False))
+            digest.update(text.getvalue())
+        return file.schema_arrow, digest.hexdigest()
 
 
 def _write(columns: list[AccessColumn], blocks: Iterator[bytes], sink: Any, source: str) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from archive.export_run import Run
 from archive.export_tables import ACCESS, ROWS
@@ -25,6 +24,7 @@ from archive.manifest import (
     TableEntry,
     TextEntry,
     TotalsEntry,
+    entry_of,
 )
 from ledger.database import rows
 from ledger.merkle import complete_subtrees, consistency_proof
@@ -32,8 +32,6 @@ from ledger.notes import Checkpoint
 from ledger.seal import StoredNodes
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-Kind = TypeVar("Kind", bound=Entry)
 
 
 def compose(run: Run, checkpoint: str) -> Manifest:
@@ -61,11 +59,6 @@ def compose(run: Run, checkpoint: str) -> Manifest:
         files=_files(run),
         reconciliation=entry_of(TextEntry, year.stored["reconciliation"]),
     )
-
-
-def entry_of(kind: type[Kind], values: dict[str, Any]) -> Kind:
-    """An entry of JSON values, some of which are none of its own."""
-    return kind.model_validate_json(json.dumps({name: values[name] for name in kind.model_fields}))
 
 
 def rfc3339(instant: datetime) -> str:

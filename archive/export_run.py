@@ -3,7 +3,7 @@
 Rules:
 1. One run at a time works on a year (`alone`). Whoever comes second is told so, and has changed nothing.
 2. A part is noted in the log after the store has it, some parts in one event. A run that was killed makes the parts
-   again that are not noted; the same bytes under the same key are the same object.
+   again that are not noted; the same content under the same key is the same object (`archive.volume`).
 3. What lies in the spool folder is nobody's: each run begins with an empty one of its own, and takes it away.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from archive.manifest import ObjectEntry
-from archive.stores import ColdStore, Lock, LockMode, StorageClass
+from archive.stores import ColdStore, Lock, LockMode, NotRestoredError, StorageClass
 from archive.volume import Volume, prefix_of
 from archive.year_story import YearStory, story_of
 from ledger import telemetry
@@ -127,6 +127,28 @@ class Run:
         """The record."""
         return self.archiving.ledger
 
+    def wait_for_others(self) -> None:
+        """Raise NotRestoredError while what a killed run left is on its way out of cold storage, to be taken over."""
+        if self.volume.are_others_under_way(self._names()):
+            raise NotRestoredError(
+                f"What an interrupted run has put of {self.year.label} is not restored yet.",
+                "It goes on when it is: it is then taken over, if it is the same.",
+            )
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note in the end what was put meanwhile.
+
+        Where something that a killed run left has to be restored before it can be taken over, all of that is asked for.
+        """
+        try:
+            yield
+        except NotRestoredError:
+            self.note()
+            self.volume.restore_others(self._names())
+            raise
+        self.note()
+
     @property
     def storage_class(self) -> StorageClass:
         """That of what only has to be read when the archive is, as it was planned."""
@@ -155,6 +177,10 @@ class Run:
             )
             self._unnoted = []
             failpoint("parts_noted")
+
+    def _names(self) -> set[str]:
+        """The objects that are noted."""
+        return {each["key"] for each in self.year.stored.values()}
 
 
 @contextmanager

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pyarrow
 
-from archive.access import AccessColumn, access_columns, write_access_copy
+from archive.access import AccessColumn, access_columns, take_over, write_access_copy, writer_of
 from archive.closing import closed_partitions
+from archive.definitions import archived_statements
 from archive.export_run import Part, Run, step
 from archive.fence import ClosedPartition
-from archive.manifest import AccessEntry, PartEntry
+from archive.manifest import AccessEntry, PartEntry, TextEntry, entry_of
 from archive.parts import Place, PlannedPart, write_part
 from archive.restoration import ArchivedPart, ArchivedTable, try_restoring
 from archive.stores import StorageClass
@@ -58,7 +59,7 @@ def make_table(run: Run, parts: list[Part]) -> None:
     for part, made, path in written:
         _keep_rows(run, part, made, path, text_sha256, text_bytes)
         if part["number"] in copies:
-            _keep_copy(run, copies[part["number"]], columns, path)
+            _keep_copy(run, copies[part["number"]], columns, made, path)
         path.unlink()
 
 
@@ -90,7 +91,9 @@ def _content(paths: Iterator[Path]) -> tuple[str, int]:
 
 def _try(run: Run, closed: ClosedPartition, text_sha256: str, written: list[tuple[Part, TextFacts, Path]]) -> None:
     partition = closed.partition
-    table = ArchivedTable(partition.dataset, partition.ddl(), partition.columns, text_sha256, closed.fingerprint)
+    definitions = entry_of(TextEntry, run.year.stored["definitions"])
+    statement = archived_statements(run.volume, definitions, run.year)[partition.dataset]
+    table = ArchivedTable(partition.dataset, statement, partition.columns, text_sha256, closed.fingerprint)
     parts = [
         ArchivedPart(part["name"], made.raw_bytes, made.raw_sha256, made.sha256, partial(file_blocks, path))
         for part, made, path in written
@@ -110,23 +113,23 @@ def _keep_rows(run: Run, part: Part, made: TextFacts, path: Path, text_sha256: s
         run.keep(part, entry, text_sha256=text_sha256, text_bytes=text_bytes)
 
 
-def _keep_copy(run: Run, part: Part, columns: list[AccessColumn], source: Path) -> None:
+def _keep_copy(run: Run, part: Part, columns: list[AccessColumn], made: TextFacts, source: Path) -> None:
     if run.is_missing(part):
         path = source.with_suffix(".parquet")
         with step(telemetry.SPAN_ARCHIVE_WRITE, run.year.label, part) as span:
             write_access_copy(columns, source, path, part["name"].replace(ACCESS, ROWS, 1))
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
             span.set_attributes({telemetry.PART_BYTES: path.stat().st_size, telemetry.PART_ROWS: part["rows"]})
         with step(telemetry.SPAN_ARCHIVE_PUT, run.year.label, part) as span:
             storage_class = StorageClass(run.year.pinned["access_class"])
-            kept = run.volume.keep(f"{part['name']}-{digest[:DIGITS]}.parquet", path, storage_class, digest)
+            name = f"{part['name']}-{made.raw_sha256[:DIGITS]}.parquet"
+            kept = run.volume.keep(name, path, storage_class, holds_same=partial(take_over, path))
             span.set_attributes({telemetry.PART_BYTES: kept.bytes, telemetry.PART_ROWS: part["rows"]})
+        writer = writer_of(path)
         path.unlink()
         as_text = [
             each.column.name
             for each in columns
             if pyarrow.types.is_string(each.type) and base_of(each.column.type) not in TEXTS
         ]
-        told = {"dataset": part["dataset"], "rows": part["rows"], "writer": f"pyarrow {pyarrow.__version__}"}
+        told = {"dataset": part["dataset"], "rows": part["rows"], "writer": writer}
         run.keep(part, AccessEntry(**kept.model_dump(), **told, columns_as_text=tuple(as_text)))

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from archive.books import VERIFY, Balanced, Books, BooksDoNotBalanceError
 from archive.closing import closed_partitions
-from archive.copying import FORMAT, PINNED
+from archive.definitions import definitions_of
 from archive.export_run import Archiving, Part, Run, step
 from archive.held_rows import NO_ROWS, HeldRows
 from archive.log_lines import LogRange, log_lines
 from archive.manifest import TextEntry, canonical
 from archive.partitions import other_partitions
-from archive.snapshots import plain, snapshot_line
+from archive.snapshots import snapshot_line
 from archive.stores import StorageClass
 from archive.text_files import TextWriter, check_text
 from archive.year_jobs import YearJob, jobs_of
@@ -121,13 +120,10 @@ def _balanced(label: str, job: YearJob, balanced: Mapping[int, Balanced]) -> Bal
 
 def make_definitions(run: Run, parts: list[Part]) -> None:
     """Keep what is needed to make the tables again, and to understand what stands in them."""
-    year = run.year
-    values = {
-        "calendar": {"definition": year.calendar, "zone": year.zone},
-        "copy": {"format": FORMAT, "settings": PINNED},
-        "tables": [_definition(run, each.partition) for each in closed_partitions(year)],
-    }
-    _keep_text(run, parts[0], [canonical(values) + b"\n"], StorageClass.STANDARD, ending="json.zst")
+    datasets = [table["dataset"] for table in run.year.tables]
+    contracts = {dataset: contract_versions(run.archiving, run.story, dataset) for dataset in datasets}
+    text = definitions_of(run.year, contracts)
+    _keep_text(run, parts[0], [text], StorageClass.STANDARD, ending="json.zst")
 
 
 def make_events(run: Run, parts: list[Part]) -> None:
@@ -157,17 +153,6 @@ def contract_versions(archiving: Archiving, story: YearStory, dataset: str) -> l
     logged = archiving.ledger.events_of(dataset_id(dataset))
     events: list[Any] = [each.event for each in logged if each.position <= story.position]
     return [event.contract for event in events]
-
-
-def _definition(run: Run, partition: Any) -> dict[str, Any]:
-    return {
-        "dataset": partition.dataset,
-        "name": partition.name,
-        "ddl": partition.ddl(),
-        "columns": [asdict(column) for column in partition.columns],
-        "bounds": partition.bounds,
-        "contracts": [plain(each) for each in contract_versions(run.archiving, run.story, partition.dataset)],
-    }
 
 
 def _keep_text(

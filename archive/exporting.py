@@ -67,6 +67,7 @@ def export(archiving: Archiving, label: str) -> FiscalYear:
         ConflictError: it is not closed, or its rows or files are not what they were.
         BooksDoNotBalanceError: its rows are not those that the log tells of. Nothing was put.
         PartUnavailableError: something that is needed for it is away, or the log is not sealed yet.
+        NotRestoredError: what a killed run left is not restored yet, which was asked for.
     """
     year = archiving.ledger.fiscal_year(label)
     if year is None:
@@ -83,11 +84,13 @@ def export(archiving: Archiving, label: str) -> FiscalYear:
             with step(telemetry.SPAN_ARCHIVE_PLAN, label) as span:
                 _plan(run)
                 span.set_attribute(telemetry.PART_COUNT, len(run.year.parts))
+        else:
+            run.wait_for_others()
         for _, group in groupby(list(run.year.parts.values()), key=lambda part: (part["kind"], part.get("dataset"))):
             parts = list(group)
             if any(map(run.is_missing, parts)):
-                MAKERS[parts[0]["kind"]](run, parts)
-                run.note()
+                with run.noting():
+                    MAKERS[parts[0]["kind"]](run, parts)
         with step(telemetry.SPAN_ARCHIVE_MANIFEST, label):
             _put_manifest(run, checkpoint)
     return run.year

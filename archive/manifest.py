@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -44,6 +44,9 @@ class Entry(BaseModel):
     """What every part of a manifest is: values that do not change, and none that are not known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Kind = TypeVar("Kind", bound=Entry)
 
 
 class ObjectEntry(Entry):
@@ -216,6 +219,11 @@ class Manifest(Entry):
     def to_bytes(self) -> bytes:
         """The manifest as it is kept."""
         return canonical(self.model_dump(mode="json"))
+
+
+def entry_of(kind: type[Kind], values: dict[str, Any]) -> Kind:
+    """An entry of JSON values, some of which are none of its own."""
+    return kind.model_validate_json(json.dumps({name: values[name] for name in kind.model_fields}))
 
 
 def canonical(value: Any) -> bytes:

@@ -7,8 +7,8 @@ Rules:
 3. Only when all parts are ready are they read. They are streamed into PostgreSQL and compared there
    (`archive.restoration`); the event that tells of it is in the same transaction, with what was compared. Their jobs
    are told of it afterwards, some at a time.
-4. What a table was is what the Closed event and the manifest say, not what it has become since. Where they differ
-   nothing is restored.
+4. What a table was is what the Closed event, the manifest and the archived definitions say, not what it has become
+   since. Where they differ nothing is restored.
 5. The year's lock is taken only at the end: those who decide about it are not held up by the reading.
 """
 
@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session
 
 from archive import restoration
 from archive.closing import Closing, closed_partitions
+from archive.definitions import archived_statements
 from archive.fence import ClosedPartition
 from archive.manifest import PartEntry, TableEntry
 from archive.restoration import ArchivedPart, ArchivedTable, RestorationDiffersError
@@ -207,19 +208,23 @@ def _tables(
     if closed.keys() != entries.keys():
         raise _differs(year.label, f"has other datasets: {', '.join(sorted(closed.keys() ^ entries.keys()))}")
     volume = Volume(store, archive.prefix, None)
+    statements = archived_statements(volume, archive.manifest.definitions, year)
     is_same_postgresql = archive.manifest.software.postgresql // MAJOR == postgresql // MAJOR
     for dataset, each in closed.items():
         entry = entries[dataset]
         if _columns(entry) != [(column.name, column.type, column.nullable) for column in each.partition.columns]:
             raise _differs(year.label, f"has other columns of {dataset!r}")
-        yield _table(each, entry, is_same_postgresql), [_part(volume, part) for part in entry.parts]
+        yield (
+            _table(each, entry, statements[dataset], is_same_postgresql),
+            [_part(volume, part) for part in entry.parts],
+        )
 
 
-def _table(closed: ClosedPartition, entry: TableEntry, is_same_postgresql: bool) -> ArchivedTable:
+def _table(closed: ClosedPartition, entry: TableEntry, statement: str, is_same_postgresql: bool) -> ArchivedTable:
     partition = closed.partition
     return ArchivedTable(
         partition.dataset,
-        partition.ddl(),
+        statement,
         partition.columns,
         entry.text_sha256,
         closed.fingerprint,

@@ -1,5 +1,6 @@
 """Snapshots of aggregates, as lines of text: where each stood when a year was closed.
 
+They are none of the library's, which have a time of a clock in them and a state that only it reads (decision 18).
 They are taken of events as they are stored: what names somebody stays in its envelope, and is erased with its key
 wherever a copy of it lies.
 """

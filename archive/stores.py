@@ -130,6 +130,10 @@ class NoCapacityError(PartUnavailableError):
     code = "no_restore_capacity"
 
 
+class AnotherKeptError(ConflictError):
+    """Other bytes are kept under a key."""
+
+
 class ColdStore(Protocol):
     """Keeps objects for years.
 
@@ -149,7 +153,8 @@ class ColdStore(Protocol):
         What is kept already gets the lock as well, unless it has a longer and stricter one.
 
         Raises:
-            ConflictError: other bytes are kept under the key, or the same ones encrypted otherwise than is asked for.
+            AnotherKeptError: other bytes are kept under the key.
+            ConflictError: the same ones are, encrypted otherwise than is asked for; or see `lock`.
             ObjectDamagedError: the file, or what the store holds, is not what it was given.
             InvalidRequestError: the lock has ended already.
         """
@@ -263,8 +268,8 @@ def not_the_file(key: str, file: Path, sha256: str, found: str) -> ObjectDamaged
     )
 
 
-def another_is_kept(key: str) -> ConflictError:
+def another_is_kept(key: str) -> AnotherKeptError:
     """Other bytes are kept under a key."""
-    return ConflictError(
+    return AnotherKeptError(
         f"Something else is kept as {key} already.", "Find out who put it there: nothing is written over."
     )

@@ -2,7 +2,8 @@
 
 Rules:
 1. An object is there when its record is: `.records/KEY.json`, with class, lock and hold, written after the bytes are
-   durable under their name. A crash in between leaves bytes that the next put of them takes over.
+   durable under their name. A crash in between leaves bytes that the next put makes an object: the one that it puts, or
+   if it puts other bytes, one that is in its way as any other.
 2. Nothing is written in its place: it is written aside, made durable, and takes its name, in one step. One process at
    a time changes anything.
 3. What is said of an object is what its file holds: its digest is computed anew each time.
@@ -99,7 +100,7 @@ class FolderColdStore:
         with self._alone():
             record = self._record(key)
             if record is None:
-                record = _Record(sha256, self._keep(key, file, sha256), storage_class)
+                record = _Record(sha256, self._keep(key, file, sha256, storage_class), storage_class)
                 self._write_record(key, record if lock is None else record.locked(lock))
             elif record.sha256 != sha256:
                 raise another_is_kept(key)
@@ -228,7 +229,7 @@ class FolderColdStore:
             finally:
                 os.close(descriptor)
 
-    def _keep(self, key: str, file: Path, sha256: str) -> int:
+    def _keep(self, key: str, file: Path, sha256: str, storage_class: StorageClass) -> int:
         """Give a file's bytes their name, durably; their size. Others that have it already are never written over."""
         aside = self._folder / INCOMING / "object"
         found, size_bytes = _copy_durably(file, aside)
@@ -239,7 +240,9 @@ class FolderColdStore:
         try:
             os.link(aside, path)
         except FileExistsError:
-            if _sha256_of(path) != sha256:
+            there = _sha256_of(path)
+            if there != sha256:
+                self._write_record(key, _Record(there, path.stat().st_size, storage_class))
                 raise another_is_kept(key) from None
         aside.unlink()
         self._sync_folders(path.parent)

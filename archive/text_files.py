@@ -119,21 +119,39 @@ def raw_blocks(compressed: Iterable[bytes], what: str) -> Iterator[bytes]:
         raise TextDamagedError(f"The text of {what} is cut, or has more than one end.", "It was changed since.")
 
 
+def facts_of(compressed: Iterable[bytes], what: str) -> TextFacts:
+    """What a compressed text comes to. Raises TextDamagedError: see `raw_blocks`."""
+    raw, digest = hashlib.sha256(), hashlib.sha256()
+    lines = raw_bytes = size = 0
+
+    def taken() -> Iterator[bytes]:
+        nonlocal size
+        for block in compressed:
+            digest.update(block)
+            size += len(block)
+            yield block
+
+    for block in raw_blocks(taken(), what):
+        raw.update(block)
+        raw_bytes += len(block)
+        lines += block.count(b"\n")
+    return TextFacts(lines, raw_bytes, raw.hexdigest(), size, digest.hexdigest())
+
+
 def check_text(file: Path, expected: TextFacts) -> None:
     """Read a file back from the disk, and compare it with what was written.
 
     Raises:
         SpoolError: it is something else.
     """
-    raw, compressed = hashlib.sha256(), hashlib.sha256()
+    found: TextFacts | None = None
     damage: TextDamagedError | None = None
     try:
         with spooling(file):
-            for block in raw_blocks(_noted(file_blocks(file), compressed), file.name):
-                raw.update(block)
+            found = facts_of(file_blocks(file), file.name)
     except TextDamagedError as error:
         damage = error
-    if damage or (raw.hexdigest(), compressed.hexdigest()) != (expected.raw_sha256, expected.sha256):
+    if found != expected:
         raise SpoolError(
             f"The spool file {file} does not hold what was written to it.", "Mend the disk, or name another folder."
         ) from damage
@@ -162,9 +180,3 @@ def _cut(blocks: Iterable[bytes]) -> Iterator[bytes]:
     for block in blocks:
         for start in range(0, len(block), DECOMPRESSED_AT_ONCE_BYTES):
             yield block[start : start + DECOMPRESSED_AT_ONCE_BYTES]
-
-
-def _noted(blocks: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
-    for block in blocks:
-        digest.update(block)
-        yield block

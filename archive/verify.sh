@@ -27,21 +27,22 @@ LC_ALL=C
 export LC_ALL
 tab=$(printf '\t')
 
-if [ $# -lt 2 ] || [ $# -gt 4 ]; then
-    sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
-    exit 2
-fi
-public_key=$1 bucket=${2%/} prefix=${3-} depth=${4:-objects}
-prefix=${prefix%/}
+begin() { # what was asked for
+    if [ $# -lt 2 ] || [ $# -gt 4 ]; then
+        sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
+        exit 2
+    fi
+    public_key=$1 bucket=${2%/} prefix=${3-} depth=${4:-objects}
+    prefix=${prefix%/}
+    for tool in curl jq openssl sha256sum tar zstd; do
+        command -v "$tool" >/dev/null || fail "$tool is needed, and is not installed."
+    done
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    : >"$work/wrong"
+    : >"$work/cold"
+}
 fail() { printf '%s\n' "$*" >&2; exit 2; }
-for tool in curl jq openssl sha256sum tar zstd; do
-    command -v "$tool" >/dev/null || fail "$tool is needed, and is not installed."
-done
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-: >"$work/wrong"
-: >"$work/cold"
-
 wrong() { printf 'WRONG %s\n' "$*" | tee -a "$work/wrong"; }
 digest_of() {
     found=$(sha256sum <"$1")
@@ -88,68 +89,90 @@ first_version() { # LIST KEY: of several versions of a manifest the oldest count
     awk -F'\t' -v key="$2" '$1 == "Version" && $2 == key { found = $3 } END { print found }' "$1"
 }
 
-case $bucket in
-http://* | https://*)
-    in_bucket=1
-    [ -n "$prefix" ] || fail "Give the prefix of the archive."
-    {
-        printf 'user = "%s:%s"\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY"
-        [ -z "${AWS_SESSION_TOKEN-}" ] || printf 'header = "x-amz-security-token: %s"\n' "$AWS_SESSION_TOKEN"
-    } >"$work/curl"
-    fetch() { request "$3" "$bucket/$prefix/$1?versionId=$2"; }
-    list_versions "$prefix/" "$work/versions"
-    [ -s "$work/versions" ] || fail "There is nothing at $bucket/$prefix."
-    ;;
-*)
-    in_bucket='' depth=content prefix=$(cd "$bucket" && pwd)
-    fetch() { [ -f "$bucket/$1" ] && cat "$bucket/$1" >"$3"; }
-    (cd "$bucket" && find . -type f | sed "s|^\./|Version$tab$prefix/|; s|\$|$tab-|") >"$work/versions"
-    ;;
-esac
-
-# 2. The manifest is the one that was signed by the key, and the one of this place.
-for name in MANIFEST.json MANIFEST.note; do
-    version=$(first_version "$work/versions" "$prefix/$name")
-    if [ -z "$version" ] || ! fetch "$name" "$version" "$work/$name"; then
-        wrong "$name is not there"
-        exit 1
+open_place() {
+    case $bucket in
+    http://* | https://*)
+        in_bucket=1
+        [ -n "$prefix" ] || fail "Give the prefix of the archive."
+        {
+            printf 'user = "%s:%s"\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY"
+            [ -z "${AWS_SESSION_TOKEN-}" ] || printf 'header = "x-amz-security-token: %s"\n' "$AWS_SESSION_TOKEN"
+        } >"$work/curl"
+        list_versions "$prefix/" "$work/versions"
+        [ -s "$work/versions" ] || fail "There is nothing at $bucket/$prefix."
+        ;;
+    *)
+        in_bucket='' depth=content prefix=$(cd "$bucket" && pwd)
+        (cd "$bucket" && find . -type f | sed "s|^\./|Version$tab$prefix/|; s|\$|$tab-|") >"$work/versions"
+        ;;
+    esac
+}
+fetch() {
+    if [ -n "$in_bucket" ]; then
+        request "$3" "$bucket/$prefix/$1?versionId=$2"
+    else
+        [ -f "$bucket/$1" ] && cat "$bucket/$1" >"$3"
     fi
-    printf '%s\t%s\n' "$name" "$version" >>"$work/named"
-done
-key_name=${public_key%%+*}
-key_rest=${public_key#*+}
-key_id=${key_rest%%+*}
-{
-    printf '\060\052\060\005\006\003\053\145\160\003\041\000' # DER of an Ed25519 public key, RFC 8410
-    printf '%s' "${key_rest#*+}" | openssl base64 -d -A | tail -c 32
-} >"$work/key.der"
-sed '/^$/,$d' "$work/MANIFEST.note" >"$work/signed"
-signature=$(sed '1,/^$/d' "$work/MANIFEST.note" | grep -F -- "— $key_name " | head -n 1 | cut -d' ' -f3) || signature=''
-printf '%s' "$signature" | openssl base64 -d -A >"$work/signature" 2>/dev/null || : >"$work/signature"
-if [ "$(head -c 4 "$work/signature" | hexadecimal)" != "$key_id" ]; then
-    wrong "MANIFEST.note is not signed by $key_name+$key_id"
-else
-    tail -c 64 "$work/signature" >"$work/raw_signature"
+}
+
+# 2. The manifest is the one that was signed by the key, and the one of this place. It is not looked into before.
+fetch_manifest() {
+    for name in MANIFEST.json MANIFEST.note; do
+        version=$(first_version "$work/versions" "$prefix/$name")
+        if [ -z "$version" ] || ! fetch "$name" "$version" "$work/$name"; then
+            wrong "$name is not there"
+            exit 1
+        fi
+        printf '%s\t%s\n' "$name" "$version" >>"$work/named"
+    done
+}
+read_key() {
+    key_name=${public_key%%+*}
+    key_rest=${public_key#*+}
+    key_id=${key_rest%%+*}
+    {
+        printf '\060\052\060\005\006\003\053\145\160\003\041\000' # DER of an Ed25519 public key, RFC 8410
+        printf '%s' "${key_rest#*+}" | openssl base64 -d -A | tail -c 32
+    } >"$work/key.der"
+}
+check_note() { # NOTE: what it says is signed by the key, and it says nothing besides
+    sed '/^$/,$d' "$1" >"$work/signed"
+    signature=$(sed '1,/^$/d' "$1" | grep -F -- "— $key_name " | head -n 1 | cut -d' ' -f3) || signature=''
+    printf '%s' "$signature" | openssl base64 -d -A >"$work/signature" 2>/dev/null || : >"$work/signature"
+    if [ "$(head -c 4 "$work/signature" | hexadecimal)" != "$key_id" ]; then
+        wrong "MANIFEST.note is not signed by $key_name+$key_id"
+        return 0
+    fi
+    tail -c +5 "$work/signature" >"$work/raw_signature"
     openssl pkeyutl -verify -pubin -keyform DER -inkey "$work/key.der" -rawin -in "$work/signed" \
         -sigfile "$work/raw_signature" >/dev/null 2>&1 || wrong "MANIFEST.note has a signature that is not of its text"
-fi
-jq -e . "$work/MANIFEST.json" >/dev/null 2>&1 || { wrong "MANIFEST.json is no JSON"; exit 1; }
-year=$(value .fiscal_year) generation=$(value .generation)
-{
-    printf 'ledger archive, form 1\n%s %s generation %s\n' "$(value .origin)" "$year" "$generation"
-    printf 'sha256 %s\nbytes %s\n' "$(digest_of "$work/MANIFEST.json")" "$(($(wc -c <"$work/MANIFEST.json")))"
-} >"$work/expected"
-cmp -s "$work/expected" "$work/signed" || wrong "MANIFEST.json is not the one that was signed"
-if [ -s "$work/wrong" ]; then exit 1; fi
+    # A signature can be written in more than one way; only one is that of the ledger, which puts nothing behind it.
+    { cat "$work/signed"; printf '\n— %s %s\n' "$key_name" "$(openssl base64 -A <"$work/signature")"; } |
+        cmp -s - "$1" || wrong "MANIFEST.note is not as it was written"
+}
+check_manifest() { # MANIFEST: it has the digest and the size that were signed
+    { read -r _ && read -r _ && read -r told_digest && read -r told_size; } <"$work/signed" || told_digest=''
+    if [ "$told_digest" != "sha256 $(digest_of "$1")" ] || [ "$told_size" != "bytes $(($(wc -c <"$1")))" ]; then
+        wrong "MANIFEST.json is not the one that was signed"
+    fi
+}
+check_manifest_place() { # and it is the one of the year and the generation that were signed, in their place
+    year=$(value .fiscal_year) generation=$(value .generation)
+    {
+        printf 'ledger archive, form 1\n%s %s generation %s\n' "$(value .origin)" "$year" "$generation"
+        printf '%s\n%s\n' "$told_digest" "$told_size"
+    } | cmp -s - "$work/signed" || wrong "MANIFEST.json is not of what was signed"
+    case $prefix in
+    *"$(place_of "$year" "$generation")") ;;
+    *) wrong "MANIFEST.json is that of $year, generation $generation, which is another place" ;;
+    esac
+    echo "The manifest of $year, generation $generation, is signed by $key_name+$key_id."
+}
 place_of() { printf '/%s/g%04d' "$1" "$2"; }
-case $prefix in
-*"$(place_of "$year" "$generation")") ;;
-*) wrong "MANIFEST.json is that of $year, generation $generation, which is another place" ;;
-esac
-echo "The manifest of $year, generation $generation, is signed by $key_name+$key_id."
 
 # 3. It goes on from the archive that was made before it, if that is here.
-if [ "$(value .previous)" != null ]; then
+check_previous() {
+    [ "$(value .previous)" != null ] || return 0
     base=${prefix%/*/*}$(place_of "$(value .previous.fiscal_year)" "$(value .previous.generation)")
     : >"$work/previous"
     if [ -n "$in_bucket" ]; then
@@ -165,16 +188,9 @@ if [ "$(value .previous)" != null ]; then
     elif [ "$(digest_of "$work/previous")" != "$(value .previous.manifest_sha256)" ]; then
         wrong "$base/MANIFEST.json is not the one that this archive goes on from"
     fi
-fi
+}
 
 # 4. Every object is there as the manifest says.
-# The index of the packs comes before them, and the parts of a table one after the other.
-value '[.definitions, .tables[].parts[], .access[], .events.parts[], .snapshots[], .files.index, .files.packs[],
-    .reconciliation][] | [.key, .version, .bytes, .sha256, .storage_class, (.raw_sha256 // "-"), (.lines // "-")]
-    | @tsv' >"$work/objects"
-retain_until=$(value '.policy.retain_until') mode=$(value .policy.mode)
-mkdir "$work/files"
-
 look_at() { # KEY VERSION [BYTES SHA256 CLASS]: what S3 says of an object
     request "$work/headers" --head --header 'x-amz-checksum-mode: ENABLED' "$bucket/$prefix/$1?versionId=$2" ||
         { wrong "$1 is not there in version $2"; return 0; }
@@ -275,24 +291,33 @@ end_table() {
     printf '%s\t%s\t%s\n' "$table" "$(cut -d' ' -f1 "$work/digest")" "$rows" >>"$work/tables"
 }
 
-: >"$work/pieces"
-: >"$work/whole"
-: >"$work/tables"
-if [ -n "$in_bucket" ]; then
-    while IFS=$tab read -r key version; do look_at "$key" "$version"; done <"$work/named"
-fi
-while IFS=$tab read -r key version bytes sha256 class raw_sha256 text_lines; do
-    [ -n "$in_bucket" ] || version=-
-    printf '%s\t%s\n' "$key" "$version" >>"$work/named"
-    [ -z "$in_bucket" ] || look_at "$key" "$version" "$bytes" "$sha256" "$class"
-    [ "$depth" != content ] ||
-        read_content "$key" "$version" "$bytes" "$sha256" "$class" "$raw_sha256" "$text_lines"
-done <"$work/objects"
-end_table
-echo "$(($(wc -l <"$work/objects"))) objects were looked at."
+check_objects() {
+    # The index of the packs comes before them, and the parts of a table one after the other.
+    value '[.definitions, .tables[].parts[], .access[], .events.parts[], .snapshots[], .files.index, .files.packs[],
+        .reconciliation][] | [.key, .version, .bytes, .sha256, .storage_class, (.raw_sha256 // "-"), (.lines // "-")]
+        | @tsv' >"$work/objects"
+    retain_until=$(value '.policy.retain_until') mode=$(value .policy.mode)
+    mkdir "$work/files"
+    : >"$work/pieces"
+    : >"$work/whole"
+    : >"$work/tables"
+    if [ -n "$in_bucket" ]; then
+        while IFS=$tab read -r key version; do look_at "$key" "$version"; done <"$work/named"
+    fi
+    while IFS=$tab read -r key version bytes sha256 class raw_sha256 text_lines; do
+        [ -n "$in_bucket" ] || version=-
+        printf '%s\t%s\n' "$key" "$version" >>"$work/named"
+        [ -z "$in_bucket" ] || look_at "$key" "$version" "$bytes" "$sha256" "$class"
+        [ "$depth" != content ] ||
+            read_content "$key" "$version" "$bytes" "$sha256" "$class" "$raw_sha256" "$text_lines"
+    done <"$work/objects"
+    end_table
+    echo "$(($(wc -l <"$work/objects"))) objects were looked at."
+}
 
 # 5. The texts of parts come to those of tables, and the packs hold every file.
-if [ "$depth" = content ] && [ ! -s "$work/cold" ]; then
+check_wholes() {
+    [ "$depth" = content ] && [ ! -s "$work/cold" ] || return 0
     value '.tables[] | [.dataset, .text_sha256, .rows, (.parts | length)] | @tsv' >"$work/expected"
     while IFS=$tab read -r table sha256 rows parts; do
         [ "$parts" -gt 0 ] || continue
@@ -301,28 +326,43 @@ if [ "$depth" = content ] && [ ! -s "$work/cold" ]; then
     files=$(($(sort -u "$work/whole" | wc -l)))
     [ "$files" -eq "$(value .files.count)" ] || wrong "files/ has $files whole files, and had $(value .files.count)"
     echo "$files files came out of the packs as they were sent."
-fi
+}
 
 # 6. Nothing hides the objects, and nothing else lies beside them.
-help_before=''
-while IFS=$tab read -r kind key version; do
-    name=${key#"$prefix"/}
-    if [ "$kind" = DeleteMarker ]; then
-        wrong "$name has a delete marker, $version"
-        continue
-    fi
-    case $name in
-    README.txt | verify.sh)
-        [ "$help_before" != "$name" ] || wrong "$name was put more than once"
-        help_before=$name
-        ;;
-    *)
-        grep -qxF "$name$tab$version" "$work/named" ||
-            wrong "$name is no part of the archive${in_bucket:+ in version $version}"
-        ;;
-    esac
-done <"$work/versions"
+check_nothing_besides() {
+    help_before=''
+    while IFS=$tab read -r kind key version; do
+        name=${key#"$prefix"/}
+        if [ "$kind" = DeleteMarker ]; then
+            wrong "$name has a delete marker, $version"
+            continue
+        fi
+        case $name in
+        README.txt | verify.sh)
+            [ "$help_before" != "$name" ] || wrong "$name was put more than once"
+            help_before=$name
+            ;;
+        *)
+            grep -qxF "$name$tab$version" "$work/named" ||
+                wrong "$name is no part of the archive${in_bucket:+ in version $version}"
+            ;;
+        esac
+    done <"$work/versions"
+}
 
+# 7. All of it, one after the other.
+begin "$@"
+open_place
+fetch_manifest
+read_key
+check_note "$work/MANIFEST.note"
+[ -s "$work/wrong" ] || check_manifest "$work/MANIFEST.json"
+[ ! -s "$work/wrong" ] || exit 1
+check_manifest_place
+check_previous
+check_objects
+check_wholes
+check_nothing_besides
 if [ -s "$work/wrong" ]; then
     echo "$(($(wc -l <"$work/wrong"))) things are wrong." >&2
     exit 1

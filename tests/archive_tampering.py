@@ -52,9 +52,21 @@ class Owner:
         version.lock_until = None
         self.bucket.delete(version.key, version.id, bypass=True)
 
-    def put_again(self, name: str) -> None:
-        """Put the same bytes under the same key once more."""
-        self.bucket.put(replace(self.version(name)), only_new=False)
+    def put_again(self, name: str, data: bytes | None = None) -> None:
+        """Put bytes under the same key once more: the same ones, or others."""
+        version = self.version(name)
+        self.bucket.put(replace(version), only_new=False)
+        if data is not None:
+            newest = self.bucket.all(version.key)[0]
+            newest.data = data
+            newest.checksums = {SHA256: base64.b64encode(hashlib.sha256(data).digest()).decode()}
+
+    def put_instead(self, name: str) -> None:
+        """Put other bytes under the same key, and delete those that were there."""
+        old = self.version(name)
+        self.put_again(name, flipped(old.data))
+        old.lock_until = None
+        self.bucket.delete(old.key, old.id, bypass=True)
 
     def put_beside(self, name: str) -> None:
         """Put something that is no part of the archive."""
@@ -123,9 +135,22 @@ OF_OBJECTS = [
         "bytes, and had",
         lambda owner, name: owner.write(name, owner.version(name).data[:-1]),
     ),
+    OfObject(
+        "a byte is added to it",
+        "object_differs",
+        "bytes, and had",
+        lambda owner, name: owner.write(name, owner.version(name).data + b"x"),
+    ),
     OfObject("it is exchanged with another", "object_differs", "has the SHA-256", _exchange),
     OfObject("it is removed", "object_missing", "is not there", Owner.remove),
     OfObject("it is put once more", "version_unknown", "is no part of the archive", Owner.put_again),
+    OfObject(
+        "other bytes are put under its key",
+        "version_unknown",
+        "is no part of the archive",
+        lambda owner, name: owner.put_again(name, flipped(owner.version(name).data)),
+    ),
+    OfObject("a version with other bytes takes its place", "object_missing", "is not there", Owner.put_instead),
     OfObject(
         "a delete marker hides it",
         "object_hidden",
@@ -276,20 +301,29 @@ INTRODUCTION = """\
 
 Somebody owns the bucket: he passes every lock, and the store says of an object what he wants. Each line is a test, of
 `ledger archive verify` and of `verify.sh`, the script that lies beside each archive; both name the object. "Content"
-says that objects have to be read (`--content`), for the store itself says nothing of it. What is done to an object is
-done to each kind of them. Written by `python -m tests.archive_tampering`; do not edit.
+says that objects have to be read (`--content`, and `content` for the script), for the store itself says nothing of it.
+What is done to an object is done to each object of an archive that has one of every kind: definitions, rows, access
+copies, events, snapshots, packs, their index, reconciliation.
 
-| what is done | content | is told as |
-|---|---|---|
+Besides, every single byte of a manifest, of its note, and of an object of each kind is changed, and both find it. The
+functions of the script are called for that, once for each changed byte (`tests/contracts/test_archive_script.py`).
+
+`README.txt` and `verify.sh` are not signed: that they were put more than once is told, and that they are what the
+ledger put is not. Take the script, as the public key, from somebody you trust.
+
+Written by `python -m tests.archive_tampering`; do not edit.
+
+| what is done | content | the verifier tells it as | the script says |
+|---|---|---|---|
 """
 
 
 def page() -> str:
     """The whole of docs/archive-tampering.md."""
-    lines = [f"| {each.what} | no | `{each.code}` |\n" for each in OF_MANIFESTS]
-    lines += [
-        f"| an object: {each.what} | {'yes' if each.needs_content else 'no'} | `{each.code}` |\n" for each in OF_OBJECTS
-    ]
+    lines = [f"| {each.what} | no | `{each.code}` | {each.said} |\n" for each in OF_MANIFESTS]
+    for each in OF_OBJECTS:
+        content = "yes" if each.needs_content else "no"
+        lines.append(f"| an object: {each.what} | {content} | `{each.code}` | {each.said} |\n")
     return INTRODUCTION + "".join(lines)
 
 

@@ -35,6 +35,8 @@ UNTIL = datetime(2045, 1, 1, tzinfo=UTC)
 POLICY = Lock(LockMode.COMPLIANCE, UNTIL)
 STREAM = UUID(int=7)
 PACK_BYTES = 8_192
+# What the keys of the objects of an archive begin with.
+KINDS = ["definitions", "data", "access", "events", "snapshots", "files/pack", "files/index", "reconciliation"]
 COLUMNS = [("id", "bigint"), ("note", "text"), ("_job", "bigint"), ("_record", "bigint")]
 
 Rows = dict[str, list[list[str]]]  # DATASET -> parts -> rows as text

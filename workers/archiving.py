@@ -27,7 +27,7 @@ from archive.exporting import export
 from archive.finishing import finish
 from archive.preflight import Refusal, refusals, refuse
 from archive.rehearsal import rehearse
-from archive.stores import LockMode, StorageClass
+from archive.stores import LockMode, NotRestoredError, StorageClass
 from ledger import telemetry
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
@@ -38,6 +38,7 @@ from ledger.seal_key import public_keys
 from ledger.settings import Settings
 from projections.views import Order
 from workers.cold_stores import cold_store, refusals_of_cold_store, store_to_verify
+from workers.operations import NotYetError
 from workers.verification import verified
 from workers.workshop import Workshop
 
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 # How long whoever seals is waited for, and readers of a table that is dropped: it is tried again.
 WAIT_SECONDS = 30.0
+RESTORE_PAUSE_SECONDS = 1_800.0
 NO_ACCESS = "none"
 
 
@@ -61,6 +63,7 @@ def archive_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
         StoreUnfitError: archives cannot be kept in the cold store. Nothing was planned.
         YearNotReadyError: something else is in the way. Nothing was planned.
         RecordDiffersError: the log is not what was sealed.
+        NotYetError: something has to come back from cold storage first.
         LedgerError: what `archive.exporting.export`, `archive.finishing.finish` and `archive.dropping.drop_if_due` do.
     """
     operation = workshop.ledger.operation(order.id)
@@ -85,7 +88,11 @@ def archive_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
         if year is not None and _is_to_be_planned(year):
             _check_ready(archiving, year)
             _verify_log(workshop, order)
-        export(archiving, label)
+        try:
+            export(archiving, label)
+        except NotRestoredError as cold:
+            # A run that was killed has put it, with another version of a library.
+            raise NotYetError(RESTORE_PAUSE_SECONDS, cold.message) from cold
         finish(archiving, label)
         year = drop_if_due(archiving, label, settings.archive_drop_days)
     log.info("fiscal year %s is %s", label, year.state.value, extra={"action": "year_archived", "fiscal_year": label})

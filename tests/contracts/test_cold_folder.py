@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from archive.stores import ObjectDamagedError, StorageClass, StoredObject
+from archive.stores import AnotherKeptError, ObjectDamagedError, StorageClass, StoredObject
 from ledger.errors import ConflictError, NotFoundError, PartUnavailableError
 from tests.contracts.cold_places import COMPLIANT, DATA, GOVERNED, ColdPlace, folder_place, sha256_of
 from tests.disks import small_disk
@@ -113,6 +113,18 @@ def test_bytes_that_are_exchanged_with_their_record_are_another_version(place: C
         place.store.head(KEY, found.version)
 
 
+def test_bytes_that_a_crash_left_without_a_record_are_in_the_way_of_others_as_an_object(place: ColdPlace) -> None:
+    assert place.folder is not None
+    found = place.put(KEY)
+    (place.folder / ".records" / f"{KEY}.json").unlink()
+    assert place.versions() == []
+    with pytest.raises(AnotherKeptError):
+        place.put(KEY, b"other")
+    assert place.versions() == [(KEY, found.version)]
+    assert place.read(found) == DATA
+    assert place.put(KEY, lock=GOVERNED).lock == GOVERNED
+
+
 def test_an_object_whose_file_is_gone_is_not_there(place: ColdPlace) -> None:
     assert place.folder is not None
     found = place.put(KEY)
@@ -132,7 +144,6 @@ def test_a_file_that_somebody_else_put_there_is_not_written_over(place: ColdPlac
     with pytest.raises(ConflictError, match=KEY):
         place.put(KEY)
     assert path.read_bytes() == b"not ours"
-    assert place.versions() == []
 
 
 def test_a_record_that_cannot_be_read_is_told(place: ColdPlace) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from archive import closing, fence
 from archive.closing import Closing, closed_partitions
+from archive.definitions import definitions_of
 from archive.fence import ClosedPartition
 from archive.manifest import Manifest, PartEntry, TextEntry
 from archive.parts import plan_parts, write_part
@@ -74,6 +75,10 @@ class Shelf:
         )  # fmt: skip
         return manifest
 
+    def defined(self, definitions: bytes) -> bytes:
+        """What is archived as the definitions of a year."""
+        return definitions
+
     def drop(self, label: str) -> Manifest:
         """Close a year, put it there, and take its rows away from here."""
         manifest = self.export(label)
@@ -111,9 +116,10 @@ class Shelf:
 
     def _manifest(self, volume: Volume, year: FiscalYear) -> Manifest:
         tables = [self._table(volume, each) for each in closed_partitions(year)]
+        told = definitions_of(year, {table["dataset"]: [] for table in year.tables})
         definitions, index, reconciliation = (
-            self._text(volume, stem, stem.encode()).model_dump(mode="json")
-            for stem in ("definitions", "files/index", "reconciliation")
+            self._text(volume, stem, data).model_dump(mode="json")
+            for stem, data in (("definitions", self.defined(told)), ("files/index", b""), ("reconciliation", b""))
         )
         return Manifest.model_validate_json(
             Manifest.model_construct(
@@ -156,7 +162,7 @@ class Shelf:
         path = self.spool / "text"
         with TextWriter(path) as writer:
             writer.write(data)
-        return volume.keep_text(stem, "json.zst", path, writer.facts(), self.storage_class, TextEntry)
+        return volume.keep_text(stem, "json.zst", path, writer.facts(), StorageClass.STANDARD, TextEntry)
 
     def _file(self, data: bytes) -> Path:
         path = self.spool / "file"

@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from archive import access
-from archive.access import access_columns, write_access_copy
+from archive.access import access_columns, take_over, write_access_copy, writer_of
 from archive.parts import plan_parts
 from archive.text_files import SpoolError
 from ledger.application import Ledger
@@ -37,6 +37,34 @@ def access_copy(tables: FiscalTables, folder: Path) -> Any:
         columns = access_columns(session, closed.partition)
     write_access_copy(columns, folder / part.name, folder / "copy.parquet", part.name)
     return pyarrow.parquet.read_table(folder / "copy.parquet")
+
+
+def test_a_copy_of_the_same_values_is_taken_over_however_it_is_kept_and_no_other(tmp_path: Path) -> None:
+    schema = pyarrow.schema([("a", pyarrow.string()), ("b", pyarrow.float64())], {"copy_of": "data/x/00001"})
+    values = {"a": ["x", "", None, 'a "quote"'], "b": [0.1, float("nan"), None, -0.0]}
+
+    def copy(name: str, data: dict[str, list[Any]], kind: Any = schema, **options: Any) -> bytes:
+        pyarrow.parquet.write_table(pyarrow.table(data, schema=kind), tmp_path / name, **options)
+        return (tmp_path / name).read_bytes()
+
+    own = copy("copy.parquet", values, compression="zstd")
+    others = [
+        copy("other", {**values, "a": ["x", None, None, 'a "quote"']}),
+        copy("other", {**values, "b": [0.1, None, None, -0.0]}),
+        copy("other", {name: column[:3] for name, column in values.items()}),
+        copy("other", values, schema.with_metadata({"copy_of": "data/x/00002"})),
+        copy("other", {"a": values["a"], "b": ["0.1", "nan", None, "-0"]}, schema.set(1, pyarrow.field("b", "string"))),
+        b"none",
+        own[:-5],
+    ]
+    for other in others:
+        assert not take_over(tmp_path / "copy.parquet", iter([other]))
+        assert (tmp_path / "copy.parquet").read_bytes() == own
+    same = copy("other", values, compression="gzip", row_group_size=2)
+    assert same != own
+    assert take_over(tmp_path / "copy.parquet", iter([same[:100], same[100:]]))
+    assert (tmp_path / "copy.parquet").read_bytes() == same
+    assert writer_of(tmp_path / "copy.parquet").startswith("parquet-cpp-arrow version ")
 
 
 def test_values_that_parquet_keeps_have_its_types(tables: FiscalTables, tmp_path: Path) -> None:

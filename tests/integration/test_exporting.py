@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from archive import export_texts
 from archive.books import BooksDoNotBalanceError
 from archive.export_run import alone
 from archive.exporting import export
 from archive.manifest import Manifest, TextEntry, parse_manifest
+from archive.restoration import RestorationDiffersError
+from archive.snapshots import plain
 from archive.text_files import raw_blocks
 from archive.volume import Volume, prefix_of
 from ledger.application import Ledger
+from ledger.domain.dataset import dataset_id
 from ledger.domain.year_states import YearState
 from ledger.errors import ConflictError, PartUnavailableError
 from tests.integration.archiving import ORIGIN, Archive, label_of, new_archive
@@ -87,6 +91,48 @@ def test_a_closed_year_is_exported_whole_and_nothing_else_lies_there(archive: Ar
     assert (events[-1]["id"], events[-1]["topic"]) == (manifest.closed.position, "fiscal_year.closed")
     assert len(events) == manifest.events.count
     assert archive.told[-1]["parts"] == archive.told[-1]["parts_total"] == len(exported.parts)
+
+
+def test_the_archived_definitions_make_the_tables_that_were_closed_and_say_what_stands_in_them(
+    archive: Archive, year: int
+) -> None:
+    archive.fill(year)
+    label = archive.close(year)
+    export(archive.archiving, label)
+    manifest = manifest_of(archive, label)
+    [told] = lines_of(archive, label, manifest.definitions)
+    assert told["calendar"] == {"definition": "04-01", "zone": "UTC"}
+    assert [table["dataset"] for table in told["tables"]] == [table.dataset for table in manifest.tables]
+    columns = (
+        "SELECT attname, format_type(atttypid, atttypmod), attnotnull, attcollation FROM pg_attribute"
+        " WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+    )
+    for table in told["tables"]:
+        registered = [each.event.contract for each in archive.ledger.events_of(dataset_id(table["dataset"]))]
+        assert table["contracts"] == [plain(contract) for contract in registered] != []
+        with archive.ledger.transaction() as session:
+            session.execute(text("CREATE SCHEMA scratch"))
+            session.execute(text("SET LOCAL search_path = scratch"))
+            session.connection().exec_driver_sql(table["ddl"])
+            made = session.execute(text(columns), {"name": f"scratch.{table['dataset']}"}).all()
+            session.rollback()
+        assert [tuple(each) for each in made] == archive.query(columns, name=f"data.{table['name']}") != []
+        assert [each["type"] for each in table["columns"]] == [each[1] for each in made]
+
+
+def test_a_table_is_tried_by_the_statement_that_is_archived(
+    archive: Archive, year: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.fill(year)
+    label = archive.close(year)
+    original = export_texts.definitions_of
+    monkeypatch.setattr(
+        export_texts, "definitions_of", lambda *about: original(*about).replace(b'\\"note\\" text', b'\\"note\\" bytea')
+    )
+    with pytest.raises(RestorationDiffersError, match="with other columns"):
+        export(archive.archiving, label)
+    assert archive.year(label).state is YearState.CLOSED
+    assert not any("/data/" in key for key, _ in versions(archive, label))
 
 
 def test_what_was_sent_comes_out_of_the_packs(archive: Archive, year: int) -> None:

@@ -12,18 +12,20 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import zstandard
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy.exc import DBAPIError
 
 from archive import closing, restoration
-from archive.manifest import ManifestRefusedError
+from archive.definitions import archived_statements
+from archive.manifest import ManifestRefusedError, ObjectEntry
 from archive.restoration import RestorationDiffersError, schema_of
 from archive.retrieval import bring_back, release
 from archive.retrieval_plan import parts_to_read, plan
 from archive.sealed import exports_of, newest_archive, read_archive
 from archive.stores import ObjectDamagedError, StorageClass, Tier, open_cold_store
 from archive.stores_s3 import S3ColdStore
-from archive.volume import prefix_of
+from archive.volume import Volume, prefix_of
 from ledger import telemetry
 from ledger.application import Ledger
 from ledger.domain.filejob import FileJob
@@ -353,6 +355,73 @@ def test_an_archive_of_something_else_than_the_log_says_restores_nothing(near: R
         with pytest.raises(RestorationDiffersError, match=how):
             bring_back(ledger, near.shelf.place.workshop.calendar, store, changed, near.label, STAMP)
     assert not near.is_there()
+
+
+def test_a_year_comes_back_by_the_statement_that_was_archived(
+    shelving: Callable[..., Shelf], year: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = shelving(None)
+    monkeypatch.setattr(
+        shelf, "defined", lambda told: told.replace(b'\\"number\\" bigint', b'\\"number\\" bigint CHECK (number >= 0)')
+    )
+    found = shelved(shelf, None, year)
+    ended = found.attempt(found.request())
+    assert ended is not None
+    assert (ended.error, found.rows(found.copy)) == (None, found.before)
+    checks = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = to_regclass(:name) AND contype = 'c'"
+    assert shelf.place.query(checks, name=found.copy) == [("CHECK ((number >= 0))",)]
+
+
+# What is written into the definitions instead of something else, and what is said of it.
+OTHER_DEFINITIONS = [
+    (b'"type":"bigint"', b'"type":"integer"', "another value for 'columns'"),
+    (b'"zone":"', b'"zone":"Not/', "the calendar"),
+    (b'"dataset":"', b'"dataset":"no_', "other datasets"),
+    (b'\\"number\\" bigint', b'\\"number\\" integer', "with other columns than the archive says"),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "said"), OTHER_DEFINITIONS, ids=[each[2] for each in OTHER_DEFINITIONS])
+def test_definitions_of_something_else_than_was_closed_restore_nothing(
+    shelving: Callable[..., Shelf], year: int, monkeypatch: pytest.MonkeyPatch, before: bytes, after: bytes, said: str
+) -> None:
+    shelf = shelving(None)
+    monkeypatch.setattr(shelf, "defined", lambda told: told.replace(before, after))
+    found = shelved(shelf, None, year)
+    ended = found.attempt(found.request())
+    assert ended is not None
+    assert ended.error is not None
+    assert (ended.error["code"], said in ended.error["message"]) == ("restoration_differs", True), ended.error
+    assert not found.is_there()
+
+
+def test_definitions_that_are_other_ones_than_were_archived_restore_nothing(near: Retrieving, tmp_path: Path) -> None:
+    archive = newest_archive(near.ledger, near.shelf.store, near.shelf.year(near.label))
+    file = tmp_path / "cold" / near.prefix / archive.manifest.definitions.key
+    archived = file.read_bytes()
+    text = zstandard.ZstdDecompressor().decompressobj().decompress(archived)
+    operation_id = near.request()
+    file.chmod(0o644)
+    file.write_bytes(archived[:-1] + bytes([archived[-1] ^ 1]))
+    ended = near.attempt(operation_id)
+    assert ended is not None
+    assert ended.error is not None
+    assert (ended.error["code"], near.is_there()) == ("object_damaged", False)
+    for other in (text.replace(b"bigint", b"bigint  ", 1), text[:-1], text + text, text[:-1] + b" "):
+        kept = zstandard.ZstdCompressor().compress(other)
+        with pytest.raises(ObjectDamagedError, match="are not what was archived"):
+            archived_statements(Saying(kept), archive.manifest.definitions, near.shelf.year(near.label))
+    assert archived_statements(Saying(archived), archive.manifest.definitions, near.shelf.year(near.label))
+
+
+class Saying(Volume):
+    """A volume whose store says of other bytes that they are those that were put."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def read(self, entry: ObjectEntry) -> Iterator[bytes]:
+        return iter([self.data])
 
 
 def test_a_dropped_year_is_reopened_from_its_copy_and_closed_again_as_the_next(near: Retrieving, year: int) -> None:
