@@ -79,10 +79,10 @@ def refuse(found: Sequence[Refusal], what: str, remedy: str) -> None:
     raise YearNotReadyError(f"{what} {told}{more}", f"Nothing was changed. {remedy}")
 
 
-def refusals_of_store(store: ColdStore) -> list[Refusal]:
-    """What is in the way of keeping archives in a store. Raises PartUnavailableError: nobody can say now."""
+def refusals_of_store(store: ColdStore, bytes_needed: int) -> list[Refusal]:
+    """What is in the way of keeping so much in a store. Raises PartUnavailableError: nobody can say now."""
     try:
-        store.check()
+        store.check(bytes_needed)
     except StoreUnfitError as error:
         return [Refusal(error.code, error.message, error.remedy)]
     return []

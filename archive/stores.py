@@ -141,8 +141,8 @@ class ColdStore(Protocol):
     NotFoundError when there is no such object or version.
     """
 
-    def check(self) -> None:
-        """Raise StoreUnfitError unless archives can be kept here: no such bucket, no versions, no Object Lock.
+    def check(self, bytes_needed: int = 0) -> None:
+        """Raise StoreUnfitError unless archives can be kept here: no such bucket, no versions, no Object Lock, no room.
 
         Nothing is left behind. Whether all can be done that archives need, `archive.rehearsal` finds out.
         """

@@ -21,6 +21,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -85,13 +86,20 @@ class FolderColdStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def check(self) -> None:
+    def check(self, bytes_needed: int = 0) -> None:
         """See `ColdStore`. Makes the folder, and writes, syncs and removes a small file."""
         try:
             with self._alone():
                 self._write_aside(b"check").unlink()
         except PartUnavailableError as error:
             raise StoreUnfitError(error.message, error.remedy) from error
+        free = shutil.disk_usage(self._folder).free
+        if free < bytes_needed:
+            raise StoreUnfitError(
+                f"The disk of the cold store {self._folder} has {free:,} bytes free, and about {bytes_needed:,} are"
+                " needed.",
+                "Make room, or name a folder on another disk.",
+            )
 
     def put(self, key: str, file: Path, sha256: str, storage_class: StorageClass, lock: Lock | None) -> StoredObject:
         """See `ColdStore`."""

@@ -90,8 +90,8 @@ class S3ColdStore:
             else {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key, "BucketKeyEnabled": True}
         )
 
-    def check(self) -> None:
-        """See `ColdStore`. HEAD comes last, for it does not say why it is refused."""
+    def check(self, bytes_needed: int = 0) -> None:
+        """See `ColdStore`. There is always room. HEAD comes last, for it does not say why it is refused."""
         with self._unavailable_as_error():
             try:
                 lock = self._client.get_object_lock_configuration(Bucket=self._bucket)

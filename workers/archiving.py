@@ -22,6 +22,7 @@ from uuid import uuid4
 from archive import closing as closings
 from archive.closing import Closing
 from archive.dropping import drop_if_due
+from archive.estimate import estimate
 from archive.export_run import Archiving, Policy, alone
 from archive.exporting import export
 from archive.finishing import finish
@@ -29,7 +30,8 @@ from archive.preflight import Refusal, refusals, refuse
 from archive.rehearsal import rehearse
 from archive.stores import LockMode, NotRestoredError, StorageClass
 from ledger import telemetry
-from ledger.domain.fiscal_calendar import Year
+from ledger.application import Ledger
+from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.year_states import FENCED, YearState
 from ledger.errors import LedgerError
@@ -105,7 +107,10 @@ def in_the_way(closing: Closing, settings: Settings, year: FiscalYear) -> list[R
     Raises:
         PartUnavailableError: the cold store cannot be reached.
     """
-    found = refusals_of_cold_store(settings)
+    needed = 0
+    if _is_to_be_planned(year):
+        needed = _bytes_needed(closing.ledger, closing.calendar, year, policy_of(settings))
+    found = refusals_of_cold_store(settings, needed)
     with closing.ledger.transaction() as session:
         if year.state not in FENCED:
             found += closings.in_the_way(closing, session, year)
@@ -138,7 +143,7 @@ def _is_to_be_planned(year: FiscalYear) -> bool:
 
 def _check_ready(archiving: Archiving, year: FiscalYear) -> None:
     """As `check_ready`, and besides by doing it. What is in the way of the store raises as that does (rule 2)."""
-    archiving.store.check()
+    archiving.store.check(_bytes_needed(archiving.ledger, archiving.calendar, year, archiving.policy))
     with archiving.ledger.transaction() as session:
         days = Year(year.label, year.start, year.end)
         found = refusals(session, archiving.calendar, days, archiving.spool)
@@ -151,6 +156,13 @@ def _check_ready(archiving: Archiving, year: FiscalYear) -> None:
         now=datetime.now(UTC),
         scratch=archiving.spool,
     )
+
+
+def _bytes_needed(ledger: Ledger, calendar: FiscalCalendar, year: FiscalYear, policy: Policy) -> int:
+    """About how many bytes the archive of a closed year will have."""
+    with ledger.transaction() as session:
+        found = estimate(ledger, session, calendar, year, policy, is_priced=False)
+    return sum(each["bytes"] for each in found["classes"])
 
 
 def _refuse(found: list[Refusal], label: str) -> None:

@@ -29,8 +29,8 @@ def is_bucket(settings: Settings) -> bool:
     return settings.archive_url is not None and urlsplit(settings.archive_url).scheme == "s3"
 
 
-def refusals_of_cold_store(settings: Settings) -> list[Refusal]:
-    """What is in the way of archiving where the settings say, with the credentials of this process.
+def refusals_of_cold_store(settings: Settings, bytes_needed: int = 0) -> list[Refusal]:
+    """What is in the way of archiving so much where the settings say, with the credentials of this process.
 
     Raises:
         PartUnavailableError: the store cannot be reached, so nobody can say now.
@@ -38,7 +38,7 @@ def refusals_of_cold_store(settings: Settings) -> list[Refusal]:
     if settings.archive_url is None:
         error = _no_place()
         return [Refusal("cold_store_missing", error.message, error.remedy)]
-    return refusals_of_store(cold_store(settings))
+    return refusals_of_store(cold_store(settings), bytes_needed)
 
 
 def _url(settings: Settings) -> str:

@@ -127,11 +127,7 @@ def verified(
         except (PartUnavailableError, StoreUnfitError) as away:
             if not found.findings_total:
                 raise
-            found.add(
-                NotCompared(
-                    f"Views, files or archives were not all looked at: a part was away or refused ({away.code})."
-                )
-            )
+            found.add(NotCompared(f"Views, files or archives were not all looked at: a part was away ({away.code})."))
         _say(found.findings[told:], found.findings_total, level)
     return {
         "level": level.value,

@@ -8,6 +8,7 @@ from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ import boto3
 import pytest
 from botocore.retries.standard import ExponentialBackoff
 
-from archive import closing, preflight
+from archive import closing, preflight, stores_folder
 from archive.manifest import parse_manifest
 from archive.volume import prefix_of
 from archive.year_plan import year_plan
@@ -205,6 +206,20 @@ def test_too_little_room_in_the_spool_folder_is_refused(closed: Closed, monkeypa
     usage: Any = namedtuple("usage", "total used free")
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(1, 1, 100))
     closed.refused("fiscal_year_not_ready", "has 100 bytes free")
+
+
+def test_too_little_room_in_the_folder_of_the_store_is_refused(
+    closed: Closed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usage: Any = namedtuple("usage", "total used free")
+    monkeypatch.setattr(stores_folder.shutil, "disk_usage", lambda _: usage(1, 1, 100))
+    url = (tmp_path / "cold").as_uri()
+    closed.refused("cold_store_unfit", "has 100 bytes free", archive_url=url)
+    settings = closed.place(archive_url=url).workshop.settings
+    year = closed.archive.year(closed.label)
+    assert "cold_store_unfit" in [
+        each.code for each in in_the_way(closing_of(closed.archive.ledger, settings), settings, year)
+    ]
 
 
 def test_a_store_that_is_away_for_a_while_is_asked_again(closed: Closed) -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,12 +15,13 @@ from pymongo.database import Database
 from sqlalchemy import text
 
 from api.cli.operation_results import verified as verified_as_told
+from archive.stores import StoreUnfitError
 from ledger.blobs import FolderBlobStore
 from ledger.database import lock_at_once
 from ledger.domain.access import Role
 from ledger.domain.contract import Contract
 from ledger.domain.words import Stage, Status
-from ledger.errors import PartUnavailableError
+from ledger.errors import LedgerError, PartUnavailableError
 from ledger.findings import Level
 from ledger.keys import create_key
 from ledger.seal import seal
@@ -33,7 +35,7 @@ from tests.integration.place import CONTRACT, STAMP, Place, running_workshop, un
 from tests.integration.views import new_order
 from tests.integration.years import decide, soft_close
 from tests.tampering import BLOBS_ARE, OF_BLOBS, OF_DOCUMENTS, OF_EVENTS, OF_VIEWS, Tampering
-from workers import view_checks
+from workers import verification, view_checks
 from workers.verification import verify_record
 from workers.workshop import Workshop
 
@@ -251,18 +253,32 @@ def test_a_check_that_breaks_is_told_without_its_words_and_hides_no_other(
     assert all("(ValueError)" in finding["message"] for finding in findings)
 
 
+@pytest.mark.parametrize(
+    ("level", "module", "name", "kind"),
+    [
+        (Level.VIEWS, view_checks, "view_of", PartUnavailableError),
+        (Level.ARCHIVES, verification, "verify_archives", PartUnavailableError),
+        (Level.ARCHIVES, verification, "verify_archives", StoreUnfitError),
+    ],
+)
 def test_what_was_found_in_the_log_is_on_record_though_a_part_that_views_need_is_away(
-    place: Place, documents: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    place: Place,
+    documents: Database[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    level: Level,
+    module: ModuleType,
+    name: str,
+    kind: type[LedgerError],
 ) -> None:
-    def away(*_: Any) -> Any:
-        raise PartUnavailableError("MongoDB is away.")
+    def away(*_: Any, **__: Any) -> Any:
+        raise kind("MongoDB is away, or S3 does not let us.")
 
-    monkeypatch.setattr(view_checks, "view_of", away)
-    with pytest.raises(PartUnavailableError):
-        verified(place)
+    monkeypatch.setattr(module, name, away)
+    with pytest.raises(kind):
+        verified(place, level)
     with tampered(place, documents, "UPDATE ledger.stored_events SET topic = 'x' WHERE topic = 'key.created'"):
-        result = verified(place)
-    assert (result["holds"], [finding["code"] for finding in result["findings"]]) == (False, ["event_changed"] * 2)
+        result = verified(place, level)
+    assert (result["holds"], [finding["code"] for finding in result["findings"]][:2]) == (False, ["event_changed"] * 2)
     assert "a part was away" in result["not_compared"][0]
 
 
