@@ -22,7 +22,7 @@ from ledger.domain.column import Column
 from ledger.domain.reconciliation import DIGEST_BITS, add_totals
 from ledger.row_sets import canonical, control_totals, row_set_digest
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20  # of text, of which several forms are in memory at once
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The end of a fiscal year by the command line, as two accountants go through it: three datasets, one with rejects.
 
-Meanwhile somebody reads the year after it, and what is read there never changes. `LEDGER_TEST_FLIGHTS` is how many
-flights there are (8,400 by default; all of them are 336,776).
+The archive is in a bucket of our double of S3, where calls fail on the way; what is cold there is restored when the
+test lets time pass. Meanwhile somebody reads the year after it, and what is read there never changes.
+`LEDGER_TEST_FLIGHTS` is how many flights there are (8,400 by default; all of them are 336,776).
 """
 
 from __future__ import annotations
@@ -10,21 +11,29 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import boto3
 import pytest
 from psycopg2 import sql
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
+from api.cli.client import ExitCode
 from archive.held_rows import NO_ROWS, HeldRows, held_rows
 from ledger.domain.contract import Contract
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from tests.e2e.conftest import Running
 from tests.e2e.reader import Reader
+from tests.s3_servers import new_bucket, s3_environment_of
 from tests.stack import Stack
+from tests.strict_s3.faults import Fault
+from tests.strict_s3.objects import COLD, Bucket
+from tests.strict_s3.server import StrictS3
 from tests.waiting import wait_until
 
 FLIGHTS = int(os.environ.get("LEDGER_TEST_FLIGHTS", "8400"))
@@ -32,13 +41,47 @@ YEAR = "FY2012-13"
 NEXT_YEAR = "time_hour >= '2013-04-01T00:00:00Z'"
 NULL = "NA"
 TEXTS = frozenset({"carrier", "tailnum", "origin", "dest"})
+# OPERATION -> what meets one of its calls, and after how many. What is flipped in a lock ends an attempt of a worker.
+ARCHIVING = {
+    "PutObject": (Fault.LOST_ANSWER, 3),
+    "HeadObject": (Fault.SLOW_DOWN, 5),
+    "PutObjectRetention": (Fault.FLIPPED_REQUEST, 4),
+}
+DROPPING = {"HeadObject": (Fault.RESET, 2), "GetObject": (Fault.SLOW_DOWN, 1)}
+RESTORING = {"RestoreObject": (Fault.LOST_ANSWER, 0), "GetObject": (Fault.CUT_ANSWER, 2)}
+VERIFYING = {"GetObject": (Fault.SLOW_DOWN, 3), "HeadObject": (Fault.LOST_ANSWER, 3)}
+RESTORED_IN = timedelta(hours=12)
 PHASES = ("before", "close", "run", "verify", "drop", "restore", "copy", "release", "after")
 
 
 @pytest.fixture(scope="module")
-def ledger(running: Running) -> Iterator[Stack]:
-    with running({}) as stack:
+def s3() -> Iterator[StrictS3]:
+    with StrictS3() as double, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_environment_of(double.url).items():
+            patch.setenv(name, value)
+        patch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials that it found first
+        yield double
+
+
+@pytest.fixture(scope="module")
+def bucket(s3: StrictS3) -> Bucket:
+    return s3.operations.buckets[new_bucket()]
+
+
+@pytest.fixture(scope="module")
+def ledger(running: Running, s3: StrictS3, bucket: Bucket) -> Iterator[Stack]:
+    [name] = s3.operations.buckets
+    with running({**s3_environment_of(s3.url), "LEDGER_ARCHIVE_URL": f"s3://{name}/books"}) as stack:
         yield stack
+
+
+@contextmanager
+def failing(s3: StrictS3, faults: dict[str, tuple[Fault, int]]) -> Iterator[None]:
+    """Let a fault meet a call of some operations, once so many have worked. Each has to have happened in the end."""
+    for operation, (fault, after) in faults.items():
+        s3.faults.arm(fault, operation, after=after)
+    yield
+    assert not s3.faults.is_armed
 
 
 def contract(fields: list[tuple[str, str]]) -> dict[str, Any]:
@@ -134,9 +177,15 @@ def partition(name: str) -> str:
     return f"{name}__{YEAR.lower().replace('-', '_')}"
 
 
-def check_manifest(ledger: Stack, before: dict[str, Content]) -> None:
+def check_manifest(ledger: Stack, bucket: Bucket, folder: Path, before: dict[str, Content]) -> None:
     """The manifest tells of these rows, and the auditor's script finds everything as it was signed."""
-    [path] = (ledger.home / "archive").glob(f"v1/*/{YEAR}/g0001/MANIFEST.json")
+    kept = bucket.all("books/v1/")
+    assert len(kept) == len({each.key for each in kept})
+    for each in kept:
+        path = folder / each.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(each.data)
+    [path] = folder.glob(f"books/v1/*/{YEAR}/g0001/MANIFEST.json")
     manifest = json.loads(path.read_bytes())
     assert {each["dataset"]: each["rows"] for each in manifest["tables"]} == {
         name: each.rows for name, each in before.items()
@@ -147,13 +196,54 @@ def check_manifest(ledger: Stack, before: dict[str, Content]) -> None:
     assert told.returncode == 0, told.stdout + told.stderr
 
 
-def check_files_are_told(ledger: Stack, tasks: dict[str, list[dict[str, Any]]], topic: str) -> None:
-    for task in (task for each in tasks.values() for task in each):
-        assert topic in [event["type"] for event in ledger.json("jobs", "events", task["task_id"])]
+def check_drop_needs_the_name_of_the_year(ledger: Stack, key: str) -> None:
+    """By the command line and by HTTP, a drop that is confirmed with another year drops nothing."""
+    before = run(ledger, key, "status", YEAR)
+    assert before["state"] == "verified"
+    assert ledger.run("archive", "drop", YEAR, "--yes", "FY2011-12").returncode == ExitCode.USAGE
+    with ledger.http(key=key) as http:
+        answer = http.post(f"/api/v1/archive/years/{YEAR}/drop", json={"confirm": "FY2011-12"})
+    assert (answer.status_code, answer.json()["code"]) == (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request")
+    assert run(ledger, key, "status", YEAR) == before
+
+
+def restore(ledger: Stack, key: str, s3: StrictS3, bucket: Bucket) -> str:
+    """Bring the year back; the schema of the copy. Twelve hours pass as soon as all is asked for."""
+    asked = run(ledger, key, "restore", YEAR, "--days", "2", "--reason", "an audit")
+    parts = [each for each in bucket.all("books/v1/") if "/data/" in each.key]
+    wait_until(lambda: all(map(bucket.is_being_restored, parts)), "not all is asked for")
+    s3.clock.advance(RESTORED_IN)
+
+    def is_restored() -> bool:
+        """Nobody looks again by himself so soon."""
+        ledger.sql("UPDATE work.items SET due_at = clock_timestamp() WHERE job_id = %s", asked["operation_id"])
+        return bool(run(ledger, key, "status", YEAR)["copy"] == "restored")
+
+    wait_until(is_restored, "it is not restored")
+    return str(run(ledger, key, "status", YEAR)["copy_schema"])
+
+
+def restore_by_hand(s3: StrictS3, bucket: Bucket) -> None:
+    """What an auditor does who wants every object to be read."""
+    for each in bucket.all("books/v1/"):
+        if each.storage_class in COLD:
+            bucket.restore(each, 2, "Standard")
+    s3.clock.advance(RESTORED_IN)
+
+
+def files_are_told(ledger: Stack, tasks: dict[str, list[dict[str, Any]]], topic: str) -> bool:
+    events = [ledger.json("jobs", "events", task["task_id"]) for each in tasks.values() for task in each]
+    return all(topic in [event["type"] for event in told] for told in events)
 
 
 def test_a_year_goes_into_cold_storage_and_comes_back_the_same_while_others_read_the_next(
-    ledger: Stack, contracts: dict[str, Contract], tasks: dict[str, list[dict[str, Any]]], keys: list[str]
+    ledger: Stack,
+    s3: StrictS3,
+    bucket: Bucket,
+    contracts: dict[str, Contract],
+    tasks: dict[str, list[dict[str, Any]]],
+    keys: list[str],
+    tmp_path: Path,
 ) -> None:
     anna, bert = keys
     assert {task["status"] for each in tasks.values() for task in each} == {"Completed"}
@@ -167,28 +257,29 @@ def test_a_year_goes_into_cold_storage_and_comes_back_the_same_while_others_read
         with reader.during("close"):
             closed = run(ledger, anna, "close", YEAR, "--yes", YEAR)
             assert closed["rows"] == planned["rows"] == sum(each.rows for each in before.values())
-        with reader.during("run"):
+        with reader.during("run"), failing(s3, ARCHIVING):
             estimate = run(ledger, anna, "run", YEAR, "--dry-run")
             assert (estimate["rows"], estimate["files"]) == (closed["rows"], sum(map(len, tasks.values())))
             assert run(ledger, anna, "run", YEAR)["state"] == "verified"
         with reader.during("verify"):
             assert {name: content(ledger, "data", partition(name), contracts[name]) for name in before} == before
-            check_manifest(ledger, before)
-            assert ledger.run("archive", "drop", YEAR, "--yes", "FY2011-12").returncode != 0
-        with reader.during("drop"):
+            check_manifest(ledger, bucket, tmp_path, before)
+            check_drop_needs_the_name_of_the_year(ledger, bert)
+        with reader.during("drop"), failing(s3, DROPPING):
             assert run(ledger, bert, "drop", YEAR, "--yes", YEAR)["state"] == "dropped"
             assert {content(ledger, "data", partition(name), contracts[name]).rows for name in before} == {0}
-            check_files_are_told(ledger, tasks, "filejob.archived")
-        with reader.during("restore"):
-            restored = run(ledger, anna, "restore", YEAR, "--days", "2", "--reason", "an audit", "--wait")
+            assert files_are_told(ledger, tasks, "filejob.archived")
+        with reader.during("restore"), failing(s3, RESTORING):
+            schema = restore(ledger, anna, s3, bucket)
         with reader.during("copy"):
-            copies = {name: content(ledger, restored["schema"], name, each) for name, each in contracts.items()}
+            copies = {name: content(ledger, schema, name, each) for name, each in contracts.items()}
             assert copies == before
-            check_files_are_told(ledger, tasks, "filejob.restored")
+            wait_until(lambda: files_are_told(ledger, tasks, "filejob.restored"), "not all files are told")
         with reader.during("release"):
             assert run(ledger, anna, "release", YEAR)["copy"] == "none"
-            assert ledger.sql("SELECT to_regnamespace(%s)", restored["schema"]) == [(None,)]
-        with reader.during("after"):
+            assert ledger.sql("SELECT to_regnamespace(%s)", schema) == [(None,)]
+        with reader.during("after"), failing(s3, VERIFYING):
+            restore_by_hand(s3, bucket)
             assert ledger.json("archive", "verify", YEAR, "--content")["holds"] is True
             verified = ledger.json("audit", "verify", "--level", "archives", "--sample", "3")
             assert (verified["holds"], len(verified["archives"][0]["sample"])) == (True, 3), verified

@@ -13,18 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from archive import closing
 from archive.export_run import Policy
 from archive.manifest import parse_manifest
-from archive.retention import carry_out_holds
 from archive.stores import LockMode, StorageClass
 from ledger.application import Ledger
 from ledger.domain.year_states import CopyState, YearState
 from tests.faults.kit import failpoint_names
 from tests.integration.archiving import POLICY, killed_at, label_of, new_archive
-from tests.integration.place import STAMP
 from tests.integration.whole_way import RESTORED_IN, WholeWay
-from tests.integration.years import SECOND
 from tests.s3_servers import new_bucket, s3_environment_of
 from tests.strict_s3.server import StrictS3
 
@@ -117,15 +113,7 @@ def check_exported_once(way: WholeWay) -> None:
 
 def hold(way: WholeWay, kill: Kill) -> None:
     """Hold the year, and let it go again, with whoever carries that out killed both times."""
-
-    def carry_out() -> None:
-        carry_out_holds(way.ledger, way.archive.archiving.store, way.year)
-
-    closing.decide(way.closing, way.label, STAMP, lambda year: year.place_hold(STAMP, case="2026/17"))
-    kill(HOLDING, carry_out)
+    kill(HOLDING, way.hold)
     assert all(each.is_on_hold for each in way.kept())
-    closing.decide(
-        way.closing, way.label, SECOND, lambda year: year.lift_hold(SECOND, case="2026/17", reason="settled")
-    )
-    kill(HOLDING, carry_out)
+    kill(HOLDING, way.lift)
     assert not any(each.is_on_hold for each in way.kept())

@@ -1,4 +1,4 @@
-"""A year on its whole way over S3: it is exported, sealed, dropped, brought back and let go, one step after the other.
+"""A year on its whole way over S3: exported, sealed, held, dropped, brought back, read, let go, and reopened.
 
 Rules:
 1. A step that ended somewhere is done again, and goes on from there: by the same process, or by another one.
@@ -24,16 +24,19 @@ from archive import closing
 from archive.closing import Closing
 from archive.dropping import drop_if_due
 from archive.exporting import export
-from archive.finishing import finish
+from archive.finishing import ArchiveDiffersError, finish
 from archive.manifest import Manifest, parse_manifest
 from archive.restoration import schema_of
+from archive.retention import carry_out_holds
 from archive.retrieval import release
+from archive.sealed import newest_archive
 from archive.stores import LockMode, Tier, open_cold_store
+from archive.verifier import verify_archive
 from archive.volume import prefix_of
 from ledger.application import Ledger
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
-from ledger.domain.year_states import Ground, YearState
+from ledger.domain.year_states import CopyState, Ground, YearState
 from ledger.settings import Settings
 from tests.integration.archiving import ORIGIN, Archive
 from tests.integration.place import STAMP, Place
@@ -48,8 +51,13 @@ from workers.years import closing_of
 
 HERE = (YearState.CLOSED, YearState.EXPORTED, YearState.VERIFIED, YearState.REOPENED)
 RESTORED_IN = timedelta(hours=12)
-# In their order; those of `WholeWay` that ask something of S3.
-STEPS = ("export", "finish", "drop", "request", "ask", "bring_back")
+DAYS = 2
+CASE = "2026/17"
+# In their order: what is done to a year, each by the method of `WholeWay` that has its name.
+STEPS = (
+    "export", "finish", "hold", "lift", "drop", "request", "ask", "bring_back", "ask_for_all", "read_all", "release",
+    "bring_back_again", "reopen",
+)  # fmt: skip
 
 
 class WholeWay:
@@ -85,6 +93,20 @@ class WholeWay:
     def finish(self) -> None:
         finish(self.archive.archiving, self.label)
 
+    def hold(self) -> None:
+        """For a case, to the last object."""
+        if CASE not in self.year.holds:
+            closing.decide(self.closing, self.label, STAMP, lambda year: year.place_hold(STAMP, case=CASE))
+        carry_out_holds(self.ledger, self.archive.archiving.store, self.year)
+
+    def lift(self) -> None:
+        """Lift the hold, as a second person."""
+        if CASE in self.year.holds:
+            closing.decide(
+                self.closing, self.label, SECOND, lambda year: year.lift_hold(SECOND, case=CASE, reason="settled")
+            )
+        carry_out_holds(self.ledger, self.archive.archiving.store, self.year)
+
     def drop(self) -> None:
         """With a second person's word."""
         if not self.year.is_drop_authorized:
@@ -93,7 +115,13 @@ class WholeWay:
 
     def request(self) -> None:
         asked = request_restore(
-            self.closing, self.archive.archiving.store, self.label, STAMP, tier=Tier.STANDARD, days=2, reason="an audit"
+            self.closing,
+            self.archive.archiving.store,
+            self.label,
+            STAMP,
+            tier=Tier.STANDARD,
+            days=DAYS,
+            reason="an audit",
         )
         self.restore_id = asked.id
 
@@ -107,8 +135,29 @@ class WholeWay:
         order = replace(new_order(fiscal_year=self.label), id=self.restore_id)
         restore_fiscal_year(self.archive.places[0].workshop, order, self.s3.clock.now)
 
+    def ask_for_all(self) -> None:
+        """As an auditor does who wants to read every object: all that is cold is asked for."""
+        store = self.archive.archiving.store
+        archive = newest_archive(self.ledger, store, self.year)
+        for entry in archive.manifest.objects():
+            store.restore(f"{archive.prefix}/{entry.key}", entry.version, Tier.STANDARD, DAYS)
+
+    def read_all(self) -> None:
+        """As `ledger archive verify --content` does. Raises ArchiveDiffersError unless all is as it was signed."""
+        archiving = self.archive.archiving
+        prefix = prefix_of(ORIGIN, self.label, self.year.generation)
+        found = verify_archive(archiving.store, prefix, archiving.keys, content=True)
+        if not found.holds:
+            raise ArchiveDiffersError(f"It differs: {found.findings} {found.not_compared}", "Read it again.")
+
     def release(self) -> None:
         release(self.closing, self.label, STAMP)
+
+    def bring_back_again(self) -> None:
+        """While the store still has the copies that it restored."""
+        if self.year.copy is CopyState.NONE:
+            self.request()
+        self.bring_back()
 
     def reopen(self) -> None:
         """By one person and another."""

@@ -47,7 +47,6 @@ class Call:
 @dataclass
 class _Armed:
     fault: Fault
-    operation: str | None
     times: int
     after: int
 
@@ -57,7 +56,7 @@ class FaultPlan:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._armed: _Armed | None = None
+        self._armed: dict[str | None, _Armed] = {}
         self.calls: list[str] = []
         self.struck: set[Call] = set()
         self._meant: dict[str, Call] = {}
@@ -68,7 +67,12 @@ class FaultPlan:
     def arm(self, fault: Fault, operation: str | None = None, *, times: int = 1, after: int = 0) -> None:
         """Let a fault happen to the next calls of an operation, or of any, once so many have worked."""
         with self._lock:
-            self._armed = _Armed(fault, operation, times, after)
+            self._armed[operation] = _Armed(fault, times, after)
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether something that `arm` was told has still to happen."""
+        return bool(self._armed)
 
     def strike(self, fault: Fault, calls: Iterable[Call], *, times: int = 1) -> None:
         """Let a fault happen to each of some calls, the first so many times that it is sent."""
@@ -89,7 +93,7 @@ class FaultPlan:
     def disarm(self) -> None:
         """Let everything work."""
         with self._lock:
-            self._armed = None
+            self._armed = {}
             self._left = {}
 
     def next(self, operation: str, target: str, invocation: str) -> Fault | None:
@@ -101,15 +105,16 @@ class FaultPlan:
                 self._left[call] -= 1
                 self.struck.add(call)
                 return self._striking
-            armed = self._armed
-            if armed is None or armed.operation not in (operation, None):
+            which = operation if operation in self._armed else None
+            armed = self._armed.get(which)
+            if armed is None:
                 return None
             if armed.after:
                 armed.after -= 1
                 return None
             armed.times -= 1
             if not armed.times:
-                self._armed = None
+                del self._armed[which]
             return armed.fault
 
     def _call(self, operation: str, target: str, invocation: str) -> Call:
