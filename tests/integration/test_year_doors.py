@@ -158,6 +158,24 @@ def test_late_records_are_posted_by_those_who_may_adjust(doors: Doors, role: Rol
         assert post(doors, key, f"{label}/post", **{**wanted, "reason": "x", **odd}).status_code in (403, 404, 422)
 
 
+def test_adjustments_are_neither_sent_nor_declared_by_hand(doors: Doors) -> None:
+    before = doors.state()
+    contract = {"columns": [{"name": "id", "type": "bigint"}]}
+    with doors.http(ADMIN_KEY) as http:
+        form = {"dataset": "payments_adjustments"}
+        answers = [
+            http.put("/api/v1/files/some.csv", params=form, content=CONTENT),
+            http.put("/api/v1/files/payments_adjustments.csv", content=CONTENT),
+            http.post("/uploadfiles/", data=form, files={"files": ("some.csv", CONTENT)}),
+            http.put("/api/v1/datasets/payments_adjustments", json=contract),
+        ]
+    assert [(answer.status_code, "ledger archive post" in answer.json()["remedy"]) for answer in answers] == [
+        (422, True)
+    ] * 4
+    kept = doors.state()
+    assert (kept[0], kept[2:]) == (before[0], before[2:])  # the bytes may stay: they are nobody's
+
+
 def test_the_list_has_years_with_rows_and_years_with_a_story(doors: Doors, accountants: tuple[str, str]) -> None:
     run(doors, accountants[0], "soft-close", "FY2009-10")
     found = {
