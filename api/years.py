@@ -145,6 +145,8 @@ def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
         "rows": sum(table["rows"] for table in year.tables) if year.tables else None,
         "closed_by": year.closed_by,
         "closed_at_position": year.closed_at_position,
+        "drop_authorized_by": year.drop_authorized_by,
+        "bytes_stored": sum(each["bytes"] for each in year.stored.values()),
         "manifest_sha256": year.manifest_sha256,
         "reopen_requested_by": year.reopen_requested_by,
         "holds": [{"case": case, "placed_by": by} for case, by in sorted(year.holds.items())],

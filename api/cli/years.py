@@ -166,6 +166,8 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
         "generation": year["generation"] or None,
         "rows when it was closed": None if year["rows"] is None else f"{year['rows']:,}",
         "closed by": year["closed_by"],
+        "drop of its rows approved by": year["drop_authorized_by"],
+        "bytes in cold storage": f"{year['bytes_stored']:,}" if year["bytes_stored"] else None,
         "manifest": year["manifest_sha256"],
         "copy from cold storage": {"none": None, "restored": f"in schema {year['copy_schema']}"}.get(
             year["copy"], year["copy"]

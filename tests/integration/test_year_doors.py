@@ -22,7 +22,7 @@ from ledger.domain.filejob import FileJob
 from ledger.domain.words import OnDuplicate, Stage
 from tests.integration.doors import ADMIN_KEY, CONTENT, Doors, running_doors
 from tests.integration.place import STAMP
-from tests.integration.years import close, decide
+from tests.integration.years import archive, close, decide, reopen
 from workers.operations import operate
 from workers.years import close_fiscal_year
 
@@ -156,6 +156,20 @@ def test_late_records_are_posted_by_those_who_may_adjust(doors: Doors, role: Rol
         assert set(since) <= {"access.denied"}, "nothing but that it was denied"
     for odd in ({"posted_on": "2011-02-30"}, {"reason": " "}, {"job": "no job"}):
         assert post(doors, key, f"{label}/post", **{**wanted, "reason": "x", **odd}).status_code in (403, 404, 422)
+
+
+def test_who_let_the_rows_be_dropped_and_how_much_is_stored_is_said_of_a_year(
+    doors: Doors, accountants: tuple[str, str]
+) -> None:
+    label, place = "FY2015-16", doors.places["payments"]
+    decide(place, label, archive)
+    shown = json.loads(run(doors, accountants[0], "status", label, "--json").stdout)
+    assert (shown["drop_authorized_by"], shown["bytes_stored"]) == (STAMP.actor, 1_234)
+    told = run(doors, accountants[0], "status", label).stderr
+    assert f"drop of its rows approved by: {STAMP.actor}" in told
+    assert "bytes in cold storage: 1,234" in told
+    decide(place, label, reopen)
+    assert json.loads(run(doors, accountants[0], "status", label, "--json").stdout)["drop_authorized_by"] is None
 
 
 def test_adjustments_are_neither_sent_nor_declared_by_hand(doors: Doors) -> None:
