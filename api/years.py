@@ -12,7 +12,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Request
 
-from api.operations import operation_answer
+from api.operations import operation_answer, operation_now
 from api.state import CurrentState, Reason, State, stamp
 from archive import closing
 from archive.closing import Closing
@@ -46,12 +46,12 @@ def list_years(request: Request, state: CurrentState) -> dict[str, Any]:
 
 @router.get("/{label}")
 def show_year(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
-    """Where a fiscal year stands, and what is under way."""
+    """Where a fiscal year stands, and what is under way and how far."""
     year = closing.known_year(closing_of_request(state), label, stamp(request))
     under_way = operations_under_way(state.ledger, label)
     return {
         **year_answer(state, year),
-        "operations": [{"operation_id": str(each.id), "kind": each.kind.value} for each in under_way],
+        "operations": [operation_now(state, each) for each in under_way],
     }
 
 

@@ -197,7 +197,12 @@ def test_a_year_is_closed_by_a_worker_and_reopened_by_two_persons(doors: Doors, 
     place = doors.places["payments"]
     place.follow()
     told = run(doors, first, "status", "FY2005-06").stderr
-    assert f"under way: close year: ledger operations show {operation_id}" in told
+    assert f"under way: close year, requested: ledger operations show {operation_id}" in told
+    doors.tell(operation_id, {"parts": 3, "parts_total": 12, "bytes": 14_966})
+    told = run(doors, first, "status", "FY2005-06").stderr
+    assert "close year, requested, 3 of 12 parts, 14,966 bytes: ledger operations show" in told
+    doors.tell(operation_id, {"events": 7, "position": 70, "log_position": 1_000})
+    assert "close year, requested, 70 of 1,000 read: ledger" in run(doors, first, "status", "FY2005-06").stderr
     ended = operate(place.workshop, close_fiscal_year, operation_id, Stage.CLOSE_YEAR, time.time(), lambda _: None)
     assert ended is not None
     told = run(doors, first, "status", "FY2005-06").stderr
