@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry.instrument_engine(ledger.engine)
         ledger.prepare()
         # Which work is due, whether somebody is at it, and what was refused, is told by doors as well.
-        for package in ("projections", "archive", "workers"):
+        for package in ("projections", "workers"):
             prepare(ledger.engine, package)
         blobs = open_blob_store(settings.blobs_url)
         blobs.sweep()

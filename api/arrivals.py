@@ -6,7 +6,8 @@ Rules:
 2. A file called `<name>.totals.json` is no job: it holds the control totals of `<name>`, which came with it, in the
    same request or in the same archive (`ledger.domain.control_totals`).
 3. An archive that its reader refuses is one job: the bytes are kept, and the worker that opens it again tells why.
-4. Of an archive only its directory is read here, and control totals: never a file to load.
+4. No file is sent into the adjustments of a dataset: these are made of late records (`ledger.domain.adjustment`).
+5. Of an archive only its directory is read here, and control totals: never a file to load.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from api.choices import Choices
 from api.uploads import StoredFile, shown_name
 from ledger.application import Arrival
 from ledger.blobs import BlobFile, BlobStore
+from ledger.domain.adjustment import check_not_of_adjustments
 from ledger.domain.column import excerpt
 from ledger.domain.contract import dataset_name
 from ledger.domain.control_totals import (
@@ -45,7 +47,8 @@ def arrivals_of(files: Sequence[StoredFile], choices: Choices, blobs: BlobStore,
         files_max: how many there may be.
 
     Raises:
-        InvalidRequestError: a file is empty, there are too many, or control totals are not clear.
+        InvalidRequestError: a file is empty, there are too many, control totals are not clear, or a dataset is kept for
+            adjustments.
         PartUnavailableError: the blob store cannot be reached.
     """
     for file in files:
@@ -102,13 +105,15 @@ def _of_member(file: StoredFile, choices: Choices, inside: ArchiveFile) -> Arriv
 
 
 def _arrival(file: StoredFile, choices: Choices, filename: str, dataset: str) -> Arrival:
+    dataset = choices.dataset or dataset
+    check_not_of_adjustments(dataset)
     return Arrival(
         uuid4(),
         file.sha256,
         file.size,
         filename,
         file.content_type,
-        choices.dataset or dataset,
+        dataset,
         reading=choices.reading,
         corrects=choices.corrects,
         control_totals=choices.control_totals,

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from api.contract_text import JSON_TYPE, YAML_TYPE, YAML_TYPES, read_contract_text
 from api.errors import PayloadTooLargeError
 from api.state import CurrentState, caller, stamp
+from ledger.domain.adjustment import check_not_of_adjustments
 from ledger.domain.contract import Contract, check_dataset_name
 from ledger.domain.dataset import Dataset
 from ledger.domain.odcs import to_odcs
@@ -102,6 +103,7 @@ def register_dataset(
     is told in `notes`.
     """
     check_dataset_name(name)
+    check_not_of_adjustments(name)
     values = read_contract_text(*text)
     notes: list[str] = []
     if is_odcs(values):

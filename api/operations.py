@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import wait_for_end
-from api.state import CurrentState, WaitSeconds, id_of, stamp
+from api.state import CurrentState, State, WaitSeconds, id_of, stamp
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.operation import Operation
 from ledger.domain.words import OperationStatus, Stage
@@ -80,6 +80,11 @@ def show_operation(operation_id: str, state: CurrentState, wait: WaitSeconds = 0
     operation = state.ledger.operation(id_of(operation_id, "operation"))
     if wait and operation.is_open and wait_for_end(state.ledger, operation.id, wait):
         operation = state.ledger.operation(operation.id)
+    return operation_now(state, operation)
+
+
+def operation_now(state: State, operation: Operation) -> dict[str, Any]:
+    """An operation as JSON, with whether somebody is at it and how far it is."""
     if not operation.is_open:
         return operation_answer(operation, operation.status, None)
     with state.ledger.transaction() as session:

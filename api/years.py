@@ -12,7 +12,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Request
 
-from api.operations import operation_answer
+from api.operations import operation_answer, operation_now
 from api.state import CurrentState, Reason, State, stamp
 from archive import closing
 from archive.closing import Closing
@@ -46,12 +46,12 @@ def list_years(request: Request, state: CurrentState) -> dict[str, Any]:
 
 @router.get("/{label}")
 def show_year(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
-    """Where a fiscal year stands, and what is under way."""
+    """Where a fiscal year stands, and what is under way and how far."""
     year = closing.known_year(closing_of_request(state), label, stamp(request))
     under_way = operations_under_way(state.ledger, label)
     return {
         **year_answer(state, year),
-        "operations": [{"operation_id": str(each.id), "kind": each.kind.value} for each in under_way],
+        "operations": [operation_now(state, each) for each in under_way],
     }
 
 
@@ -160,6 +160,8 @@ def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
         "parts_stored": len(year.stored),
         "is_drop_authorized": year.is_drop_authorized,
         "closed_at_position": year.closed_at_position,
+        "drop_authorized_by": year.drop_authorized_by,
+        "bytes_stored": sum(each["bytes"] for each in year.stored.values()),
         "manifest_sha256": year.manifest_sha256,
         "reopen_requested_by": year.reopen_requested_by,
         "holds": [{"case": case, "placed_by": by} for case, by in sorted(year.holds.items())],

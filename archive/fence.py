@@ -42,10 +42,8 @@ from archive.partitions import (
 from ledger.database import lock, lock_shared, rows
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.errors import ConflictError, PartUnavailableError
+from ledger.year_fence import ARCHIVED, CLOSED, FENCE, put_fence
 
-YEAR_CLOSED = "LG001"
-FENCE = ("fiscal_year_fence_of_rows", "fiscal_year_fence_of_all")
-CLOSED, ARCHIVED = "is closed", "is archived, and no longer here"
 HELD_UP_SHARE = 0.25  # of the time after which PostgreSQL looks for deadlocks
 ALGORITHM = "count(*), sum(hashtextextended(row::text, 0))"
 
@@ -159,18 +157,6 @@ def fingerprint(session: Session, table: sql.Composable, columns: tuple[TableCol
     )
     rows, digest = cursor.fetchone()
     return Fingerprint(int(rows), int(digest))
-
-
-def put_fence(session: Session, table: sql.Composable, year: Year, what: str) -> None:
-    """Have every change of a table refused, by whoever it is made. `what` says what has become of the year."""
-    for name, event in zip(FENCE, ("INSERT OR UPDATE OR DELETE", "TRUNCATE"), strict=True):
-        _execute(
-            session,
-            f"CREATE OR REPLACE TRIGGER {{}} BEFORE {event} ON {{}} FOR EACH "
-            f"{'STATEMENT' if event == 'TRUNCATE' else 'ROW'} EXECUTE FUNCTION archive.refuse_change({{}}, {{}})",
-            sql.Identifier(name), table, sql.Literal(year.label), sql.Literal(what),
-        )  # fmt: skip
-        _execute(session, "ALTER TABLE {} ENABLE ALWAYS TRIGGER {}", table, sql.Identifier(name))
 
 
 @contextmanager

@@ -27,13 +27,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from archive.copying import BLOCK_BYTES, FORMAT, copy_out, pin
-from archive.fence import ClosedPartition, Fingerprint, fingerprint, hold_alone, put_fence, waiting
+from archive.fence import ClosedPartition, Fingerprint, fingerprint, hold_alone, waiting
 from archive.partitions import TableColumn, column_list, columns_of, cursor_of, identifier_of
 from archive.stores import ObjectDamagedError
 from ledger import telemetry
 from ledger.database import rows
 from ledger.domain.fiscal_calendar import Year
 from ledger.errors import ConflictError, LedgerError
+from ledger.year_fence import put_fence
 
 RESTORED = "was restored to be read"
 

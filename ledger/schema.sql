@@ -78,6 +78,14 @@ DO $$ DECLARE guarded text; enabled text; BEGIN
         END IF;
     END LOOP;
 END $$;
+-- Refuses every change of the table that it is a trigger of, which holds rows of a fiscal year that is closed. Its
+-- arguments are the label of the year and what has become of it. The detail is the label alone: whoever loads rows knows
+-- by it and by the code which year would not take them (`ledger.year_fence`). Class LG is the ledger's own: classes from
+-- I to Z are free for that.
+CREATE OR REPLACE FUNCTION ledger.refuse_change_of_year() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    RAISE EXCEPTION 'fiscal year % %: % of %.% is refused', TG_ARGV[0], TG_ARGV[1], TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'LG001', DETAIL = TG_ARGV[0], SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
+END $$;
 -- Reads of the audit trail that are counted and not yet an event (see `ledger.audit_reads`), and the manifests of exports,
 -- whose digests are in events (see `ledger.manifests`): they say what must not be in the log for ever.
 CREATE SCHEMA IF NOT EXISTS audit;

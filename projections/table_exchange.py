@@ -9,8 +9,9 @@ Rules:
    transaction ends without an exchange, and somebody tries again.
 3. Whoever exchanges holds the table alone (`hold_table`), so that no row changes meanwhile.
 4. One generation is kept. The one before it moves to schema `discarded` and is dropped when the exchange is committed.
-5. What guards a partition stays: its triggers are made again on the one that takes its place. One that is guarded and
-   that nothing takes the place of stays itself, so that a fiscal year which is closed remains so.
+5. What guards a partition stays: its triggers are made again on the one that takes its place, in force or not. One that
+   is guarded and that nothing takes the place of stays itself. A partition of a fiscal year that is closed is fenced
+   even if the table that it comes into has no such guard any more, because somebody has dropped it.
 6. Rows of a fiscal year that is in cold storage, and no longer here, do not come back by an exchange.
 """
 
@@ -28,8 +29,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from ledger.domain.fiscal_calendar import Year
 from ledger.errors import ConflictError, PartUnavailableError
-from ledger.fiscal_years import dropped_years
+from ledger.fiscal_years import closed_to, dropped_years
+from ledger.year_fence import ARCHIVED, CLOSED, put_fence
 from projections.data_tables import LIVE, DataTable, create, exists
 
 SUPERSEDED, DISCARDED = "superseded", "discarded"
@@ -59,6 +62,8 @@ SELECT indexrelid::regclass::text AS name, CASE WHEN indisunique THEN 'unique' E
     || substring(pg_get_indexdef(indexrelid) FROM ' USING .*') AS kind
 FROM pg_index WHERE indrelid = to_regclass(:name) ORDER BY 1
 """
+# When a trigger fires that does so otherwise than it is made, as `pg_trigger.tgenabled` says it.
+ENABLED = {"A": "ENABLE ALWAYS", "D": "DISABLE", "R": "ENABLE REPLICA"}
 TYPE_NAMES = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp"}
 
 
@@ -219,6 +224,7 @@ def exchange(
         for guard in guards.get(partition.name, []):
             cursor: Any = session.connection().connection.cursor()
             cursor.execute(guard)
+    _put_fences(session, table, names)
     return outgoing
 
 
@@ -295,7 +301,7 @@ def _guards(session: Session, table: DataTable) -> dict[str, list[str]]:
     """What makes the triggers of each partition again, by its name."""
     found = session.execute(
         text(
-            "SELECT c.relname, c.oid::regclass AS name, quote_ident(tgname) AS trigger, tgenabled = 'A' AS is_always,"
+            "SELECT c.relname, c.oid::regclass AS name, quote_ident(tgname) AS trigger, tgenabled AS enabled,"
             " pg_get_triggerdef(t.oid) AS definition FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
             " JOIN pg_trigger t ON t.tgrelid = c.oid"
             " WHERE i.inhparent = to_regclass(:name) AND NOT tgisinternal AND tgparentid = 0 ORDER BY 1, tgname"
@@ -305,10 +311,20 @@ def _guards(session: Session, table: DataTable) -> dict[str, list[str]]:
     guards: dict[str, list[str]] = {}
     for row in found:
         made = [row.definition.replace("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER", 1)]
-        if row.is_always:
-            made.append(f"ALTER TABLE {row.name} ENABLE ALWAYS TRIGGER {row.trigger}")
+        if row.enabled in ENABLED:
+            made.append(f"ALTER TABLE {row.name} {ENABLED[row.enabled]} TRIGGER {row.trigger}")
         guards.setdefault(row.relname, []).extend(made)
     return guards
+
+
+def _put_fences(session: Session, table: DataTable, names: set[str]) -> None:
+    """Fence those partitions that have rows of a fiscal year which nobody may add to, unless they are fenced."""
+    archived = dropped_years(session)
+    for year in closed_to(session, may_adjust=True):
+        name = table.partition_name(year.label)
+        if name in names:
+            what = ARCHIVED if year.label in archived else CLOSED
+            put_fence(session, sql.Identifier(LIVE, name), Year(year.label, year.start, year.end), what)
 
 
 def _check_nothing_comes_back(session: Session, table: DataTable, incoming: Sequence[Partition], source: str) -> None:

@@ -50,7 +50,7 @@ class WorkMessage(BaseModel):
 def prepare_all(ledger: Ledger) -> None:
     """Make every schema that the workers use, if it is not there."""
     ledger.prepare()
-    for package in ("projections", "archive", "workers"):
+    for package in ("projections", "workers"):
         prepare(ledger.engine, package)
 
 

@@ -204,6 +204,15 @@ def _tell_held(year: dict[str, Any], as_json: bool) -> None:
         say(f"  its objects in cold storage follow: ledger operations show {year['operation_id']}")
 
 
+def _how_far(progress: dict[str, int] | None) -> str:
+    """Parts of an archive, or how much of the log was read; nothing if nobody has told."""
+    if progress is None:
+        return ""
+    if "parts" in progress:
+        return f", {progress['parts']:,} of {progress['parts_total']:,} parts, {progress['bytes']:,} bytes"
+    return f", {progress['position']:,} of {progress['log_position']:,} read"
+
+
 def tell_year(year: dict[str, Any], as_json: bool) -> None:
     """Show where a year stands."""
     if as_json:
@@ -214,7 +223,9 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
         "generation": year["generation"] or None,
         "rows when it was closed": None if year["rows"] is None else f"{year['rows']:,}",
         "closed by": year["closed_by"],
-        "parts in cold storage": f"{year['parts_stored']:,} of {year['parts']:,}" if year["parts"] else None,
+        "in cold storage": f"{year['parts_stored']:,} of {year['parts']:,} parts, {year['bytes_stored']:,} bytes"
+        if year["parts"]
+        else None,
         "manifest": year["manifest_sha256"],
         "copy from cold storage": {"none": None, "restored": f"in schema {year['copy_schema']}"}.get(
             year["copy"], year["copy"]
@@ -224,10 +235,11 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
     for what, value in said.items():
         if value is not None:
             say(f"  {what}: {shown(value)}")
-    if year["is_drop_authorized"] and year["state"] == "verified":
-        say("  its rows may be dropped")
+    if year["is_drop_authorized"]:
+        say(f"  that its rows are dropped was allowed by {year['drop_authorized_by']}")
     for each in year.get("operations", []):
-        say(f"  under way: {each['kind'].replace('_', ' ')}: ledger operations show {each['operation_id']}")
+        said_of = f"{each['kind'].replace('_', ' ')}, {each['status'].lower()}{_how_far(each['progress'])}"
+        say(f"  under way: {said_of}: ledger operations show {each['operation_id']}")
     if _next(year) and not year.get("operations"):
         say(f"  next: {_next(year)}")
     for held in year["holds"]:

@@ -5,7 +5,9 @@ Rules:
    All of it is loaded, or nothing.
 2. It goes into a dataset of its own beside that of the records, whose contract has two columns before theirs: the
    fiscal year that a row is about, and the day on which it is posted, which decides the year that it is in.
-3. Of the records' columns that contract keeps the name, the type and whether there may be no value. How a sender writes
+3. Its name ends in `ENDING`, and names that do are kept for that: nobody sends files into such a dataset, or declares
+   one.
+4. Of the records' columns that contract keeps the name, the type and whether there may be no value. How a sender writes
    values and which are allowed was checked when they came: an adjustment has them in the plain form.
 """
 
@@ -19,6 +21,7 @@ from datetime import date
 from ledger.domain.column import Column
 from ledger.domain.contract import DATASET_NAME_CHARACTERS_MAX, Contract, MissingColumns
 from ledger.domain.values import ColumnType
+from ledger.errors import InvalidRequestError
 
 ENDING = "_adjustments"
 DIGEST_CHARACTERS = 6
@@ -41,6 +44,15 @@ def adjustments_of(dataset: str) -> str:
         digest = hashlib.sha256(dataset.encode()).hexdigest()[:DIGEST_CHARACTERS]
         dataset = f"{dataset[: room - len(digest) - 1]}_{digest}"
     return f"{dataset}{ENDING}"
+
+
+def check_not_of_adjustments(dataset: str) -> None:
+    """Raise InvalidRequestError for a name that is kept for what the ledger posts by itself."""
+    if dataset.endswith(ENDING):
+        raise InvalidRequestError(
+            f"{dataset!r} is kept for adjustments, which nobody sends: names that end in {ENDING} are.",
+            "Name another dataset. Late records are posted with `ledger archive post YEAR --job JOB`.",
+        )
 
 
 def adjustment_contract(contract: Contract) -> Contract:

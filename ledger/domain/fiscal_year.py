@@ -79,6 +79,7 @@ class FiscalYear(Aggregate):
         self.pinned: dict[str, Any] = {}
         self.manifest_sha256: str | None = None
         self.is_drop_authorized = False
+        self.drop_authorized_by: str | None = None
         self.reopen_requested_by: str | None = None
         self.holds: dict[str, str] = {}
         self.late: Counter[str] = Counter()

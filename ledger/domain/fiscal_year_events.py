@@ -139,6 +139,7 @@ class DropAuthorized(Event):
     def apply(self, aggregate: FiscalYear) -> None:
         """Remember it."""
         aggregate.is_drop_authorized = True
+        aggregate.drop_authorized_by = self.actor
 
 
 class Dropped(Event):
@@ -209,6 +210,7 @@ class Reopened(Event):
         aggregate.state = YearState.REOPENED
         aggregate.reopen_requested_by = None
         aggregate.is_drop_authorized = False
+        aggregate.drop_authorized_by = None
         aggregate.parts, aggregate.stored, aggregate.pinned, aggregate.tables = {}, {}, {}, []
 
 

@@ -236,7 +236,7 @@ def test_the_wheel_holds_every_file_of_its_packages(tmp_path: Path) -> None:
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     files = [path for package in packages for path in (ROOT / package).rglob("*") if path.is_file()]
     assert held == {str(path.relative_to(ROOT)) for path in files if path.parent.name != "__pycache__"}
-    assert {"archive/verify.sh", "archive/schema.sql", "ledger/roles.sql", "api/samples/payments.csv"} <= held
+    assert {"archive/verify.sh", "ledger/schema.sql", "ledger/roles.sql", "api/samples/payments.csv"} <= held
 
 
 def test_what_is_installed_in_the_image_is_what_the_services_need() -> None:

@@ -17,6 +17,8 @@ from urllib.request import urlopen
 from uuid import UUID, uuid4
 
 import httpx2
+from celery import Celery
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from api.embedded.environment import environment as environment_of
@@ -42,6 +44,7 @@ from ledger.settings import Settings
 from tests.homes import new_home
 from tests.integration.place import STAMP, Place, new_place, wait_until
 from tests.stack import open_folder
+from workers.results import PROGRESS, result_settings
 from workers.tasks import prepare_all
 
 ADMIN_KEY = "lk_the-admin-key-of-the-tests"
@@ -56,6 +59,7 @@ class Doors:
     url: str
     ledger: Ledger
     home: Home
+    results_url: str
     places: dict[str, Place] = field(default_factory=dict)
     jobs: dict[str, UUID] = field(default_factory=dict)
 
@@ -107,6 +111,12 @@ class Doors:
             session.execute(text("UPDATE audit.manifests SET note = 'signed'"))
         return export_id
 
+    def tell(self, operation_id: UUID, progress: dict[str, int]) -> None:
+        """What a worker says that is at an operation."""
+        worker = Celery("worker", set_as_current=False)
+        worker.conf.update(result_settings(Settings(result_backend=SecretStr(self.results_url))))
+        worker.backend.store_result(str(operation_id), progress, PROGRESS)
+
     def query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self.ledger.transaction() as session:
             return [tuple(row) for row in session.execute(text(statement), parameters).all()]
@@ -137,7 +147,7 @@ def running_doors(settings: dict[str, str] | None = None, *, datasets: tuple[str
             ledger = Ledger(Settings(database_url=PostgreSQL(home, ports["postgresql"]).url))
             prepare_all(ledger)
             port = home.choose_ports({"api": 0})["api"]
-            doors = Doors(f"http://127.0.0.1:{port}", ledger, home)
+            doors = Doors(f"http://127.0.0.1:{port}", ledger, home, variables["CELERY_RESULT_BACKEND"])
             for dataset in datasets:
                 doors.load(dataset)
             doors.seal()

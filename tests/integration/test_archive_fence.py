@@ -13,10 +13,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from archive import fence
-from archive.fence import YEAR_CLOSED, ContentChangedError, TableInUseError
+from archive.fence import ContentChangedError, TableInUseError
 from archive.partitions import BoundsError, partitions_of
 from ledger.application import Ledger
 from ledger.errors import ConflictError
+from ledger.year_fence import YEAR_CLOSED
 from projections.data_tables import DataTable, add_partition
 from tests.integration.fiscal_tables import CALENDAR, NEXT_YEAR, ROWS, YEAR, FiscalTables
 from tests.integration.place import CONTRACT, wait_until

@@ -28,6 +28,7 @@ from ledger.domain.words import OnDuplicate, OperationStatus, Stage, Status
 from ledger.domain.year_states import YearState
 from ledger.errors import ConflictError, NotFoundError
 from ledger.failpoints import FailpointError
+from ledger.year_fence import YEAR_CLOSED
 from tests.integration.place import CONTRACT, STAMP, new_place, running_ledger, wait_until
 from tests.integration.test_late_records import label_of, lines, numbers, rejects, years
 from tests.integration.test_table_rebuild import HEADER, Yard
@@ -89,7 +90,7 @@ def is_fenced(yard: Yard, year: int) -> bool:
             session.rollback()
     except DBAPIError as error:
         assert error.orig is not None
-        assert getattr(error.orig, "pgcode", None) == fence.YEAR_CLOSED
+        assert getattr(error.orig, "pgcode", None) == YEAR_CLOSED
         return True
     return False
 
@@ -112,6 +113,26 @@ def test_a_closed_year_takes_no_rows_and_its_event_says_what_there_is(yard: Yard
     assert (is_fenced(yard, year), is_fenced(yard, year + 1)) == (True, False)
     late = yard.load(HEADER + lines(year, range(2)))
     assert (yard.status(late), len(rejects(yard, late)), len(numbers(yard))) == (Status.COMPLETED, 2, 33)
+
+
+def test_a_table_that_was_dropped_by_hand_and_built_anew_has_its_closed_years_fenced(yard: Yard, year: int) -> None:
+    yard.load(HEADER + lines(year, range(3)) + lines(year + 1, range(3, 5)))
+    close(yard, year)
+    with yard.place.ledger.transaction() as session:
+        session.execute(text(f"DROP TABLE data.{yard.place.dataset}"))
+    yard.rebuild()
+    assert (numbers(yard), is_fenced(yard, year), is_fenced(yard, year + 1)) == ([0, 1, 2, 3, 4], True, False)
+
+
+def test_a_reopened_year_still_takes_adjustments_when_its_table_is_built_anew(yard: Yard, year: int) -> None:
+    yard.load(HEADER + lines(year, range(3)))
+    close(yard, year)
+    closing.decide(closes(yard), label_of(year), STAMP, lambda found: found.request_reopen(STAMP, reason="a mistake"))
+    closing.reopen(closes(yard), label_of(year), SECOND)
+    yard.rebuild()
+    assert not is_fenced(yard, year)
+    close(yard, year)
+    assert is_fenced(yard, year)
 
 
 def test_what_is_known_of_closed_tables_is_enough_to_drop_them_or_to_find_a_change(yard: Yard, year: int) -> None:

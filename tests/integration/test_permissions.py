@@ -473,7 +473,7 @@ def test_a_page_of_a_limited_caller_is_full_and_goes_on(world: World) -> None:
 
 def test_a_foreign_thing_is_answered_as_one_that_is_not_there(world: World) -> None:
     """Word for word: else asking would tell what there is."""
-    nobody = replace(world, doors=Doors(world.doors.url, world.doors.ledger, world.doors.home))
+    nobody = replace(world, doors=Doors(world.doors.url, world.doors.ledger, world.doors.home, world.doors.results_url))
     for route, door in ROUTES.items():
         if door.reach not in (Reach.JOB, Reach.READ):
             continue

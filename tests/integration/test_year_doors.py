@@ -23,7 +23,7 @@ from ledger.domain.filejob import FileJob
 from ledger.domain.words import OnDuplicate, Stage
 from tests.integration.doors import ADMIN_KEY, CONTENT, Doors, running_doors
 from tests.integration.place import STAMP
-from tests.integration.years import close, decide
+from tests.integration.years import archive, close, decide, reopen
 from tests.s3_servers import s3_environment_of
 from tests.strict_s3.faults import Fault
 from tests.strict_s3.objects import Bucket
@@ -197,7 +197,12 @@ def test_a_year_is_closed_by_a_worker_and_reopened_by_two_persons(doors: Doors, 
     place = doors.places["payments"]
     place.follow()
     told = run(doors, first, "status", "FY2005-06").stderr
-    assert f"under way: close year: ledger operations show {operation_id}" in told
+    assert f"under way: close year, requested: ledger operations show {operation_id}" in told
+    doors.tell(operation_id, {"parts": 3, "parts_total": 12, "bytes": 14_966})
+    told = run(doors, first, "status", "FY2005-06").stderr
+    assert "close year, requested, 3 of 12 parts, 14,966 bytes: ledger operations show" in told
+    doors.tell(operation_id, {"events": 7, "position": 70, "log_position": 1_000})
+    assert "close year, requested, 70 of 1,000 read: ledger" in run(doors, first, "status", "FY2005-06").stderr
     ended = operate(place.workshop, close_fiscal_year, operation_id, Stage.CLOSE_YEAR, time.time(), lambda _: None)
     assert ended is not None
     told = run(doors, first, "status", "FY2005-06").stderr
@@ -256,6 +261,38 @@ def test_late_records_are_posted_by_those_who_may_adjust(doors: Doors, role: Rol
         assert set(since) <= {"access.denied"}, "nothing but that it was denied"
     for odd in ({"posted_on": "2011-02-30"}, {"reason": " "}, {"job": "no job"}):
         assert post(doors, key, f"{label}/post", **{**wanted, "reason": "x", **odd}).status_code in (403, 404, 422)
+
+
+def test_who_let_the_rows_be_dropped_and_how_much_is_stored_is_said_of_a_year(
+    doors: Doors, accountants: tuple[str, str]
+) -> None:
+    label, place = "FY2015-16", doors.places["payments"]
+    decide(place, label, archive)
+    shown = json.loads(run(doors, accountants[0], "status", label, "--json").stdout)
+    assert (shown["drop_authorized_by"], shown["bytes_stored"]) == (STAMP.actor, 1_234)
+    told = run(doors, accountants[0], "status", label).stderr
+    assert f"that its rows are dropped was allowed by {STAMP.actor}" in told
+    assert "in cold storage: 1 of 1 parts, 1,234 bytes" in told
+    decide(place, label, reopen)
+    assert json.loads(run(doors, accountants[0], "status", label, "--json").stdout)["drop_authorized_by"] is None
+
+
+def test_adjustments_are_neither_sent_nor_declared_by_hand(doors: Doors) -> None:
+    before = doors.state()
+    contract = {"columns": [{"name": "id", "type": "bigint"}]}
+    with doors.http(ADMIN_KEY) as http:
+        form = {"dataset": "payments_adjustments"}
+        answers = [
+            http.put("/api/v1/files/some.csv", params=form, content=CONTENT),
+            http.put("/api/v1/files/payments_adjustments.csv", content=CONTENT),
+            http.post("/uploadfiles/", data=form, files={"files": ("some.csv", CONTENT)}),
+            http.put("/api/v1/datasets/payments_adjustments", json=contract),
+        ]
+    assert [(answer.status_code, "ledger archive post" in answer.json()["remedy"]) for answer in answers] == [
+        (422, True)
+    ] * 4
+    kept = doors.state()
+    assert (kept[0], kept[2:]) == (before[0], before[2:])  # the bytes may stay: they are nobody's
 
 
 def test_the_list_has_years_with_rows_and_years_with_a_story(doors: Doors, accountants: tuple[str, str]) -> None:

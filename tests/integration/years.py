@@ -42,7 +42,7 @@ def archive(year: FiscalYear) -> None:
     """All that comes between the closing of a year and the drop of its rows."""
     close(year)
     year.plan(STAMP, parts=[{"name": "a"}], pinned={})
-    year.store_parts(STAMP, objects=[{"name": "a"}])
+    year.store_parts(STAMP, objects=[{"name": "a", "bytes": 1_234}])
     year.export(
         STAMP,
         manifest_sha256="34" * 32,

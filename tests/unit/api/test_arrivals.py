@@ -81,6 +81,20 @@ def test_a_dataset_that_is_named_takes_every_file(arrive: Arrive) -> None:
     assert [arrival.dataset for arrival in arrivals] == ["together", "together"]
 
 
+@pytest.mark.parametrize(
+    ("filename", "content", "dataset"),
+    [
+        ("june.csv", CSV, "payments_adjustments"),
+        ("payments_adjustments.csv", CSV, None),
+        ("june.zip", a_zip({"a.csv": CSV, "payments_adjustments.csv": CSV}), None),
+    ],
+    ids=["by its dataset", "by its name", "by its name in an archive"],
+)
+def test_no_file_is_sent_into_adjustments(arrive: Arrive, filename: str, content: bytes, dataset: str | None) -> None:
+    with pytest.raises(InvalidRequestError, match="'payments_adjustments' is kept for adjustments"):
+        arrive({filename: content}, dataset=dataset)
+
+
 def test_an_archive_with_one_file_is_one_arrival_as_it_came(arrive: Arrive) -> None:
     assert names(arrive({"june.zip": a_zip({"a.csv": CSV, "folder/": b""})})) == [("june.zip", "june", None)]
 
