@@ -5,6 +5,7 @@ Closing one for good is an operation, for it reads all its rows. Everything else
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from archive import closing
 from archive.closing import Closing
 from archive.preflight import Refusal
 from archive.restoration import schema_of
+from ledger.domain.base import Stamp
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.words import Stage
@@ -26,7 +28,7 @@ from ledger.findings import Level
 from workers.adjustments import open_late_records
 from workers.archives import decide_hold
 from workers.cold_stores import refusals_of_cold_store
-from workers.years import closing_of
+from workers.years import closing_of, operations_under_way
 
 router = APIRouter(prefix="/api/v1/archive/years", tags=["fiscal years"])
 
@@ -44,8 +46,13 @@ def list_years(request: Request, state: CurrentState) -> dict[str, Any]:
 
 @router.get("/{label}")
 def show_year(label: str, request: Request, state: CurrentState) -> dict[str, Any]:
-    """Where a fiscal year stands."""
-    return year_answer(state, closing.known_year(closing_of_request(state), label, stamp(request)))
+    """Where a fiscal year stands, and what is under way."""
+    year = closing.known_year(closing_of_request(state), label, stamp(request))
+    under_way = operations_under_way(state.ledger, label)
+    return {
+        **year_answer(state, year),
+        "operations": [{"operation_id": str(each.id), "kind": each.kind.value} for each in under_way],
+    }
 
 
 @router.get("/{label}/closing")
@@ -119,16 +126,20 @@ def hold(
 ) -> dict[str, Any]:
     """Let nothing of a year be destroyed, for a legal case."""
     by = stamp(request)
-    years = closing_of_request(state)
-    return year_answer(state, decide_hold(years, label, by, lambda year: year.place_hold(by, case=case)))
+    return _held(state, label, by, lambda year: year.place_hold(by, case=case))
 
 
 @router.post("/{label}/lift-hold")
 def lift_hold(label: str, request: Request, state: CurrentState, case: Case, reason: Reason) -> dict[str, Any]:
     """Lift a hold, as another person than who placed it."""
     by = stamp(request)
-    years = closing_of_request(state)
-    return year_answer(state, decide_hold(years, label, by, lambda year: year.lift_hold(by, case=case, reason=reason)))
+    return _held(state, label, by, lambda year: year.lift_hold(by, case=case, reason=reason))
+
+
+def _held(state: State, label: str, by: Stamp, act: Callable[[FiscalYear], None]) -> dict[str, Any]:
+    """The year, and the operation by which its objects in cold storage follow; None if there are none."""
+    year, operation = decide_hold(closing_of_request(state), label, by, act)
+    return {**year_answer(state, year), "operation_id": None if operation is None else str(operation.id)}
 
 
 def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
@@ -145,6 +156,9 @@ def year_answer(state: State, year: FiscalYear) -> dict[str, Any]:
         "copy_schema": schema_of(days, year.generation) if year.copy is CopyState.RESTORED else None,
         "rows": sum(table["rows"] for table in year.tables) if year.tables else None,
         "closed_by": year.closed_by,
+        "parts": len(year.parts),
+        "parts_stored": len(year.stored),
+        "is_drop_authorized": year.is_drop_authorized,
         "closed_at_position": year.closed_at_position,
         "manifest_sha256": year.manifest_sha256,
         "reopen_requested_by": year.reopen_requested_by,

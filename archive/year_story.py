@@ -76,6 +76,14 @@ def last_proof(ledger: Ledger, year: FiscalYear) -> dict[str, Any]:
     return next(event for event in reversed(events) if isinstance(event, FiscalYear.Restored)).proof
 
 
+def verified_at(ledger: Ledger, year: FiscalYear) -> datetime:
+    """When the archive of the year's present generation was verified, which it was."""
+    events = [logged.event for logged in ledger.events_of(year.id)]
+    verified: Any = next(event for event in reversed(events) if isinstance(event, FiscalYear.Verified))
+    at: datetime = verified.timestamp
+    return at
+
+
 def _story(session: Session, year: FiscalYear, generation: int, at: datetime, by: str, position: int) -> YearStory:
     exported = _last_exported(session, before=position + 1)
     own = _last_exported(session, before=position + 1, label=year.label)

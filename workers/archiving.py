@@ -187,6 +187,7 @@ def _result(year: FiscalYear) -> dict[str, Any]:
         "generation": year.generation,
         "state": year.state.value,
         "manifest_sha256": year.manifest_sha256,
+        "holds": sorted(year.holds),
         "objects": len(year.stored) + 1,
         "bytes": sum(each["bytes"] for each in year.stored.values()),
     }

@@ -196,8 +196,12 @@ def test_a_year_is_closed_by_a_worker_and_reopened_by_two_persons(doors: Doors, 
     operation_id = UUID(post(doors, first, "FY2005-06/close", confirm="FY2005-06").json()["operation_id"])
     place = doors.places["payments"]
     place.follow()
+    told = run(doors, first, "status", "FY2005-06").stderr
+    assert f"under way: close year: ledger operations show {operation_id}" in told
     ended = operate(place.workshop, close_fiscal_year, operation_id, Stage.CLOSE_YEAR, time.time(), lambda _: None)
     assert ended is not None
+    told = run(doors, first, "status", "FY2005-06").stderr
+    assert ("under way" in told, "next: ledger archive run FY2005-06" in told) == (False, True)
     assert ended.error is None
     shown = json.loads(run(doors, first, "status", "FY2005-06", "--json").stdout)
     assert (shown["state"], shown["generation"], shown["closed_by"]) == ("closed", 1, ended.requested_by)
@@ -214,7 +218,8 @@ def test_a_year_is_closed_by_a_worker_and_reopened_by_two_persons(doors: Doors, 
 
 def test_a_hold_is_placed_shown_and_lifted_by_two_persons(doors: Doors, accountants: tuple[str, str]) -> None:
     first, second = accountants
-    run(doors, first, "hold", "FY2007-08", "--case", "2026/17")
+    placed = json.loads(run(doors, first, "hold", "FY2007-08", "--case", "2026/17", "--json").stdout)
+    assert placed["operation_id"] is None  # nothing of it is in cold storage
     assert "held for case 2026/17" in run(doors, first, "status", "FY2007-08").stderr
     alone = run(doors, first, "lift-hold", "FY2007-08", "--case", "2026/17", "--reason", "settled")
     assert isinstance(alone.exception, CommandError)
