@@ -94,6 +94,7 @@ ROUTES: dict[str, Door] = {
     "GET /api/v1/archive/years": Door(Permission.READ_JOBS, Reach.WHOLE),
     "GET /api/v1/archive/years/{label}": Door(Permission.READ_JOBS, Reach.WHOLE),
     "GET /api/v1/archive/years/{label}/closing": Door(Permission.READ_JOBS, Reach.WHOLE),
+    "GET /api/v1/archive/years/{label}/plan": Door(Permission.READ_JOBS, Reach.WHOLE),
     "GET /api/v1/archive/years/{label}/archive": Door(Permission.READ_JOBS, Reach.WHOLE),
     "POST /api/v1/archive/years/{label}/archive": Door(Permission.MANAGE_YEARS, Reach.WHOLE),
     "POST /api/v1/archive/years/{label}/drop": Door(Permission.MANAGE_YEARS, Reach.WHOLE),

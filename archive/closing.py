@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from archive import fence, restoration
 from archive.fence import ClosedPartition, Fingerprint
 from archive.partitions import SCHEMA, Partition, TableColumn, cursor_of, partitions_of, years_with_partitions
-from archive.preflight import Refusal, refusals
+from archive.preflight import Refusal, YearNotReadyError, refusals, refuse
 from archive.year_jobs import jobs_away
 from archive.year_story import last_proof
 from ledger.application import Ledger
@@ -42,7 +42,6 @@ from ledger.failpoints import failpoint
 from ledger.fiscal_years import hold_years
 from ledger.year_records import new_year, save_year, year_to_decide_about
 
-REFUSALS_TOLD = 10
 UNSETTLED = (
     "SELECT job_id FROM ledger.arrivals WHERE NOT EXISTS (SELECT FROM ledger.stored_events"
     " WHERE originator_id = job_id AND topic IN ('filejob.completed', 'filejob.cancelled')) ORDER BY position"
@@ -52,12 +51,6 @@ FILES = (
     " WHERE topic = 'filejob.completed'"
     " AND convert_from(state, 'UTF8')::jsonb -> 'fiscal_years' @> to_jsonb(CAST(:label AS text))"
 )
-
-
-class YearNotReadyError(ConflictError):
-    """Something is in the way of closing a year."""
-
-    code = "fiscal_year_not_ready"
 
 
 @dataclass(frozen=True)
@@ -83,18 +76,22 @@ def in_the_way(closing: Closing, session: Session, year: FiscalYear) -> list[Ref
     ]
 
 
-def plan(closing: Closing, label: str, stamp: Stamp) -> dict[str, Any]:
+def plan(closing: Closing, label: str, stamp: Stamp, also: Sequence[Refusal] = ()) -> dict[str, Any]:
     """What closing a year would close, and what is in the way, as JSON values. Nothing is changed.
+
+    Args:
+        also: what else is in the way, where the year is to be archived say.
 
     Raises:
         NotFoundError: the calendar has no such year.
     """
     with closing.ledger.transaction() as session:
         year = year_to_decide_about(closing.ledger, session, label, stamp, closing.calendar)
-        refused = in_the_way(closing, session, year)
-        misfit = any(each.code == "partition_bounds" for each in refused)
-        found = [] if misfit else partitions_of(session, closing.calendar, Year(label, year.start, year.end))
-        tables = [{"dataset": each.dataset, "name": each.name, "rows": _count(session, each)} for each in found]
+        refused = [*in_the_way(closing, session, year), *also]
+        found = (
+            [] if is_misfit(refused) else partitions_of(session, closing.calendar, Year(label, year.start, year.end))
+        )
+        tables = [{"dataset": each.dataset, "name": each.name, "rows": count(session, each)} for each in found]
         files = rows(session, FILES, label=label)[0].files
     return {
         "fiscal_year": label,
@@ -123,11 +120,11 @@ def known_years(closing: Closing, stamp: Stamp) -> list[FiscalYear]:
     return sorted((known_year(closing, label, stamp) for label in labels), key=lambda year: year.start)
 
 
-def check(closing: Closing, label: str, stamp: Stamp) -> None:
-    """Raise what closing a year now would raise, without closing it."""
+def check(closing: Closing, label: str, stamp: Stamp, also: Sequence[Refusal] = ()) -> None:
+    """Raise what closing a year now would raise, or what else is in the way, without closing it."""
     with closing.ledger.transaction() as session:
         year = year_to_decide_about(closing.ledger, session, label, stamp, closing.calendar)
-        check_ready(closing, session, year)
+        check_ready(closing, session, year, also)
 
 
 def close(
@@ -155,16 +152,13 @@ def close(
                 end(session, year)
 
 
-def check_ready(closing: Closing, session: Session, year: FiscalYear) -> None:
+def check_ready(closing: Closing, session: Session, year: FiscalYear, also: Sequence[Refusal] = ()) -> None:
     """Raise YearNotReadyError if something is in the way of closing a year, and tell what."""
-    found = in_the_way(closing, session, year)
-    if found:
-        told = " ".join(f"{each.message} {each.remedy}" for each in found[:REFUSALS_TOLD])
-        more = f" And {len(found) - REFUSALS_TOLD:,} more." if len(found) > REFUSALS_TOLD else ""
-        raise YearNotReadyError(
-            f"Fiscal year {year.label} cannot be closed. {told}{more}",
-            f"Nothing was changed. `ledger archive close {year.label} --dry-run` tells all that is in the way.",
-        )
+    refuse(
+        [*in_the_way(closing, session, year), *also],
+        f"Fiscal year {year.label} cannot be closed.",
+        f"`ledger archive close {year.label} --dry-run` tells all that is in the way.",
+    )
 
 
 def soft_close(closing: Closing, label: str, stamp: Stamp) -> FiscalYear:
@@ -257,6 +251,19 @@ def closed_partitions(year: FiscalYear) -> list[ClosedPartition]:
     ]
 
 
+def is_misfit(refused: Sequence[Refusal]) -> bool:
+    """Whether a table is not divided as the calendar is, so that nobody can say which partitions are the year's."""
+    return any(each.code == "partition_bounds" for each in refused)
+
+
+def count(session: Session, partition: Partition) -> int:
+    """How many rows a partition has now."""
+    cursor = cursor_of(session)
+    cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(partition.table))
+    [found] = cursor.fetchone()
+    return int(found)
+
+
 def _close(closing: Closing, session: Session, year: FiscalYear, stamp: Stamp, requested_by: str) -> None:
     days = Year(year.label, year.start, year.end)
     closed = fence.close(session, closing.calendar, days, wait_seconds=closing.wait_seconds)
@@ -328,10 +335,3 @@ def _years_touched(ledger: Ledger, job_id: UUID) -> set[str]:
     """The fiscal years that a job had rows in at any time."""
     events: list[Any] = [logged.event for logged in ledger.events_of(job_id)]
     return {label for event in events if isinstance(event, FileJob.ChunkLoaded) for label in event.fiscal_years}
-
-
-def _count(session: Session, partition: Partition) -> int:
-    cursor = cursor_of(session)
-    cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(partition.table))
-    [count] = cursor.fetchone()
-    return int(count)

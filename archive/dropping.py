@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -31,7 +31,9 @@ from archive.finishing import stored_manifest, verified_now
 from archive.partitions import cursor_of
 from archive.text_files import READ_BYTES, raw_blocks
 from archive.volume import Volume, prefix_of
+from archive.year_story import verified_at
 from ledger import telemetry
+from ledger.application import Ledger
 from ledger.database import lock_job, lock_shared, rows
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
@@ -59,8 +61,8 @@ def drop_if_due(archiving: Archiving, label: str, days: int | None) -> FiscalYea
     year = archiving.ledger.fiscal_year(label)
     assert year is not None, "it was verified"
     if year.state is YearState.VERIFIED and not year.holds:
-        if not year.is_drop_authorized and days is not None and _verified_days_ago(archiving, year) >= days:
-            stamp = archiving.stamp()
+        stamp = archiving.stamp()
+        if not year.is_drop_authorized and is_due(archiving.ledger, year, days, stamp.at):
             year = archiving.decide(label, lambda _, each: each.authorize_drop(stamp, ground=Ground.GRACE))
         if year.is_drop_authorized:
             verified_now(archiving, year)  # it may have been verified long ago
@@ -73,11 +75,11 @@ def drop_if_due(archiving: Archiving, label: str, days: int | None) -> FiscalYea
     return year
 
 
-def _verified_days_ago(archiving: Archiving, year: FiscalYear) -> int:
-    events: list[Any] = [each.event for each in archiving.ledger.events_of(year.id)]
-    verified = next(each for each in reversed(events) if isinstance(each, FiscalYear.Verified))
-    ago: timedelta = archiving.stamp().at - verified.timestamp
-    return ago.days
+def is_due(ledger: Ledger, year: FiscalYear, days: int | None, now: datetime) -> bool:
+    """Whether time allows that a year drops its rows: so many days after it was verified, and under no hold."""
+    if days is None or year.state is not YearState.VERIFIED or year.holds:
+        return False
+    return (now - verified_at(ledger, year)).days >= days
 
 
 def _drop(archiving: Archiving, known: FiscalYear) -> FiscalYear:

@@ -1,13 +1,15 @@
-"""What an archive of a closed year will take, and what that costs, before anything of it is made.
+"""What an archive of a year will take, and what that costs, before anything of it is made.
 
 Sizes are guesses from what lies in the database, by shares that were measured. Prices are those of the list for
 us-east-1 in June 2026, in dollars: an operator's contract or region may have others, so they are told as what they are.
+A folder has none.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from sqlalchemy.orm import Session
 from archive.export_run import Policy
 from archive.stores import OBJECT_BYTES_MAX, StorageClass
 from archive.year_jobs import jobs_of
-from archive.year_story import story_of
+from archive.year_story import YearStory, story_of
 from ledger.application import Ledger
 from ledger.database import rows
 from ledger.domain.fiscal_calendar import FiscalCalendar
@@ -51,6 +53,19 @@ PRICES = {
 }
 
 
+NO_COST: dict[str, float | None] = {"dollars_to_put": None, "dollars_a_month": None, "dollars_in_all": None}
+
+
+@dataclass(frozen=True)
+class TableSize:
+    """A table of a year: how many rows it has, and how many bytes on the disk."""
+
+    dataset: str
+    name: str
+    rows: int
+    bytes: int
+
+
 class _Sizes:
     """Objects and bytes by class."""
 
@@ -65,9 +80,12 @@ class _Sizes:
 
 
 def estimate(
-    ledger: Ledger, session: Session, calendar: FiscalCalendar, year: FiscalYear, policy: Policy
+    ledger: Ledger, session: Session, calendar: FiscalCalendar, year: FiscalYear, policy: Policy, *, is_priced: bool
 ) -> dict[str, Any]:
-    """What archiving a year will take, as JSON values. It reads which files belong to the year.
+    """What archiving a closed year will take, as JSON values. It reads which files belong to the year.
+
+    Args:
+        is_priced: whether it goes into a bucket.
 
     Raises:
         ConflictError: it is not closed, so nobody knows yet what there will be.
@@ -76,11 +94,29 @@ def estimate(
         raise ConflictError(
             f"Fiscal year {year.label} is {year.state.value}.", NEXT[year.state].format(label=year.label)
         )
-    story = story_of(ledger, session, year)
+    story, tables = story_of(ledger, session, year), tables_when_closed(year)
+    return {"state": year.state.value, **estimate_of(session, calendar, story, tables, policy, is_priced=is_priced)}
+
+
+def tables_when_closed(year: FiscalYear) -> list[TableSize]:
+    """The tables of a year as they were when it was closed."""
+    return [TableSize(each["dataset"], each["name"], each["rows"], each["bytes_on_disk"]) for each in year.tables]
+
+
+def estimate_of(
+    session: Session,
+    calendar: FiscalCalendar,
+    story: YearStory,
+    tables: Sequence[TableSize],
+    policy: Policy,
+    *,
+    is_priced: bool,
+) -> dict[str, Any]:
+    """What archiving a year of this story and these tables will take, as JSON values."""
     jobs = list(jobs_of(session, calendar, story))
     files = {(each.sha256, each.size_bytes) for each in jobs}
     files |= {(each.transcript, each.transcript_bytes or 0) for each in jobs if each.transcript is not None}
-    text_bytes = sum(table["bytes_on_disk"] for table in year.tables if table["rows"])
+    text_bytes = sum(table.bytes for table in tables if table.rows)
     [(events_bytes,)] = rows(
         session,
         f"SELECT coalesce(sum(length(state)), 0) FROM {EVENTS_TABLE} WHERE id BETWEEN :first AND :last",
@@ -94,17 +130,35 @@ def estimate(
     sizes.add(policy.storage_class, sum(size for _, size in files), OBJECT_BYTES_MAX)
     sizes.add(policy.storage_class, float(events_bytes) * EVENTS_SHARE, OBJECT_BYTES_MAX)
     return {
-        "fiscal_year": year.label,
-        "generation": year.generation,
-        "state": year.state.value,
-        "rows": sum(table["rows"] for table in year.tables),
+        "fiscal_year": story.days.label,
+        "generation": story.generation,
+        "rows": sum(table.rows for table in tables),
+        "jobs": len(jobs),
         "files": len(files),
+        "file_bytes": sum(size for _, size in files),
         "retention_years": policy.retention_years,
-        "classes": [_cost(each, sizes, policy.retention_years) for each in StorageClass if sizes.objects[each]],
+        "classes": [
+            {
+                "storage_class": each.value,
+                "objects": sizes.objects[each],
+                "bytes": sizes.bytes[each],
+                **(_cost(each, sizes, policy.retention_years) if is_priced else NO_COST),
+            }
+            for each in StorageClass
+            if sizes.objects[each]
+        ],
     }
 
 
-def _cost(storage_class: StorageClass, sizes: _Sizes, years: int) -> dict[str, Any]:
+def rows_stored(tables: Sequence[TableSize], policy: Policy) -> tuple[int, int]:
+    """About how many objects the rows of some tables become, and how many bytes."""
+    sizes = _Sizes()
+    size = sum(table.bytes for table in tables if table.rows) * TEXT_SHARE
+    sizes.add(policy.storage_class, size, policy.part_bytes * TEXT_SHARE)
+    return sizes.objects[policy.storage_class], sizes.bytes[policy.storage_class]
+
+
+def _cost(storage_class: StorageClass, sizes: _Sizes, years: int) -> dict[str, float | None]:
     price, objects, size = PRICES[storage_class], sizes.objects[storage_class], sizes.bytes[storage_class]
     month = size / GIGABYTE * price.gigabyte_month
     if storage_class.is_cold:
@@ -112,9 +166,6 @@ def _cost(storage_class: StorageClass, sizes: _Sizes, years: int) -> dict[str, A
         month += objects * STANDARD_OVERHEAD_BYTES / GIGABYTE * PRICES[StorageClass.STANDARD].gigabyte_month
     put = objects / 1000 * price.thousand_puts
     return {
-        "storage_class": storage_class.value,
-        "objects": objects,
-        "bytes": size,
         "dollars_to_put": round(put, 4),
         "dollars_a_month": round(month, 4),
         "dollars_in_all": round(put + month * MONTHS * years, 2),

@@ -194,6 +194,19 @@ def waiting(session: Session, seconds_max: float) -> Iterator[None]:
             f"Something else hangs on a table of the year: {error.diag.message_detail or error}.",
             "Nothing was changed. Drop it, or have it look at the dataset's table instead, and try again.",
         ) from error
+    except errors.ForeignKeyViolation as error:
+        raise ConflictError(
+            f"Rows elsewhere refer to rows of the year: {error.diag.message_primary}.",
+            f"Nothing was changed. Drop the foreign key of {error.diag.schema_name}.{error.diag.table_name} to the"
+            " dataset's table, and try again.",
+        ) from error
+    except (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable) as error:
+        raise ConflictError(
+            f"A table of the year is not a partition as it was: {error.diag.message_primary}."
+            f" {error.diag.message_detail or ''}".rstrip(),
+            "Nothing was changed. Finish a detach that was interrupted (`ALTER TABLE ... DETACH PARTITION ..."
+            " FINALIZE`) and attach the table again with the bounds that it had, then try again.",
+        ) from error
     _set_lock_timeout(session, before)
 
 

@@ -1,21 +1,25 @@
 """Preflight: what is in the way of archiving a fiscal year, found before anything is changed.
 
-Everything is told at once, each with what to do about it, so that nobody mends one thing to be stopped by the next.
+Everything is told at once, each with what to do about it, so that nobody mends one thing to be stopped by the next. It
+is looked for where a year's end is asked for, when the year is closed, and once more before its archive is planned: in
+between there may be weeks.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from archive.partitions import SCHEMA, BoundsError, Partition, partitions_of
+from archive.stores import ColdStore, StoreUnfitError
 from archive.types import is_archived
 from ledger.database import rows
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
+from ledger.errors import ConflictError
 
 # Of the tables' bytes on the disk: what their compressed text takes at most, as a rule about a third.
 SPOOLED_SHARE = 0.5
@@ -48,6 +52,15 @@ KINDS = (
 )
 
 
+REFUSALS_TOLD = 10
+
+
+class YearNotReadyError(ConflictError):
+    """Something is in the way of what shall happen to a year."""
+
+    code = "fiscal_year_not_ready"
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Something that is in the way. `code` is for machines, the rest for people."""
@@ -55,6 +68,24 @@ class Refusal:
     code: str
     message: str
     remedy: str
+
+
+def refuse(found: Sequence[Refusal], what: str, remedy: str) -> None:
+    """Raise YearNotReadyError if something is in the way, and tell what. `what` says what cannot be done."""
+    if not found:
+        return
+    told = " ".join(f"{each.message} {each.remedy}" for each in found[:REFUSALS_TOLD])
+    more = f" And {len(found) - REFUSALS_TOLD:,} more." if len(found) > REFUSALS_TOLD else ""
+    raise YearNotReadyError(f"{what} {told}{more}", f"Nothing was changed. {remedy}")
+
+
+def refusals_of_store(store: ColdStore) -> list[Refusal]:
+    """What is in the way of keeping archives in a store. Raises PartUnavailableError: nobody can say now."""
+    try:
+        store.check()
+    except StoreUnfitError as error:
+        return [Refusal(error.code, error.message, error.remedy)]
+    return []
 
 
 def refusals(session: Session, calendar: FiscalCalendar, year: Year, spool: Path) -> list[Refusal]:

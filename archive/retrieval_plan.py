@@ -73,7 +73,7 @@ def plan(manifest: Manifest, tier: Tier, days: int) -> dict[str, Any]:
         )
     parts = list(parts_to_read(manifest))
     classes = [
-        _class_plan(storage_class, [part for part in parts if part.storage_class == storage_class], tier, days)
+        _class_plan(storage_class, *_size_of(parts, storage_class), tier, days)
         for storage_class in StorageClass
         if any(part.storage_class == storage_class for part in parts)
     ]
@@ -92,20 +92,32 @@ def plan(manifest: Manifest, tier: Tier, days: int) -> dict[str, Any]:
     }
 
 
-def _class_plan(storage_class: StorageClass, parts: list[PartEntry], tier: Tier, days: int) -> dict[str, Any]:
+def offers_of(storage_class: StorageClass, objects: int, size_bytes: int, days: int) -> list[dict[str, Any]]:
+    """What bringing back so much takes and costs by each tier that a class has, as JSON values."""
+    tiers = [tier for tier in Tier if (storage_class, tier) in OFFERS] if storage_class.is_cold else [Tier.STANDARD]
+    planned = [(tier, _class_plan(storage_class, objects, size_bytes, tier, days)) for tier in tiers]
+    return [{"tier": tier.value, "days": days, **_answer(each)} for tier, each in planned]
+
+
+def _size_of(parts: list[PartEntry], storage_class: StorageClass) -> tuple[int, int]:
+    """How many parts of a class there are, and their bytes."""
+    found = [part.bytes for part in parts if part.storage_class == storage_class]
+    return len(found), sum(found)
+
+
+def _class_plan(storage_class: StorageClass, objects: int, size_bytes: int, tier: Tier, days: int) -> dict[str, Any]:
     refuse_restore(storage_class, tier, days)
-    size_bytes = sum(part.bytes for part in parts)
     gigabytes = size_bytes / GIGABYTE
     if storage_class.is_cold:
         offer = OFFERS[storage_class, tier]
         dollars = gigabytes * offer.dollars_per_gigabyte
-        dollars += len(parts) * offer.dollars_per_thousand_requests / 1000
+        dollars += objects * offer.dollars_per_thousand_requests / 1000
         dollars += gigabytes * days * STANDARD_DOLLARS_PER_GIGABYTE_DAY  # the copies, beside what stays
         hours = offer.hours_max
     else:
         dollars = gigabytes * READ_DOLLARS_PER_GIGABYTE.get(storage_class, Decimal(0))
         hours = Decimal(0)
-    told = {"storage_class": storage_class.value, "objects": len(parts), "bytes": size_bytes}
+    told = {"storage_class": storage_class.value, "objects": objects, "bytes": size_bytes}
     return {**told, "hours_max": hours, "dollars": dollars}
 
 

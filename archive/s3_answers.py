@@ -16,8 +16,17 @@ TRY_AGAIN = (
     "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody",
 )  # fmt: skip
 NOT_THERE = ("NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed", "405")
+# Who asks is not known or may not do that, by whatever status; S3 says 403 of most.
+NOT_LET = ("InvalidToken", "ExpiredToken", "AuthorizationHeaderMalformed", "PermanentRedirect")
 RESTORED = re.compile(r'ongoing-request="(true|false)"(?:,\s*expiry-date="([^"]+)")?')
 MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+
+
+def is_refusal(answer: Any) -> bool:
+    """Whether an error is about who asks, or about the key of KMS that he names, and not about the moment."""
+    code, status = answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]
+    # `KMS.NotFoundException` and others come with 400. What is in cold storage is refused with 403, to everybody.
+    return code in NOT_LET or code.startswith("KMS.") or (status == 403 and code != "InvalidObjectState")
 
 
 def stored_object(key: str, version: str, answer: Any) -> StoredObject:

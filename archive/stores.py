@@ -112,6 +112,12 @@ class ObjectDamagedError(LedgerError):
     code = "object_damaged"
 
 
+class StoreUnfitError(InvalidRequestError):
+    """Archives cannot be kept in a store: it keeps none, or does not let us. To try again changes nothing."""
+
+    code = "cold_store_unfit"
+
+
 class NotRestoredError(LedgerError):
     """A cold object was read before it was restored."""
 
@@ -131,12 +137,15 @@ class AnotherKeptError(ConflictError):
 class ColdStore(Protocol):
     """Keeps objects for years.
 
-    Every method raises PartUnavailableError when the store cannot be reached or does not let us, NotFoundError when
-    there is no such object or version.
+    Every method raises PartUnavailableError when the store cannot be reached, StoreUnfitError when it does not let us,
+    NotFoundError when there is no such object or version.
     """
 
     def check(self) -> None:
-        """Raise InvalidRequestError unless archives can be kept here: no such bucket, no versions, no Object Lock."""
+        """Raise StoreUnfitError unless archives can be kept here: no such bucket, no versions, no Object Lock.
+
+        Nothing is left behind. Whether all can be done that archives need, `archive.rehearsal` finds out.
+        """
 
     def put(self, key: str, file: Path, sha256: str, storage_class: StorageClass, lock: Lock | None) -> StoredObject:
         """Keep a file of at most `OBJECT_BYTES_MAX`; what the store then says of it (rule 2).

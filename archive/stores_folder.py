@@ -35,6 +35,7 @@ from archive.stores import (
     Restoration,
     StorageClass,
     StoredObject,
+    StoreUnfitError,
     Tier,
     another_is_kept,
     damaged,
@@ -44,7 +45,7 @@ from archive.stores import (
     refuse_less,
     refuse_restore,
 )
-from ledger.errors import InvalidRequestError, PartUnavailableError
+from ledger.errors import PartUnavailableError
 from ledger.folders import sync_folder
 
 BLOCK_BYTES = 1 << 20
@@ -90,7 +91,7 @@ class FolderColdStore:
             with self._alone():
                 self._write_aside(b"check").unlink()
         except PartUnavailableError as error:
-            raise InvalidRequestError(error.message, error.remedy) from error
+            raise StoreUnfitError(error.message, error.remedy) from error
 
     def put(self, key: str, file: Path, sha256: str, storage_class: StorageClass, lock: Lock | None) -> StoredObject:
         """See `ColdStore`."""

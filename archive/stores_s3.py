@@ -26,9 +26,23 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
 
-from archive.s3_answers import NOT_THERE, TRY_AGAIN, is_encrypted_under, listed_versions, md5_of, stored_object
+from archive.s3_answers import (
+    NOT_THERE,
+    TRY_AGAIN,
+    is_encrypted_under,
+    is_refusal,
+    listed_versions,
+    md5_of,
+    stored_object,
+)
 from archive.stores import (
     OBJECT_BYTES_MAX,
     ListedVersion,
@@ -38,6 +52,7 @@ from archive.stores import (
     Restoration,
     StorageClass,
     StoredObject,
+    StoreUnfitError,
     Tier,
     another_is_kept,
     damaged,
@@ -76,10 +91,9 @@ class S3ColdStore:
         )
 
     def check(self) -> None:
-        """See `ColdStore`."""
+        """See `ColdStore`. HEAD comes last, for it does not say why it is refused."""
         with self._unavailable_as_error():
             try:
-                self._client.head_bucket(Bucket=self._bucket)
                 lock = self._client.get_object_lock_configuration(Bucket=self._bucket)
             except ClientError as error:
                 code = error.response["Error"]["Code"]
@@ -89,6 +103,7 @@ class S3ColdStore:
                     raise self._unfit("has no Object Lock") from None
                 raise
             versioning = self._client.get_bucket_versioning(Bucket=self._bucket)
+            self._client.head_bucket(Bucket=self._bucket)
         if lock.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") != "Enabled":
             raise self._unfit("has no Object Lock")
         if versioning.get("Status") != "Enabled":
@@ -315,9 +330,16 @@ class S3ColdStore:
                     left -= len(block)
                     yield block
 
-    def _unfit(self, how: str) -> InvalidRequestError:
-        return InvalidRequestError(
+    def _unfit(self, how: str) -> StoreUnfitError:
+        return StoreUnfitError(
             f"The bucket {self._bucket} {how}.", "Archives are locked: give a bucket with versions and Object Lock."
+        )
+
+    def _not_let(self, error: Exception) -> StoreUnfitError:
+        return StoreUnfitError(
+            f"The bucket {self._bucket} does not let us do that ({error}).",
+            "Mend the credentials of AWS, what they may do (docs/cold-stores.md lists it), the key of KMS"
+            " (LEDGER_ARCHIVE_KMS_KEY), or this machine's clock; then ask again.",
         )
 
     def _not_done(self, what: str) -> PartUnavailableError:
@@ -329,10 +351,14 @@ class S3ColdStore:
     def _unavailable_as_error(self) -> Iterator[None]:
         try:
             yield
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise self._not_let(error) from error
         except (ClientError, BotoCoreError) as error:
+            if isinstance(error, ClientError) and is_refusal(error.response):
+                raise self._not_let(error) from error
             raise PartUnavailableError(
                 f"The bucket {self._bucket} cannot be used for archives ({error}).",
-                "Check its name, region, permissions and Object Lock, then try again.",
+                "Check its name and region and whether S3 can be reached, then try again.",
             ) from error
 
 

@@ -81,7 +81,8 @@ def verify_archive(
         tell: is told how far it is.
 
     Raises:
-        PartUnavailableError: the store cannot be reached, or does not let us.
+        PartUnavailableError: the store cannot be reached.
+        StoreUnfitError: it does not let us.
     """
     found = VerifiedArchive()
     place = _Volume(store, prefix, found)

@@ -17,6 +17,7 @@ from archive.log_lines import LogRange
 from archive.manifest import PreviousEntry
 from ledger.application import Ledger
 from ledger.database import rows
+from ledger.domain.base import Stamp
 from ledger.domain.fiscal_calendar import Year
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.event_store import EVENTS_TABLE, content_of
@@ -46,26 +47,12 @@ def story_of(ledger: Ledger, session: Session, year: FiscalYear) -> YearStory:
     logged = [each for each in ledger.events_of(year.id) if isinstance(each.event, FiscalYear.Closed)][-1]
     closed: Any = logged.event
     assert closed.generation == year.generation, "a year is closed once for each generation"
-    exported = _last_exported(session, before=logged.position)
-    own = _last_exported(session, before=logged.position, label=year.label)
-    after = 0
-    if exported is not None:
-        after = rows(
-            session,
-            f"SELECT max(id) AS closed FROM {EVENTS_TABLE}"
-            " WHERE originator_id = :id AND topic = 'fiscal_year.closed' AND id < :exported",
-            id=exported.originator_id,
-            exported=exported.id,
-        )[0].closed
-    return YearStory(
-        days=Year(year.label, year.start, year.end),
-        generation=closed.generation,
-        closed_at=closed.timestamp,
-        closed_by=closed.requested_by,
-        log=LogRange(after + 1, logged.position),
-        previous=None if exported is None else _previous(exported),
-        supersedes=None if own is None else _content(own)["manifest_sha256"],
-    )
+    return _story(session, year, closed.generation, closed.timestamp, closed.requested_by, logged.position)
+
+
+def story_if_closed(session: Session, year: FiscalYear, stamp: Stamp, position: int) -> YearStory:
+    """The story that a year would have if it were closed at a position of the log."""
+    return _story(session, year, year.generation + 1, stamp.at, stamp.actor, position)
 
 
 def covering_checkpoint(session: Session, position: int, known: Iterable[PublicKey]) -> str | None:
@@ -87,6 +74,37 @@ def last_proof(ledger: Ledger, year: FiscalYear) -> dict[str, Any]:
     """What was shown equal when the copy of the year that is there was made."""
     events = [logged.event for logged in ledger.events_of(year.id)]
     return next(event for event in reversed(events) if isinstance(event, FiscalYear.Restored)).proof
+
+
+def verified_at(ledger: Ledger, year: FiscalYear) -> datetime:
+    """When the archive of the year's present generation was verified, which it was."""
+    events = [logged.event for logged in ledger.events_of(year.id)]
+    verified: Any = next(event for event in reversed(events) if isinstance(event, FiscalYear.Verified))
+    at: datetime = verified.timestamp
+    return at
+
+
+def _story(session: Session, year: FiscalYear, generation: int, at: datetime, by: str, position: int) -> YearStory:
+    exported = _last_exported(session, before=position + 1)
+    own = _last_exported(session, before=position + 1, label=year.label)
+    after = 0
+    if exported is not None:
+        after = rows(
+            session,
+            f"SELECT max(id) AS closed FROM {EVENTS_TABLE}"
+            " WHERE originator_id = :id AND topic = 'fiscal_year.closed' AND id < :exported",
+            id=exported.originator_id,
+            exported=exported.id,
+        )[0].closed
+    return YearStory(
+        days=Year(year.label, year.start, year.end),
+        generation=generation,
+        closed_at=at,
+        closed_by=by,
+        log=LogRange(after + 1, position),
+        previous=None if exported is None else _previous(exported),
+        supersedes=None if own is None else _content(own)["manifest_sha256"],
+    )
 
 
 def _last_exported(session: Session, before: int, label: str | None = None) -> Any:

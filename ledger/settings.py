@@ -169,8 +169,8 @@ class Settings(BaseSettings):
     archive_drop_days: int | None = Field(
         default=None,
         ge=0,
-        description="Days after its archive was verified from which on archiving a year drops its rows; without it a"
-        " second person has to approve that.",
+        description="Days after its archive was verified until a year drops its rows by itself; without it a second"
+        " person has to approve that.",
     )
     verify_seconds: float = Field(
         default=86_400.0, ge=0, description="How often the log is verified by itself; 0 for only when asked."

@@ -41,7 +41,10 @@ def new_year(label: str, stamp: Stamp, calendar: FiscalCalendar) -> FiscalYear:
     try:
         year = calendar.named(label)
     except ValueError as unknown:
-        raise NotFoundError(f"{unknown}.", "A fiscal year is named such as FY2025, or FY2025-26.") from None
+        present = calendar.of_instant(stamp.at).label
+        raise NotFoundError(
+            f"{unknown}.", f"The present one is {present}; `ledger archive status` lists those that have rows."
+        ) from None
     return FiscalYear.open(stamp, year=year, calendar=calendar)
 
 

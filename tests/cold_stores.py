@@ -60,9 +60,15 @@ does otherwise has to fail the test, or the test itself fails. Written by `pytho
 
 A bucket for archives keeps versions and has Object Lock. Who archives needs `s3:ListBucket`, `s3:ListBucketVersions`,
 `s3:GetBucketVersioning`, `s3:GetBucketObjectLockConfiguration`, `s3:PutObject`, `s3:GetObject`, `s3:GetObjectVersion`,
-`s3:PutObjectRetention`, `s3:GetObjectRetention`, `s3:PutObjectLegalHold`, `s3:GetObjectLegalHold`, `s3:RestoreObject`,
-and `s3:BypassGovernanceRetention`, without which S3 makes no lock stricter. Who verifies needs those that get and list,
-and `s3:RestoreObject`. With a key of KMS, both need `kms:Decrypt`, and who archives `kms:GenerateDataKey`.
+`s3:GetObjectAttributes`, `s3:GetObjectVersionAttributes`, `s3:PutObjectRetention`, `s3:GetObjectRetention`,
+`s3:PutObjectLegalHold`, `s3:GetObjectLegalHold`, `s3:RestoreObject`, and, if archives are locked in compliance mode,
+`s3:BypassGovernanceRetention`, without which S3 does not change the mode of a lock. Who verifies needs those that get
+and list, and `s3:RestoreObject`. With a key of KMS, both need `kms:Decrypt`, and who archives `kms:GenerateDataKey`.
+The API needs to get and to list as well: it looks at the bucket when somebody asks for a year to be closed or archived.
+
+Nobody needs to delete. Before each archive is planned one object of some 150 bytes is put under `rehearsals/`, locked
+for two hours, to see whether all of this is allowed (`archive/rehearsal.py`). A rule of the bucket may let what lies
+there expire.
 """
 TABLES = {
     "test_s3_rules.py": "What S3 does",

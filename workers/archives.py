@@ -66,15 +66,23 @@ def request_restore(
     return operation
 
 
-def decide_hold(closing: Closing, label: str, stamp: Stamp, act: Callable[[FiscalYear], None]) -> FiscalYear:
-    """Have a hold of a year placed or lifted, and its objects follow if it has an archive. Raises what the act does."""
+def decide_hold(
+    closing: Closing, label: str, stamp: Stamp, act: Callable[[FiscalYear], None]
+) -> tuple[FiscalYear, Operation | None]:
+    """Have a hold of a year placed or lifted; the operation by which its objects follow, if it has an archive.
+
+    Raises what the act does.
+    """
+    asked: list[Operation] = []
 
     def also(session: Session, year: FiscalYear) -> None:
         if exports_of(closing.ledger, year):
             arguments = {"fiscal_year": label}
-            _save(closing, session, Operation.request(uuid4(), stamp, kind=Stage.HOLD_YEAR, arguments=arguments))
+            asked.append(Operation.request(uuid4(), stamp, kind=Stage.HOLD_YEAR, arguments=arguments))
+            _save(closing, session, asked[0])
 
-    return closings.decide(closing, label, stamp, act, also)
+    year = closings.decide(closing, label, stamp, act, also)
+    return year, asked[0] if asked else None
 
 
 def restore_fiscal_year(workshop: Workshop, order: Order, now: datetime | None = None) -> dict[str, Any]:

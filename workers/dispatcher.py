@@ -60,7 +60,7 @@ from workers.tasks import (
     verify,
 )
 from workers.verification import request_if_due
-from workers.years import propose_if_due
+from workers.years import look_after_years
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ class Dispatcher:
                         while self.publish() >= BATCH_MESSAGES:
                             pass
                         request_if_due(self._ledger, self._settings)
-                        propose_if_due(self._ledger, self._settings)
+                        look_after_years(self._ledger, self._settings)
                         publish_at_seconds = time.monotonic() + IDLE_SECONDS_MAX
                     if followed.events < BATCH_EVENTS:
                         listener.wait(IDLE_SECONDS_MAX)

@@ -24,6 +24,7 @@ from uuid import uuid4
 
 from sqlalchemy import Engine, text
 
+from archive.stores import StoreUnfitError
 from ledger import telemetry
 from ledger.application import Ledger
 from ledger.checkpoints import CheckpointStore, open_checkpoint_store, read_checkpoint
@@ -123,10 +124,14 @@ def verified(
         told = len(found.findings)
         try:
             found.extend(more())
-        except PartUnavailableError as away:
+        except (PartUnavailableError, StoreUnfitError) as away:
             if not found.findings_total:
                 raise
-            found.add(NotCompared(f"Views, files or archives were not all looked at: a part was away ({away.code})."))
+            found.add(
+                NotCompared(
+                    f"Views, files or archives were not all looked at: a part was away or refused ({away.code})."
+                )
+            )
         _say(found.findings[told:], found.findings_total, level)
     return {
         "level": level.value,

@@ -2,8 +2,10 @@
 
 Rules:
 1. The operation ends in the transaction that closes the year. Tried again, it does not find the year closed by itself.
-2. Some days after its end a year is proposed, once: by an event, in the process's log, and by mail. It is closed by
-   itself only if the settings say so; whatever is in the way then ends that operation, and people go on.
+2. Some days after its end a year that has rows is proposed, once: by an event, in the process's log, and by mail. It is
+   closed by itself only if the settings say so; whatever is in the way then ends that operation, and people go on.
+3. If the settings let time drop rows, archiving is asked for once a year's time has come, and then once a day until its
+   rows are gone. Under a hold nothing is asked for.
 """
 
 from __future__ import annotations
@@ -20,15 +22,17 @@ from sqlalchemy.orm import Session
 
 from archive import closing
 from archive.closing import Closing
+from archive.dropping import is_due
 from archive.partitions import years_with_partitions
 from ledger import telemetry
 from ledger.application import Ledger
+from ledger.database import rows
 from ledger.domain.base import Stamp
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.fiscal_year import FiscalYear
 from ledger.domain.operation import Operation
 from ledger.domain.words import Stage
-from ledger.domain.year_states import ALLOWED
+from ledger.domain.year_states import ALLOWED, YearState
 from ledger.settings import Settings
 from ledger.year_records import save_year, year_to_decide_about
 from projections.views import Order
@@ -39,8 +43,13 @@ log = logging.getLogger(__name__)
 
 # How long those are waited for who change rows of the year: the closing is tried again.
 WAIT_SECONDS = 30.0
-# How often it is looked for years to propose.
+# The kinds of operations that can be about a year.
+OF_YEARS = (
+    Stage.CLOSE_YEAR, Stage.ARCHIVE_YEAR, Stage.RESTORE_YEAR, Stage.HOLD_YEAR, Stage.POST_ADJUSTMENT, Stage.VERIFY,
+)  # fmt: skip
+# How often years are looked after, and how often archiving is asked for that does not come to an end.
 LOOK_SECONDS = 3_600
+ASK_SECONDS = 86_400
 
 
 def closing_of(ledger: Ledger, settings: Settings) -> Closing:
@@ -67,23 +76,49 @@ def close_fiscal_year(workshop: Workshop, order: Order) -> dict[str, Any]:
     return results[0]
 
 
-def propose_if_due(ledger: Ledger, settings: Settings) -> FiscalYear | None:
-    """Propose to close the year that ended last, once its time of grace is over and if it has rows.
+def operations_under_way(ledger: Ledger, label: str) -> list[Operation]:
+    """The operations about a year that were asked for and have not ended."""
+    with ledger.transaction() as session:
+        found = rows(
+            session, "SELECT DISTINCT job_id FROM work.items WHERE stage = ANY(:stages)", stages=list(OF_YEARS)
+        )
+    operations = [ledger.operation(row.job_id) for row in found]
+    about = [each for each in operations if each.is_open and each.arguments.get("fiscal_year") == label]
+    return sorted(about, key=lambda each: each.created_on)
 
-    It is proposed once, however many dispatchers run. If the settings say so, its closing is also asked for.
+
+def look_after_years(ledger: Ledger, settings: Settings) -> None:
+    """Propose the years whose time of grace is over, and ask for those to be dropped whose time has come.
+
+    It is looked once in `LOOK_SECONDS`, however many dispatchers run.
     """
-    if not _is_due(ledger):
-        return None
+    if not _is_due(ledger, Stage.CLOSE_YEAR.value, LOOK_SECONDS):
+        return
     calendar = FiscalCalendar.parse(settings.fiscal_calendar, settings.time_zone)
     stamp = Stamp(datetime.now(UTC), SCHEDULE, str(uuid4()), telemetry.current_traceparent())
     then = calendar.of_day(stamp.at.astimezone(calendar.zone).date() - timedelta(days=settings.archive_grace_days))
-    label = calendar.of_day(then.start - timedelta(days=1)).label
     with ledger.transaction() as session:
-        if label not in years_with_partitions(session, calendar):
-            return None
+        found = [calendar.named(label) for label in years_with_partitions(session, calendar)]
+        verified = [
+            str(row.label)
+            for row in rows(
+                session,
+                "SELECT label FROM ledger.fiscal_years WHERE state = :state ORDER BY starts_on",
+                state=YearState.VERIFIED.value,
+            )
+        ]
+    for ended in sorted((each for each in found if each.end <= then.start), key=lambda each: each.start):
+        _propose(ledger, settings, calendar, ended.label, stamp)
+    for label in verified:
+        _have_dropped_if_due(ledger, settings, label, stamp)
+
+
+def _propose(ledger: Ledger, settings: Settings, calendar: FiscalCalendar, label: str, stamp: Stamp) -> None:
+    """Propose to close a year, if nobody has. If the settings say so, its closing is also asked for."""
+    with ledger.transaction() as session:
         year = year_to_decide_about(ledger, session, label, stamp, calendar)
         if year.is_proposed or year.state not in ALLOWED["Proposed"]:
-            return None
+            return
         by_itself = settings.archive_closes_by_itself
         year.propose(stamp, grace_days=settings.archive_grace_days, closes_by_itself=by_itself)
         save_year(ledger, session, year)
@@ -92,11 +127,21 @@ def propose_if_due(ledger: Ledger, settings: Settings) -> FiscalYear | None:
             ledger.save(operation, session=session)
     said = {"action": "year_proposed", "fiscal_year": label}
     log.warning("fiscal year %s has ended, and is to be closed", label, extra=said)
-    return year
 
 
-def _is_due(ledger: Ledger) -> bool:
-    """Whether nobody has looked for years to propose for a while."""
+def _have_dropped_if_due(ledger: Ledger, settings: Settings, label: str, stamp: Stamp) -> None:
+    year = ledger.fiscal_year(label)
+    assert year is not None, "it was verified"
+    if not is_due(ledger, year, settings.archive_drop_days, stamp.at):
+        return
+    if _is_due(ledger, f"{Stage.ARCHIVE_YEAR} {label}", ASK_SECONDS):
+        ledger.request(Stage.ARCHIVE_YEAR, {"fiscal_year": label}, stamp)
+        said = {"action": "year_drop_requested", "fiscal_year": label}
+        log.warning("fiscal year %s is to drop its rows, as time allows it now", label, extra=said)
+
+
+def _is_due(ledger: Ledger, name: str, seconds: float) -> bool:
+    """Whether that was not done for a while by anybody; then it is the caller's to do."""
     with ledger.transaction() as session:
         due = session.execute(
             text(
@@ -104,12 +149,16 @@ def _is_due(ledger: Ledger) -> bool:
                 " DO UPDATE SET asked_at = clock_timestamp()"
                 " WHERE schedule.asked_at < clock_timestamp() - :seconds * interval '1 second' RETURNING name"
             ),
-            {"name": Stage.CLOSE_YEAR.value, "seconds": LOOK_SECONDS},
+            {"name": name, "seconds": seconds},
         ).scalar()
     return due is not None
 
 
 def _result(year: FiscalYear) -> dict[str, Any]:
     tables = [{name: table[name] for name in ("dataset", "name", "rows", "fingerprint")} for table in year.tables]
-    rows = sum(table["rows"] for table in tables)
-    return {"fiscal_year": year.label, "generation": year.generation, "tables": tables, "rows": rows}
+    return {
+        "fiscal_year": year.label,
+        "generation": year.generation,
+        "tables": tables,
+        "rows": sum(table["rows"] for table in tables),
+    }

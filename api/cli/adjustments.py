@@ -10,7 +10,7 @@ from api.cli.client import Client, ExitCode
 from api.cli.load import watch_all
 from api.cli.operation_results import sentences
 from api.cli.operations import result_of, tell, watched
-from api.cli.options import AsJson, Reason, Wait
+from api.cli.options import AsJson, ReasonUnlessDry, Wait
 from api.cli.output import bars, print_json, say, sentence_of, table
 from api.cli.years import YEARS, Label, archive
 
@@ -19,7 +19,7 @@ from api.cli.years import YEARS, Label, archive
 def post(
     label: Label,
     job: Annotated[str, typer.Option(metavar="JOB", help="The job whose late records are posted.")],
-    reason: Reason = "",
+    reason: ReasonUnlessDry = "",
     posted_on: Annotated[
         str | None, typer.Option("--date", metavar="DAY", help="When, in a year that is open; today by default.")
     ] = None,

@@ -9,7 +9,7 @@ import typer
 from api.cli.client import Client, ExitCode
 from api.cli.operation_results import sentences
 from api.cli.operations import result_of, tell, watched
-from api.cli.options import AsJson, Reason
+from api.cli.options import AsJson, ReasonUnlessDry
 from api.cli.output import print_json, say, shown, table
 from api.cli.years import YEARS, Label, archive, tell_year
 
@@ -20,7 +20,7 @@ Days = Annotated[int, typer.Option(help="Days for which the copies stay in the c
 @archive.command("restore")
 def restore(
     label: Label,
-    reason: Reason = "",
+    reason: ReasonUnlessDry = "",
     tier: Tier = "Standard",
     days: Days = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it takes and costs.")] = False,

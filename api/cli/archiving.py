@@ -1,4 +1,4 @@
-"""`ledger archive run` and `drop`: a closed year goes into cold storage, and its rows away."""
+"""`ledger archive plan|run|drop`: a closed year goes into cold storage, and its rows away."""
 
 from __future__ import annotations
 
@@ -15,6 +15,23 @@ from api.cli.output import print_json, say, table
 from api.cli.years import YEARS, Label, archive
 
 
+@archive.command("plan")
+def plan(label: Label, as_json: AsJson = False) -> None:
+    """Show what a year's end would find, take and cost, and what comes next. Nothing is changed.
+
+    The year may be open or closed. 5 means that something is in the way.
+
+    Example: ledger archive plan FY2025-26
+    """
+    planned = Client.found().get(f"{YEARS}/{label}/plan")
+    if as_json:
+        print_json(planned)
+    else:
+        _show_plan(planned)
+    if planned["in_the_way"]:
+        raise typer.Exit(ExitCode.CONFLICT)
+
+
 @archive.command("run")
 def run(
     label: Label,
@@ -23,6 +40,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Archive a closed year, up to an archive that was verified. Its rows stay where they are.
+
+    With --dry-run, 5 means that something is in the way.
 
     Example: ledger archive run FY2025-26 --dry-run
 
@@ -74,19 +93,53 @@ def _tell(client: Client, operation: dict[str, Any], what: str, wait: bool, as_j
 def _tell_estimate(estimate: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(estimate)
-        return
+    else:
+        _show_estimate(estimate)
+    if estimate["in_the_way"]:
+        raise typer.Exit(ExitCode.CONFLICT)
+
+
+def _show_estimate(estimate: dict[str, Any]) -> None:
     what = f"{estimate['rows']:,} rows and {estimate['files']:,} files, kept for {estimate['retention_years']} years"
     say(f"Fiscal year {estimate['fiscal_year']}, generation {estimate['generation']}: {what}", "bold")
-    rows = [
-        [
-            each["storage_class"],
-            f"{each['objects']:,}",
-            f"{each['bytes']:,}",
-            f"{each['dollars_to_put']:.4f}",
-            f"{each['dollars_a_month']:.4f}",
-            f"{each['dollars_in_all']:.2f}",
-        ]
-        for each in estimate["classes"]
-    ]
-    table(["CLASS", "OBJECTS", "BYTES", "$ TO PUT", "$ A MONTH", "$ IN ALL"], rows)
-    say("Guessed from what is in the database, by the price list of S3 in us-east-1 of June 2026.")
+    _show_classes(estimate["classes"])
+    _show_what_is_in_the_way(estimate)
+
+
+def _show_plan(planned: dict[str, Any]) -> None:
+    label, days = planned["fiscal_year"], f"from {planned['start']} up to {planned['end']}"
+    say(f"Fiscal year {label}, {days}: {planned['state']}", "bold")
+    files = f"{planned['files']:,} files of {planned['file_bytes']:,} bytes in {planned['jobs']:,} jobs"
+    say(f"  {planned['rows']:,} rows, and {files}, to be kept for {planned['retention_years']} years")
+    tables = [[each["dataset"], each["name"], f"{each['rows']:,}", f"{each['bytes']:,}"] for each in planned["tables"]]
+    table(["DATASET", "TABLE", "ROWS", "BYTES"], tables)
+    _show_classes(planned["classes"])
+    for offer in planned["restore"]:
+        costs = f"up to {offer['hours_max']} hours and about {offer['dollars']} US dollars"
+        say(f"Bringing its rows back by {offer['tier']} takes {costs}, with copies for {offer['days']} days.")
+    for late in planned["late_records"]:
+        say(f"Late: {late['records']:,} records of job {late['job']}: ledger archive post {label} --job {late['job']}")
+    _show_what_is_in_the_way(planned)
+    if not any(each["code"].startswith("cold_store") for each in planned["in_the_way"]):
+        say(f"The cold store {planned['store']} can keep it.")
+    say(f"{'Then' if planned['in_the_way'] else 'Next'}: {planned['next']}")
+
+
+def _show_classes(classes: list[dict[str, Any]]) -> None:
+    """What is kept by class, with its price where it has one."""
+    rows = [[each["storage_class"], f"{each['objects']:,}", f"{each['bytes']:,}"] for each in classes]
+    head = ["CLASS", "OBJECTS", "BYTES"]
+    priced = "by the price list of S3 in us-east-1 of June 2026"
+    if all(each["dollars_to_put"] is None for each in classes):
+        priced = "and a folder has no price"
+    else:
+        head += ["$ TO PUT", "$ A MONTH", "$ IN ALL"]
+        for row, each in zip(rows, classes, strict=True):
+            row += [f"{each['dollars_to_put']:.4f}", f"{each['dollars_a_month']:.4f}", f"{each['dollars_in_all']:.2f}"]
+    table(head, rows)
+    say(f"Guessed from what is in the database, {priced}.")
+
+
+def _show_what_is_in_the_way(found: dict[str, Any]) -> None:
+    for each in found["in_the_way"]:
+        say(f"In the way: {each['message']} {each['remedy']}", "red")

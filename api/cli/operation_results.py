@@ -131,9 +131,15 @@ def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
 
 
 def _archived(arguments: dict[str, Any], result: dict[str, Any]) -> str:
-    what = f"Fiscal year {result['fiscal_year']}, generation {result['generation']}, is {result['state']}"
+    label = result["fiscal_year"]
+    what = f"Fiscal year {label}, generation {result['generation']}, is {result['state']}"
     lies = f"{result['objects']:,} objects of {result['bytes']:,} bytes lie in cold storage"
-    return f"{what}: {lies}, under the manifest {result['manifest_sha256']}."
+    stays = ""
+    if result["state"] == "verified":
+        stays = f" Its rows stay until somebody else has them dropped: ledger archive drop {label}"
+        if result.get("holds"):  # operations of before did not say
+            stays = f" Its rows stay: it is on hold for case {', '.join(result['holds'])}."
+    return f"{what}: {lies}, under the manifest {result['manifest_sha256']}.{stays}"
 
 
 def _restored(arguments: dict[str, Any], result: dict[str, Any]) -> str:

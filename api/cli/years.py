@@ -6,6 +6,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from api.cli.audit import tell_verified
 from api.cli.client import Client, CommandError, ExitCode
@@ -14,7 +15,33 @@ from api.cli.operations import result_of, tell, watched
 from api.cli.options import AsJson, Reason, Wait
 from api.cli.output import print_json, say, shown, table
 
-archive = typer.Typer(no_args_is_help=True, help="Fiscal years: where each stands, closing and reopening them.")
+# The order in which they are used, which is the one of the help.
+COMMANDS = (
+    "status", "plan", "soft-close", "close", "run", "verify", "drop",
+    "restore", "release", "post", "reopen", "approve", "hold", "lift-hold", "locks", "gc",
+)  # fmt: skip
+
+
+class InOrderOfUse(TyperGroup):
+    """Lists its commands in the order of `COMMANDS`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands."""
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
+
+archive = typer.Typer(
+    cls=InOrderOfUse,
+    no_args_is_help=True,
+    help="""Fiscal years: closing them, into cold storage, and back.
+
+    A year goes its way by: status, close, run, and drop, which another person approves.
+
+    Example: ledger archive status
+
+    Example: ledger archive close FY2025-26 --dry-run
+    """,
+)
 
 YEARS = "/api/v1/archive/years"
 Label = Annotated[str, typer.Argument(metavar="YEAR", help="The fiscal year, such as FY2025-26.")]
@@ -37,8 +64,8 @@ def status(label: Annotated[str | None, typer.Argument(metavar="YEAR")] = None, 
         return
     columns = ["fiscal_year", "start", "end", "state", "generation", "copy"]
     table(
-        [name.upper().replace("_", " ") for name in columns],
-        [[shown(year[name]) for name in columns] for year in years],
+        [*(name.upper().replace("_", " ") for name in columns), "NEXT"],
+        [[*(shown(year[name]) for name in columns), _next(year)] for year in years],
     )
 
 
@@ -134,7 +161,7 @@ def hold(label: Label, case: Case, as_json: AsJson = False) -> None:
 
     Example: ledger archive hold FY2025-26 --case 2026/17
     """
-    tell_year(Client.found().post(f"{YEARS}/{label}/hold", case=case), as_json)
+    _tell_held(Client.found().post(f"{YEARS}/{label}/hold", case=case), as_json)
 
 
 @archive.command("lift-hold")
@@ -143,7 +170,22 @@ def lift_hold(label: Label, case: Case, reason: Reason, as_json: AsJson = False)
 
     Example: ledger archive lift-hold FY2025-26 --case 2026/17 --reason "settled"
     """
-    tell_year(Client.found().post(f"{YEARS}/{label}/lift-hold", case=case, reason=reason), as_json)
+    _tell_held(Client.found().post(f"{YEARS}/{label}/lift-hold", case=case, reason=reason), as_json)
+
+
+def _next(year: dict[str, Any]) -> str:
+    """The command that leads on, if anything is to be done about the year."""
+    label = year["fiscal_year"]
+    match year["state"]:
+        case "open" | "soft_closed":
+            return f"ledger archive close {label} --dry-run" if year["is_proposed"] else ""
+        case "closed" | "exported":
+            return f"ledger archive run {label}"
+        case "verified" if not year["holds"]:
+            return f"ledger archive {'run' if year['is_drop_authorized'] else 'drop'} {label}"
+        case "reopened":
+            return f"ledger archive close {label} --dry-run"
+    return ""
 
 
 def _confirm(label: str, given: str | None) -> None:
@@ -156,6 +198,12 @@ def _confirm(label: str, given: str | None) -> None:
         )
 
 
+def _tell_held(year: dict[str, Any], as_json: bool) -> None:
+    tell_year(year, as_json)
+    if year["operation_id"] and not as_json:
+        say(f"  its objects in cold storage follow: ledger operations show {year['operation_id']}")
+
+
 def tell_year(year: dict[str, Any], as_json: bool) -> None:
     """Show where a year stands."""
     if as_json:
@@ -166,6 +214,7 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
         "generation": year["generation"] or None,
         "rows when it was closed": None if year["rows"] is None else f"{year['rows']:,}",
         "closed by": year["closed_by"],
+        "parts in cold storage": f"{year['parts_stored']:,} of {year['parts']:,}" if year["parts"] else None,
         "manifest": year["manifest_sha256"],
         "copy from cold storage": {"none": None, "restored": f"in schema {year['copy_schema']}"}.get(
             year["copy"], year["copy"]
@@ -175,8 +224,12 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
     for what, value in said.items():
         if value is not None:
             say(f"  {what}: {shown(value)}")
-    if year["is_proposed"] and year["state"] in ("open", "soft_closed"):
-        say(f"  it is to be closed: ledger archive close {year['fiscal_year']} --dry-run")
+    if year["is_drop_authorized"] and year["state"] == "verified":
+        say("  its rows may be dropped")
+    for each in year.get("operations", []):
+        say(f"  under way: {each['kind'].replace('_', ' ')}: ledger operations show {each['operation_id']}")
+    if _next(year) and not year.get("operations"):
+        say(f"  next: {_next(year)}")
     for held in year["holds"]:
         say(f"  held for case {held['case']} by {held['placed_by']}")
     for late in year["late_records"]:

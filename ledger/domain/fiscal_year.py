@@ -23,7 +23,7 @@ from uuid import UUID, uuid5
 from ledger.domain import fiscal_year_events as events
 from ledger.domain.base import Aggregate, Stamp
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
-from ledger.domain.year_states import ALLOWED, NEXT, CopyState, Ground, YearState
+from ledger.domain.year_states import ALLOWED, NEXT, WANTED, CopyState, Ground, YearState
 from ledger.errors import ConflictError, InvalidRequestError
 
 FISCAL_YEARS = UUID("c1a3be57-0d2e-4f86-9b7a-5e1f60c2d948")
@@ -268,7 +268,8 @@ class FiscalYear(Aggregate):
 
     def _check_allowed(self, event: str) -> None:
         if self.state not in ALLOWED[event]:
-            raise self._refused(f"is {self.state.value}, which allows no {event}", NEXT[self.state])
+            state = self.state.value.replace("_", "-")
+            raise self._refused(f"is {state}, and so cannot {WANTED[event]}", NEXT[self.state])
 
     def _check_no_hold(self) -> None:
         if self.holds:

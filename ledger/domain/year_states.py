@@ -57,6 +57,25 @@ ALLOWED: dict[str, frozenset[YearState]] = {
     "LateRecordsFound": ONCE_CLOSED,
     "AdjustmentPosted": ONCE_CLOSED,
 }
+# EVENT -> what whoever asks for it wants of the year. What follows from it, and is not asked for, needs no words.
+WANTED = {
+    "Proposed": "be proposed for closing",
+    "SoftClosed": "be closed softly",
+    "Closed": "be closed",
+    "Planned": "be archived",
+    "PartsStored": "be archived",
+    "Exported": "be archived",
+    "Verified": "be verified",
+    "DropAuthorized": "be dropped",
+    "Dropped": "be dropped",
+    "RestoreRequested": "be brought back",
+    "Restored": "be brought back",
+    "Released": "have a copy",
+    "ReopenRequested": "be reopened",
+    "Reopened": "be reopened",
+    "LateRecordsFound": "have late records",
+    "AdjustmentPosted": "have adjustments",
+}
 # STATE -> what leads on from it, for whoever wants something else of the year.
 NEXT = {
     YearState.OPEN: "Close it first: `ledger archive close {label}`.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,12 +16,15 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 
 from archive import stores_s3
+from archive.rehearsal import rehearse
 from archive.stores import (
+    LockMode,
     NotRestoredError,
     ObjectDamagedError,
     Restoration,
     StorageClass,
     StoredObject,
+    StoreUnfitError,
     Tier,
     open_cold_store,
 )
@@ -31,7 +34,7 @@ from tests.faults.proxy import Direction, FaultProxy
 from tests.s3_servers import S3Server
 from tests.strict_s3.clock import midnight_after
 from tests.strict_s3.faults import Fault
-from tests.strict_s3.operations import ALIASES, KEYS_OF_KMS
+from tests.strict_s3.operations import ALIASES, KEYS_OF_KMS, NO_KEY
 from tests.strict_s3.server import READER, StrictS3
 
 KEY = "fy=2025/gen=0001/data/00001.copy.zst"
@@ -235,12 +238,67 @@ def test_credentials_that_may_only_look_do_that_and_no_more(place: ColdPlace, mo
         lambda: auditor.hold(KEY, found.version, True),
         lambda: auditor.put("other", place.scratch / "file", sha256_of(DATA), StorageClass.STANDARD, None),
     ):
-        with pytest.raises(PartUnavailableError, match="AccessDenied"):
+        with pytest.raises(StoreUnfitError, match="AccessDenied"):
             refused()
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("AWS_ACCESS_KEY_ID", "nobody", "InvalidAccessKeyId"),
+        ("AWS_SECRET_ACCESS_KEY", "guessed", "SignatureDoesNotMatch"),
+        ("AWS_ACCESS_KEY_ID", "", "credentials"),
+    ],
+    ids=["unknown", "wrong", "none"],
+)
+def test_credentials_that_are_none_are_told_as_such_and_not_as_a_store_that_is_away(
+    place: ColdPlace, monkeypatch: pytest.MonkeyPatch, name: str, value: str, code: str
+) -> None:
+    assert place.double is not None
+    monkeypatch.setenv(name, value)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    with pytest.raises(PartUnavailableError):
+    before = len(place.double.faults.calls)
+    with pytest.raises(StoreUnfitError, match=code) as refused:
         open_cold_store(f"s3://{place.bucket}/books").check()
+    assert "docs/cold-stores.md" in refused.value.remedy
+    assert len(place.double.faults.calls) - before <= 1, "it is not asked again"
+
+
+def test_a_key_of_kms_that_is_not_there_is_told(place: ColdPlace) -> None:
+    with pytest.raises(StoreUnfitError, match="NotFoundException"):
+        put_under(place, NO_KEY)
+    assert place.versions() == []
+
+
+@pytest.mark.parametrize("mode", LockMode)
+def test_a_rehearsal_does_all_that_an_archive_does_and_each_puts_an_object(
+    place: ColdPlace, tmp_path: Path, mode: LockMode
+) -> None:
+    assert place.double is not None
+    now = datetime.now(UTC)
+    for name in ("one", "two"):
+        kept = rehearse(place.store, place.store, name=name, mode=mode, now=now, scratch=tmp_path)
+        assert kept.lock is not None
+        assert (kept.storage_class, kept.lock.mode, kept.is_on_hold) == (StorageClass.STANDARD, mode, False)
+        assert now < kept.lock.until < now + timedelta(hours=3)
+    assert [key for key, _ in place.versions()] == ["rehearsals/one", "rehearsals/two"]
+    of_archives = {"PutObject", "PutObjectRetention", "PutObjectLegalHold", "GetObject", "HeadObject"}
+    assert of_archives <= set(place.double.faults.calls)
+
+
+def test_a_rehearsal_that_is_forbidden_something_names_it(place: ColdPlace, tmp_path: Path) -> None:
+    assert place.double is not None
+    now = datetime.now(UTC)
+    for operation in ("PutObject", "PutObjectRetention", "PutObjectLegalHold", "GetObject", "ListObjectVersions"):
+        place.double.faults.arm(Fault.FORBIDDEN, operation)
+        with pytest.raises(StoreUnfitError, match=operation):
+            rehearse(place.store, place.store, name=operation, mode=LockMode.COMPLIANCE, now=now, scratch=tmp_path)
+
+
+def test_whoever_verifies_and_looks_elsewhere_is_found_by_a_rehearsal(place: ColdPlace, tmp_path: Path) -> None:
+    elsewhere, now = folder_place(tmp_path).store, datetime.now(UTC)
+    with pytest.raises(StoreUnfitError, match="does not find rehearsals/one"):
+        rehearse(place.store, elsewhere, name="one", mode=LockMode.GOVERNANCE, now=now, scratch=tmp_path)
 
 
 def put_under(place: ColdPlace, kms_key: str | None) -> StoredObject:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 from psycopg2 import sql
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -21,7 +23,7 @@ from archive.restoration import ArchivedPart, ArchivedTable
 from archive.text_files import TextFacts, file_blocks, raw_blocks
 from ledger.application import Ledger
 from ledger.domain.fiscal_calendar import FiscalCalendar
-from tests.integration.place import unguard
+from tests.integration.place import unguard, wait_until
 
 CALENDAR = FiscalCalendar.parse("04-01", "UTC")
 YEAR, NEXT_YEAR = CALENDAR.named("FY2025-26"), CALENDAR.named("FY2026-27")
@@ -79,6 +81,25 @@ class FiscalTables:
         with self.ledger.transaction() as session:
             unguard(session)
             yield session
+
+    def interrupt_detach(self, dataset: str) -> None:
+        """Begin to detach the year's partition, and be interrupted."""
+        detaching = psycopg2.connect(self.ledger.engine.url.set(drivername="postgresql").render_as_string(False))
+        detaching.autocommit = True
+
+        def detach() -> None:
+            with detaching.cursor() as cursor, suppress(psycopg2.errors.QueryCanceled):
+                cursor.execute(f"ALTER TABLE data.{dataset} DETACH PARTITION data.{dataset}__fy2025_26 CONCURRENTLY")
+
+        with Session(self.ledger.engine) as reader:
+            reader.execute(text(f"SELECT count(*) FROM data.{dataset}"))
+            thread = threading.Thread(target=detach)
+            thread.start()
+            wait_until(lambda: self.query("SELECT FROM pg_inherits WHERE inhdetachpending"), "it does not begin")
+            with self.owner() as session:
+                session.execute(text("SELECT pg_cancel_backend(:pid)"), {"pid": detaching.info.backend_pid})
+            thread.join()
+        detaching.close()
 
     def close(self, wait_seconds: float = WAIT_SECONDS) -> list[ClosedPartition]:
         with self.ledger.transaction() as session:

@@ -100,6 +100,16 @@ def test_locks_and_garbage_are_told_and_what_differs_ends_with_a_code_of_its_own
     assert "0 objects" in run(doors, key, "gc").stderr
 
 
+def test_a_plan_of_a_folder_has_bytes_and_no_price(doors: Doors, shelf: Shelf, key: str) -> None:
+    planned = json.loads(run(doors, key, "plan", LABEL, "--json").stdout)
+    assert (planned["state"], planned["rows"], planned["in_the_way"]) == ("dropped", 20, [])
+    assert (planned["restore"], planned["prices"]) == ([], None)
+    assert [(each["bytes"] > 0, each["dollars_to_put"]) for each in planned["classes"]] == [(True, None)] * 2
+    told = run(doors, key, "plan", LABEL)
+    assert told.exit_code == 0
+    assert "a folder has no price" in told.stderr and f"Next: ledger archive restore {LABEL}" in told.stderr
+
+
 def test_a_year_without_an_archive_is_refused(doors: Doors, shelf: Shelf, key: str) -> None:
     with doors.http(key) as http:
         answer = http.get("/api/v1/archive/years/FY1999-00/restore")

@@ -333,6 +333,58 @@ def test_a_view_that_hangs_on_a_partition_stops_the_drop_and_stays(tables: Fisca
     assert tables.query("SELECT count(*) FROM data.old") == [(ROWS,)]
 
 
+IN_THE_WAY = {
+    "rows that refer to it": (
+        [
+            "CREATE UNIQUE INDEX payments_record ON data.payments (day, _record)",
+            "CREATE TABLE data.notes (day date, payment bigint, CONSTRAINT note_of FOREIGN KEY (day, payment)"
+            " REFERENCES data.payments (day, _record))",
+            "INSERT INTO data.notes SELECT day, _record FROM data.payments WHERE day < '2026-04-01' LIMIT 1",
+        ],
+        "data.notes",
+    ),
+    "a foreign key to the partition": (
+        [
+            "CREATE UNIQUE INDEX payments_record ON data.payments__fy2025_26 (_record)",
+            "CREATE TABLE data.notes (payment bigint REFERENCES data.payments__fy2025_26 (_record))",
+        ],
+        "data.notes",
+    ),
+    "a table that was detached": (
+        ["ALTER TABLE data.payments DETACH PARTITION data.payments__fy2025_26"],
+        "payments__fy2025_26",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", IN_THE_WAY)
+def test_what_was_made_of_a_table_since_it_was_closed_stops_the_drop_and_is_told(
+    tables: FiscalTables, way: str
+) -> None:
+    statements, name = IN_THE_WAY[way]
+    closed = tables.close()
+    tables.do(*statements)
+    with pytest.raises(ConflictError) as refused:
+        tables.drop(closed)
+    assert name in str(refused.value) and "Nothing was changed" in refused.value.remedy
+    assert tables.query("SELECT count(*) FROM data.payments__fy2025_26") == [(ROWS,)]
+
+
+def test_a_detach_that_was_interrupted_since_stops_the_drop_until_it_is_undone(tables: FiscalTables) -> None:
+    closed = tables.close()
+    tables.interrupt_detach("payments")
+    with pytest.raises(ConflictError, match="payments__fy2025_26") as refused:
+        tables.drop(closed)
+    assert "FINALIZE" in refused.value.remedy
+    bounds = closed[0].partition.bounds
+    tables.do(
+        "ALTER TABLE data.payments DETACH PARTITION data.payments__fy2025_26 FINALIZE",
+        f"ALTER TABLE data.payments ATTACH PARTITION data.payments__fy2025_26 {bounds}",
+    )
+    tables.drop(closed)
+    assert tables.query("SELECT count(*) FROM data.payments") == [(ROWS,)]
+
+
 def test_years_that_follow_each_other_are_closed_and_dropped_by_themselves(tables: FiscalTables) -> None:
     tables.drop(tables.close())
     with tables.ledger.transaction() as session:

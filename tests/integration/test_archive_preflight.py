@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
-from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from archive import preflight
 from archive.preflight import Refusal, refusals
 from ledger.application import Ledger
 from tests.integration.fiscal_tables import CALENDAR, YEAR, FiscalTables
-from tests.integration.place import wait_until
 
 WAYS = {
     "default_partition": (["CREATE TABLE data.payments_rest PARTITION OF data.payments DEFAULT"], "payments_rest"),
@@ -111,22 +106,7 @@ def test_a_type_that_is_not_postgresqls_own_is_refused(
 
 
 def test_a_detach_that_was_interrupted_is_refused(tables: FiscalTables, tmp_path: Path) -> None:
-    detaching = psycopg2.connect(tables.ledger.engine.url.set(drivername="postgresql").render_as_string(False))
-    detaching.autocommit = True
-
-    def detach() -> None:
-        with detaching.cursor() as cursor, pytest.raises(psycopg2.errors.QueryCanceled):
-            cursor.execute("ALTER TABLE data.payments DETACH PARTITION data.payments__fy2025_26 CONCURRENTLY")
-
-    with Session(tables.ledger.engine) as reader:
-        reader.execute(text("SELECT count(*) FROM data.payments"))
-        thread = threading.Thread(target=detach)
-        thread.start()
-        wait_until(lambda: tables.query("SELECT FROM pg_inherits WHERE inhdetachpending"), "it does not begin")
-        with tables.owner() as session:
-            session.execute(text("SELECT pg_cancel_backend(:pid)"), {"pid": detaching.info.backend_pid})
-        thread.join()
-    detaching.close()
+    tables.interrupt_detach("payments")
     codes = {refusal.code: refusal for refusal in found(tables, tmp_path)}
     assert "payments__fy2025_26" in codes["detach_pending"].message
     tables.do(codes["detach_pending"].remedy.split("`")[1])

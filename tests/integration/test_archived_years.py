@@ -37,6 +37,7 @@ from tests.integration.test_table_rebuild import Yard
 from tests.integration.years import SECOND
 from workers.archiving import archive_fiscal_year
 from workers.operations import operate
+from workers.years import look_after_years
 
 YEARS = iter(range(1980, 2024, 2))
 
@@ -189,6 +190,31 @@ def test_rows_are_dropped_by_themselves_after_so_many_days_and_not_before(archiv
 
     assert in_days(29).state is YearState.VERIFIED
     assert in_days(30).state is YearState.DROPPED
+
+
+def asked_to_be_archived(archive: Archive, label: str) -> int:
+    """Look after years as if nobody had for an hour: how often archiving was asked for."""
+    settings = archive.places[0].workshop.settings.model_copy(update={"archive_drop_days": 0})
+    before = archive.ledger.position()
+    archive.places[0].query("DELETE FROM work.schedule WHERE name = 'close_year' RETURNING name")
+    look_after_years(archive.ledger, settings)
+    events = [logged.event for logged in archive.ledger.events_after(before, 100)]
+    asked = [event.arguments for event in events if isinstance(event, Operation.Requested)]
+    return asked.count({"fiscal_year": label})
+
+
+def test_who_lets_time_drop_rows_need_not_ask_for_it(archive: Archive, year: int) -> None:
+    label = verified(archive, year)
+    archive.archiving.decide(label, lambda _, year: year.place_hold(STAMP, case="2026/17"))
+    assert asked_to_be_archived(archive, label) == 0
+    archive.archiving.decide(label, lambda _, year: year.lift_hold(SECOND, case="2026/17", reason="settled"))
+    assert asked_to_be_archived(archive, label) == 1
+    assert asked_to_be_archived(archive, label) == 0  # today
+    archive.places[0].query("UPDATE work.schedule SET asked_at = '2000-01-01' RETURNING name")
+    assert asked_to_be_archived(archive, label) == 1
+    drop_if_due(archive.archiving, label, days=0)
+    archive.places[0].query("UPDATE work.schedule SET asked_at = '2000-01-01' RETURNING name")
+    assert asked_to_be_archived(archive, label) == 0
 
 
 def test_nothing_is_dropped_while_a_hold_stands(archive: Archive, year: int) -> None:

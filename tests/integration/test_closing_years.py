@@ -16,8 +16,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from archive import closing, fence
-from archive.closing import Closing, YearNotReadyError, closed_partitions
+from archive.closing import Closing, closed_partitions
 from archive.partitions import partitions_of
+from archive.preflight import YearNotReadyError
 from ledger.application import Arrival, Ledger
 from ledger.blobs import put
 from ledger.domain.fiscal_calendar import Year
@@ -35,7 +36,7 @@ from tests.integration.years import SECOND
 from workers import load as load_module
 from workers.commands import cancel
 from workers.operations import operate
-from workers.years import close_fiscal_year, closing_of, propose_if_due
+from workers.years import close_fiscal_year, closing_of, look_after_years
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_a_reopened_year_is_not_fenced_and_is_closed_as_the_next_generation(yard
 
 def test_a_year_is_closed_softly_once_and_only_when_it_has_ended(yard: Yard, year: int) -> None:
     assert closing.soft_close(closes(yard), label_of(year), STAMP).state is YearState.SOFT_CLOSED
-    with pytest.raises(ConflictError, match="is soft_closed"):
+    with pytest.raises(ConflictError, match="is soft-closed"):
         closing.soft_close(closes(yard), label_of(year), STAMP)
     current = yard.place.workshop.calendar.of_day(date.today())
     for act in (
@@ -276,32 +277,47 @@ def test_a_chunk_that_is_being_loaded_is_waited_for_and_its_job_is_in_the_way_th
     assert str(job_id) in told[0]
 
 
-def propose(yard: Yard, **settings: Any) -> FiscalYear | None:
-    """Look for a year to propose, as if nobody had for long."""
+def look(yard: Yard, **settings: Any) -> list[str]:
+    """Look after years as if nobody had for long: those that are proposed by it."""
+    ledger, before = yard.place.ledger, yard.place.ledger.position()
     yard.place.query("DELETE FROM work.schedule WHERE name = 'close_year' RETURNING name")
-    return propose_if_due(yard.place.ledger, yard.place.workshop.settings.model_copy(update=settings))
+    look_after_years(ledger, yard.place.workshop.settings.model_copy(update=settings))
+    events = [logged.event for logged in ledger.events_after(before, 100)]
+    return [event.label for event in events if isinstance(event, FiscalYear.Proposed)]
 
 
-def test_the_year_that_ended_is_proposed_once_after_its_time_of_grace(
-    yard: Yard, caplog: pytest.LogCaptureFixture
+def test_the_years_that_have_ended_are_proposed_once_after_their_time_of_grace(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    calendar, today = yard.place.workshop.calendar, datetime.now(UTC).date()
-    ended = calendar.of_day(calendar.of_day(today).start - timedelta(days=1))
-    assert propose(yard, archive_grace_days=0) is None  # it has no rows
+    with running_ledger() as ledger:
+        yard = Yard(new_place(ledger, tmp_path))
+        calendar, today = yard.place.workshop.calendar, datetime.now(UTC).date()
+        ended = calendar.of_day(calendar.of_day(today).start - timedelta(days=1))
+        older = calendar.of_day(ended.start - timedelta(days=1))
+        assert look(yard, archive_grace_days=0) == []  # they have no rows
+        yard.load(HEADER + f"1,{ended.start}\n2,{today}\n")
+        assert look(yard, archive_grace_days=(today - ended.end).days + 1) == []
+        before = ledger.position()
+        assert look(yard, archive_grace_days=(today - ended.end).days) == [ended.label]
+        assert [logged.topic for logged in ledger.events_after(before, 10)] == [
+            "fiscal_year.opened",
+            "fiscal_year.proposed",
+        ]
+        assert "year_proposed" in [getattr(record, "action", "") for record in caplog.records]
+        assert look(yard, archive_grace_days=0) == []
+        yard.load(HEADER + f"3,{older.start}\n4,{ended.start}\n")
+        assert look(yard, archive_grace_days=0) == [older.label]
+
+
+def test_years_are_looked_after_once_in_a_while_however_many_look(yard: Yard) -> None:
+    calendar = yard.place.workshop.calendar
+    ended = calendar.of_day(calendar.of_day(datetime.now(UTC).date()).start - timedelta(days=1))
+    look(yard)
     yard.load(HEADER + f"1,{ended.start}\n")
-    assert propose(yard, archive_grace_days=(today - ended.end).days + 1) is None
     before = yard.place.ledger.position()
-    proposed = propose(yard, archive_grace_days=(today - ended.end).days)
-    assert proposed is not None
-    assert (proposed.label, proposed.state) == (ended.label, YearState.OPEN)
-    assert [logged.topic for logged in yard.place.ledger.events_after(before, 10)] == [
-        "fiscal_year.opened",
-        "fiscal_year.proposed",
-    ]
-    assert "year_proposed" in [getattr(record, "action", "") for record in caplog.records]
-    assert propose(yard, archive_grace_days=0) is None
-    yard.place.query("UPDATE work.schedule SET asked_at = clock_timestamp() WHERE name = 'close_year' RETURNING name")
-    assert propose_if_due(yard.place.ledger, yard.place.workshop.settings) is None
+    settings = yard.place.workshop.settings.model_copy(update={"archive_grace_days": 0})
+    look_after_years(yard.place.ledger, settings)
+    assert yard.place.ledger.position() == before
 
 
 def test_a_year_is_closed_by_itself_only_if_the_settings_say_so(tmp_path: Path) -> None:
@@ -311,9 +327,12 @@ def test_a_year_is_closed_by_itself_only_if_the_settings_say_so(tmp_path: Path) 
             calendar = yard.place.workshop.calendar
             ended = calendar.of_day(calendar.of_day(datetime.now(UTC).date()).start - timedelta(days=1))
             yard.load(HEADER + f"1,{ended.start}\n")
-            propose(yard, archive_grace_days=0, archive_closes_by_itself=by_itself)
+            look(yard, archive_grace_days=0, archive_closes_by_itself=by_itself)
             last = ledger.events_after(ledger.position() - 1, 1)[0]
-            assert (last.topic == "operation.requested") is by_itself
-            if by_itself:
-                assert isinstance(last.event, Operation.Requested)
-                assert (last.event.kind, last.event.arguments) == ("close_year", {"fiscal_year": ended.label})
+            if isinstance(last.event, Operation.Requested):
+                yard.place.follow()
+                asked = last.event.originator_id
+                operate(yard.place.workshop, close_fiscal_year, asked, Stage.CLOSE_YEAR, time.time(), lambda _: None)
+            year = ledger.fiscal_year(ended.label)
+            assert year is not None
+            assert year.state is (YearState.CLOSED if by_itself else YearState.OPEN)

@@ -137,6 +137,7 @@ EXAMPLES: dict[str, Callable[[World, str], Request]] = {
     "GET /api/v1/archive/years": lambda world, dataset: {"url": YEARS},
     "GET /api/v1/archive/years/{label}": lambda world, dataset: {"url": f"{YEARS}/FY2010-11"},
     "GET /api/v1/archive/years/{label}/closing": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/closing"},
+    "GET /api/v1/archive/years/{label}/plan": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/plan"},
     "GET /api/v1/archive/years/{label}/archive": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/archive"},
     "POST /api/v1/archive/years/{label}/archive": lambda world, dataset: {"url": f"{YEARS}/FY2010-11/archive"},
     "POST /api/v1/archive/years/{label}/drop": lambda world, dataset: {
@@ -241,6 +242,7 @@ COMMANDS: dict[str, tuple[str, Callable[[World, str], list[str]]]] = {
         lambda world, dataset: ["--job", str(world.doors.jobs[dataset]), "-o", file(world, "trail.ndjson")],
     ),
     "archive status": ("GET /api/v1/archive/years/{label}", lambda world, dataset: ["FY2010-11"]),
+    "archive plan": ("GET /api/v1/archive/years/{label}/plan", lambda world, dataset: ["FY2010-11"]),
     "archive run": ("POST /api/v1/archive/years/{label}/archive", lambda world, dataset: ["FY2010-11", "--no-wait"]),
     "archive drop": (
         "POST /api/v1/archive/years/{label}/drop",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,15 +24,30 @@ from ledger.domain.words import OnDuplicate, Stage
 from tests.integration.doors import ADMIN_KEY, CONTENT, Doors, running_doors
 from tests.integration.place import STAMP
 from tests.integration.years import close, decide
+from tests.s3_servers import s3_environment_of
+from tests.strict_s3.faults import Fault
+from tests.strict_s3.objects import Bucket
+from tests.strict_s3.server import StrictS3
 from workers.operations import operate
 from workers.years import close_fiscal_year
 
 YEARS = "/api/v1/archive/years"
+BUCKET = "books"
+FOR_LONG = 1_000
 
 
 @pytest.fixture(scope="module")
-def doors() -> Iterator[Doors]:
-    with running_doors(datasets=("payments",)) as doors:
+def s3() -> Iterator[StrictS3]:
+    """Where years would be archived."""
+    with StrictS3() as double:
+        double.operations.buckets[BUCKET] = Bucket(double.clock, is_locking=True)
+        yield double
+
+
+@pytest.fixture(scope="module")
+def doors(s3: StrictS3) -> Iterator[Doors]:
+    settings = {**s3_environment_of(s3.url), "LEDGER_ARCHIVE_URL": f"s3://{BUCKET}/years"}
+    with running_doors(settings, datasets=("payments",)) as doors:
         yield doors
 
 
@@ -96,13 +112,96 @@ def test_what_is_in_the_way_is_told_before_anything_is_asked_of_a_worker(
     assert doors.ledger.position() == before
 
 
+@contextmanager
+def unfit(s3: StrictS3, how: str) -> Iterator[None]:
+    """Have a bucket in which no archive can be kept."""
+    buckets = s3.operations.buckets
+    kept = buckets.pop(BUCKET)
+    if how == "Object Lock":
+        buckets[BUCKET] = Bucket(s3.clock, is_locking=False)
+    elif how == "versions":
+        buckets[BUCKET] = Bucket(s3.clock, is_locking=True)
+        buckets[BUCKET].is_versioned = False
+    elif how == "AccessDenied":
+        buckets[BUCKET] = kept
+        s3.faults.arm(Fault.FORBIDDEN, "GetBucketVersioning", times=FOR_LONG)
+    try:
+        yield
+    finally:
+        buckets[BUCKET] = kept
+        s3.faults.disarm()
+
+
+@pytest.mark.parametrize("how", ["is not there", "Object Lock", "versions", "AccessDenied"])
+def test_no_year_is_closed_or_archived_where_archives_cannot_be_kept(
+    doors: Doors, s3: StrictS3, accountants: tuple[str, str], how: str
+) -> None:
+    if doors.ledger.fiscal_year("FY1999-00") is None:
+        decide(doors.places["payments"], "FY1999-00", close)
+    before = doors.ledger.position()
+    with unfit(s3, how):
+        for path, body in (("FY1998-99/close", {"confirm": "FY1998-99"}), ("FY1999-00/archive", {})):
+            refused = post(doors, accountants[0], path, **body)
+            assert (refused.status_code, refused.json()["code"]) == (409, "fiscal_year_not_ready")
+            assert how in refused.json()["detail"] and BUCKET in refused.json()["detail"]
+        for command in (["close", "FY1998-99", "--dry-run"], ["run", "FY1999-00", "--dry-run"], ["plan", "FY1998-99"]):
+            planned = run(doors, accountants[0], *command, "--json")
+            assert planned.exit_code == ExitCode.CONFLICT
+            assert [each["code"] for each in json.loads(planned.stdout)["in_the_way"]] == ["cold_store_unfit"]
+    assert doors.ledger.position() == before
+    assert json.loads(run(doors, accountants[0], "run", "FY1999-00", "--dry-run", "--json").stdout)["in_the_way"] == []
+
+
+def test_a_cold_store_that_is_away_is_no_reason_for_good_and_nothing_is_asked_of_a_worker(
+    doors: Doors, s3: StrictS3, accountants: tuple[str, str]
+) -> None:
+    before = doors.ledger.position()
+    s3.faults.arm(Fault.SLOW_DOWN, times=FOR_LONG)
+    try:
+        away = post(doors, accountants[0], "FY1998-99/close", confirm="FY1998-99")
+    finally:
+        s3.faults.disarm()
+    assert (away.status_code, "Retry-After" in away.headers, BUCKET in away.json()["detail"]) == (503, True, True)
+    assert doors.ledger.position() == before
+
+
+def test_a_plan_tells_of_an_open_year_what_its_end_will_take_and_what_comes_next(
+    doors: Doors, accountants: tuple[str, str]
+) -> None:
+    place, key = doors.places["payments"], accountants[0]
+    label = place.workshop.calendar.of_instant(doors.ledger.job(doors.jobs["payments"]).created_on).label
+    before = doors.ledger.position()
+    planned = run(doors, key, "plan", label, "--json")
+    found = json.loads(planned.stdout)
+    assert (planned.exit_code, found["state"], found["store"]) == (ExitCode.CONFLICT, "open", f"s3://{BUCKET}/years")
+    assert "not_ended" in [each["code"] for each in found["in_the_way"]]
+    assert ("payments", 2) in [(each["dataset"], each["rows"]) for each in found["tables"] if each["bytes"] > 0]
+    assert found["rows"] >= 2 and found["jobs"] >= found["files"] >= 1 and found["file_bytes"] >= len(CONTENT)
+    assert {"DEEP_ARCHIVE", "GLACIER_IR"} == {each["storage_class"] for each in found["classes"]}
+    assert all(each["dollars_to_put"] is not None for each in found["classes"])
+    assert [(each["tier"], each["hours_max"]) for each in found["restore"]] == [
+        ("Standard", "12.00"),
+        ("Bulk", "48.00"),
+    ]
+    told = run(doors, key, "plan", label).stderr
+    assert "In the way: Fiscal year" in told and f"Then: ledger archive close {label}" in told
+    assert "can keep it" in told and "US dollars" in told
+    assert doors.ledger.position() == before
+    ended = run(doors, key, "plan", "FY1996-97")
+    assert (ended.exit_code, "Next: ledger archive close FY1996-97" in ended.stderr) == (0, True)
+
+
 def test_a_year_is_closed_by_a_worker_and_reopened_by_two_persons(doors: Doors, accountants: tuple[str, str]) -> None:
     first, second = accountants
     operation_id = UUID(post(doors, first, "FY2005-06/close", confirm="FY2005-06").json()["operation_id"])
     place = doors.places["payments"]
     place.follow()
+    told = run(doors, first, "status", "FY2005-06").stderr
+    assert f"under way: close year: ledger operations show {operation_id}" in told
     ended = operate(place.workshop, close_fiscal_year, operation_id, Stage.CLOSE_YEAR, time.time(), lambda _: None)
     assert ended is not None
+    told = run(doors, first, "status", "FY2005-06").stderr
+    assert ("under way" in told, "next: ledger archive run FY2005-06" in told) == (False, True)
     assert ended.error is None
     shown = json.loads(run(doors, first, "status", "FY2005-06", "--json").stdout)
     assert (shown["state"], shown["generation"], shown["closed_by"]) == ("closed", 1, ended.requested_by)
@@ -119,7 +218,8 @@ def test_a_year_is_closed_by_a_worker_and_reopened_by_two_persons(doors: Doors, 
 
 def test_a_hold_is_placed_shown_and_lifted_by_two_persons(doors: Doors, accountants: tuple[str, str]) -> None:
     first, second = accountants
-    run(doors, first, "hold", "FY2007-08", "--case", "2026/17")
+    placed = json.loads(run(doors, first, "hold", "FY2007-08", "--case", "2026/17", "--json").stdout)
+    assert placed["operation_id"] is None  # nothing of it is in cold storage
     assert "held for case 2026/17" in run(doors, first, "status", "FY2007-08").stderr
     alone = run(doors, first, "lift-hold", "FY2007-08", "--case", "2026/17", "--reason", "settled")
     assert isinstance(alone.exception, CommandError)

@@ -23,6 +23,7 @@ class Fault(StrEnum):
     IGNORED = "200, though nothing is done"
     PRECONDITION_FAILED = "412, though nothing is there"
     CONDITIONAL_CONFLICT = "409 ConditionalRequestConflict"
+    FORBIDDEN = "403 AccessDenied"
 
 
 # Those that are an answer and nothing else. FAULT -> status, code.
@@ -30,6 +31,7 @@ REFUSALS: dict[Fault, tuple[int, str]] = {
     Fault.SLOW_DOWN: (503, "SlowDown"),
     Fault.PRECONDITION_FAILED: (412, "PreconditionFailed"),
     Fault.CONDITIONAL_CONFLICT: (409, "ConditionalRequestConflict"),
+    Fault.FORBIDDEN: (403, "AccessDenied"),
 }
 
 

@@ -17,6 +17,7 @@ from tests.strict_s3.objects import Bucket, S3Error, Version, check_digests
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 PAGE_KEYS_MAX = 1000
 KEYS_OF_KMS = "arn:aws:kms:eu-central-1:111122223333:key/"
+NO_KEY = "00000000-0000-0000-0000-000000000000"
 ALIASES = {"alias/archive": "1234abcd-12ab-34cd-56ef-1234567890ab"}
 
 
@@ -291,10 +292,12 @@ def _described(bucket: Bucket, version: Version) -> dict[str, str]:
 
 
 def _kms_key(headers: dict[str, str]) -> str | None:
-    """The ARN of the key that a put asks for: S3 tells no other name of it, and never an alias."""
+    """The ARN of the key that a put asks for: S3 tells no other name of it, and never an alias. Raises S3Error."""
     asked = headers.get("x-amz-server-side-encryption-aws-kms-key-id")
     if headers.get("x-amz-server-side-encryption") != "aws:kms" or asked is None:
         return None
+    if asked == NO_KEY:
+        raise S3Error(400, "KMS.NotFoundException", f"Key '{KEYS_OF_KMS}{NO_KEY}' does not exist")
     return asked if asked.startswith("arn:") else f"{KEYS_OF_KMS}{ALIASES.get(asked, asked)}"
 
 

@@ -5,7 +5,7 @@ Rules:
 2. `s3.clock` stands still until a test lets time pass: restores end and copies go by it alone.
 3. `s3.faults` says what goes wrong, and which calls there were.
 4. Who comes as `test` may do everything, who comes as `auditor` may look and restore, and nobody else may do anything.
-   The secret of both is `test`, and every signature is checked.
+   The secret of both is `test`, and every signature is checked. `s3.asked` says who came for what.
 
 Sockets are at hand here, as no framework gives them: a reset in the middle of a body is one.
 """
@@ -39,6 +39,7 @@ class StrictS3:
         self.clock = VirtualClock()
         self.faults = FaultPlan()
         self.operations = Operations(self.clock)
+        self.asked: list[tuple[str, str, str]] = []  # who, for which operation, on what within the bucket
         self.alone = threading.Lock()
         self._server = _Server((LOOPBACK, 0), _Handler)
         self._server.double = self
@@ -119,7 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in REFUSALS:
             return _refusal(request, S3Error(*REFUSALS[fault]))
         try:
-            _authorize(operation, request)
+            key = _authorize(operation, request)
+            self.server.double.asked.append((key, operation, request.within_bucket))
             with self.server.double.alone:
                 return self.server.double.operations.do(operation, request)
         except S3Error as error:
@@ -146,12 +148,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
 
-def _authorize(operation: str, request: Request) -> None:
+def _authorize(operation: str, request: Request) -> str:
     key = signer_of(request, SECRET)
     if key not in (WRITER, READER):
         raise S3Error(403, "InvalidAccessKeyId")
     if key == READER and operation not in OF_READERS:
         raise S3Error(403, "AccessDenied")
+    return key
 
 
 def _refusal(request: Request, error: S3Error) -> Answer:

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from ledger.domain.base import Stamp
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from ledger.domain.fiscal_year import FiscalYear
-from ledger.domain.year_states import Ground, YearState
+from ledger.domain.year_states import ALLOWED, WANTED, Ground, YearState
 from ledger.errors import ConflictError, InvalidRequestError
 from tests.thorough import thorough
 
@@ -72,8 +72,12 @@ def test_the_days_of_a_year_are_pinned_when_its_story_begins() -> None:
 def test_a_refusal_names_the_year_its_state_and_what_to_do() -> None:
     with pytest.raises(ConflictError) as refused:
         opened().verify(STAMP, evidence={})
-    assert refused.value.message == "Fiscal year FY2024-25 is open, which allows no Verified."
+    assert refused.value.message == "Fiscal year FY2024-25 is open, and so cannot be verified."
     assert refused.value.remedy == "Close it first: `ledger archive close FY2024-25`."
+
+
+def test_there_are_words_for_whatever_a_state_can_forbid() -> None:
+    assert WANTED.keys() == {event for event, states in ALLOWED.items() if states != frozenset(YearState)}
 
 
 def test_who_asked_for_a_reopening_cannot_approve_it() -> None:
