@@ -97,8 +97,10 @@ def clean(closed: WholeWay, tmp_path_factory: pytest.TempPathFactory) -> tuple[b
 
 
 def wait_for_copies(way: WholeWay, step: str) -> None:
-    if step in ("bring_back", "read_all"):
+    if step == "bring_back":
         way.s3.clock.advance(RESTORED_IN)
+    if step == "read_all":
+        way.restore_all()
 
 
 def check_step(way: WholeWay, step: str) -> None:
