@@ -15,10 +15,17 @@ import boto3
 import pytest
 
 from archive.fetched_objects import Counter, Fetcher, Place
-from archive.stores import OBJECT_BYTES_MAX, ColdStore, ListedVersion, StorageClass, Tier, open_cold_store
+from archive.stores import (
+    OBJECT_BYTES_MAX,
+    ColdStore,
+    ListedVersion,
+    StorageClass,
+    StoreUnfitError,
+    Tier,
+    open_cold_store,
+)
 from archive.verified_content import check_some
 from archive.verifier import verify_archive
-from ledger.errors import PartUnavailableError
 from ledger.findings import Findings
 from tests.archives import KINDS, SIGNER, Archiver
 from tests.contracts.archive_script import SCRIPT, verify_by_script
@@ -220,7 +227,7 @@ def test_what_is_cold_is_verified_without_its_content_and_told_to_be_restored(
         monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
         assert verify_by_script(place, archived.prefix)[0] == 2
         place.store = open_cold_store(f"s3://{place.bucket}/books")
-        with pytest.raises(PartUnavailableError):
+        with pytest.raises(StoreUnfitError):
             verify_archive(place.store, archived.prefix, KEYS, content=False)
 
 
