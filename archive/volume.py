@@ -73,7 +73,7 @@ class Volume:
         key = f"{self._prefix}/{name}"
         digest = sha256 or _digest_of(file)
         try:
-            kept = self._store.put(key, file, digest, storage_class, self._lock)
+            kept = self._put(key, file, digest, storage_class)
         except AnotherKeptError:
             kept = self._first(key)
             if not holds_same(self._store.read(key, kept.version)):
@@ -128,6 +128,14 @@ class Volume:
     def read(self, entry: ObjectEntry) -> Iterator[bytes]:
         """The bytes of an object. Raises as `ColdStore.read`."""
         return self._store.read(f"{self._prefix}/{entry.key}", entry.version)
+
+    def _put(self, key: str, file: Path, sha256: str, storage_class: StorageClass) -> StoredObject:
+        try:
+            return self._store.put(key, file, sha256, storage_class, self._lock)
+        except AnotherKeptError:
+            # One more look costs nothing beside what follows: an answer that was changed on its way would have
+            # our own object restored, for hours.
+            return self._store.put(key, file, sha256, storage_class, self._lock)
 
     def _others(self, names: Collection[str]) -> Iterator[ListedVersion]:
         for each in self._store.versions(f"{self._prefix}/"):

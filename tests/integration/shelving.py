@@ -67,7 +67,7 @@ class Shelf:
         self._decide(
             label,
             lambda year: year.plan(STAMP, parts=[{"name": "all"}], pinned={}),
-            lambda year: year.store_parts(STAMP, objects=[{"name": "all"}]),
+            lambda year: year.store_parts(STAMP, objects=[{"name": "all", "bytes": 1}]),
             lambda year: year.export(
                 STAMP, manifest_sha256=sealed.sha256, manifest_key=key, manifest_version=sealed.version, objects=1,
                 size_bytes=1, previous_manifest_sha256=None,

@@ -53,7 +53,7 @@ HIDDEN: dict[Fault, set[str]] = {
 WRONG: dict[Fault, set[str]] = {
     Fault.CUT_ANSWER: {"object_damaged", "archive_differs"},
     Fault.SHORT_ANSWER: {"object_damaged", "archive_differs"},
-    Fault.FLIPPED_ANSWER: {"object_damaged", "archive_differs", "not_found", "conflict", "object_not_restored"},
+    Fault.FLIPPED_ANSWER: {"object_damaged", "archive_differs", "not_found", "conflict"},
 }
 LASTING = [Fault.LOST_ANSWER, Fault.SLOW_DOWN, Fault.FLIPPED_REQUEST]
 FOR_LONG = 1_000
@@ -144,8 +144,6 @@ def go(way: WholeWay, fault: Fault, calls: Calls, *, times: int = 1) -> tuple[se
         while (error := attempt(way, step)) is not None:
             assert error.message and error.remedy
             told.add(error.code)
-            if error.code == "object_not_restored":  # it is taken for another's, and is read first
-                way.s3.clock.advance(RESTORED_IN)
         left[step] = [call for call in of_step if call not in way.s3.faults.struck]
         way.s3.faults.disarm()
         check_step(way, step)

@@ -21,7 +21,7 @@ from archive import text_files
 from archive.export_run import Run
 from archive.exporting import MAKERS, export
 from archive.finishing import finish
-from archive.stores import NotRestoredError, StorageClass
+from archive.stores import NotRestoredError, StorageClass, open_cold_store
 from archive.verifier import verify_archive
 from archive.volume import Volume, prefix_of
 from ledger.application import Ledger
@@ -30,6 +30,7 @@ from ledger.domain.year_states import YearState
 from tests.integration.archiving import HEADER, ORIGIN, POLICY, SIGNER, Archive, lines, new_archive
 from tests.integration.place import STAMP
 from tests.s3_servers import new_bucket, s3_environment_of
+from tests.strict_s3.faults import Fault
 from tests.strict_s3.server import StrictS3
 from workers.archiving import archive_fiscal_year
 from workers.operations import operate
@@ -151,6 +152,17 @@ def test_parts_that_are_cold_are_restored_before_they_are_taken_over_and_nothing
     compression.is_usual = not compression.is_usual
     with_restoring(archive, s3, lambda: export(archive.archiving, label))
     check_archive(archive, label, compression.taken_over)
+
+
+def test_what_one_answer_says_wrongly_to_be_anothers_is_not_restored(s3: StrictS3, tmp_path: Path) -> None:
+    volume = Volume(open_cold_store(f"s3://{new_bucket()}/books"), "v1", None)
+    (tmp_path / "file").write_bytes(b"a line\n" * 100)
+    put = volume.keep("a", tmp_path / "file", StorageClass.DEEP_ARCHIVE)
+    s3.faults.arm(Fault.FLIPPED_ANSWER, "HeadObject")
+    before = len(s3.faults.calls)
+    assert volume.keep("a", tmp_path / "file", StorageClass.DEEP_ARCHIVE) == put
+    assert not s3.faults.is_armed
+    assert not {"GetObject", "RestoreObject"} & set(s3.faults.calls[before:])
 
 
 def with_restoring(archive: Archive, s3: StrictS3, act: Callable[[], object]) -> None:
