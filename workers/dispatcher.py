@@ -68,6 +68,8 @@ NAME = "dispatcher"
 BATCH_EVENTS = 500
 BATCH_MESSAGES = 100
 IDLE_SECONDS_MAX = 0.5
+# How often it is asked whether something is to be done by itself, each time by a write.
+ASK_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 PATIENCE = 16
 DUE = (
@@ -167,7 +169,7 @@ class Dispatcher:
     def run(self, stop: threading.Event) -> None:
         """Follow and publish until told to stop."""
         listener = LogListener(self._ledger.engine)
-        publish_at_seconds = 0.0
+        publish_at_seconds = ask_at_seconds = 0.0
         try:
             while not stop.is_set():
                 try:
@@ -176,9 +178,11 @@ class Dispatcher:
                     if followed.pieces or time.monotonic() >= publish_at_seconds:
                         while self.publish() >= BATCH_MESSAGES:
                             pass
+                        publish_at_seconds = time.monotonic() + IDLE_SECONDS_MAX
+                    if time.monotonic() >= ask_at_seconds:
                         request_if_due(self._ledger, self._settings)
                         look_after_years(self._ledger, self._settings)
-                        publish_at_seconds = time.monotonic() + IDLE_SECONDS_MAX
+                        ask_at_seconds = time.monotonic() + ASK_SECONDS
                     if followed.events < BATCH_EVENTS:
                         listener.wait(IDLE_SECONDS_MAX)
                 except PartUnavailableError as error:
