@@ -11,6 +11,7 @@ from ledger.domain.contract import Contract
 from ledger.domain.evolution import evolution_refused
 from ledger.domain.reconciliation import add_digests, add_totals, check_control_totals, digest_text
 from ledger.domain.values import ColumnType
+from ledger.errors import InvalidRequestError
 
 CAME_TO: dict[str, Any] = {
     "records": 3,
@@ -103,3 +104,11 @@ def test_a_contract_grows_and_changes_what_touches_no_row() -> None:
 @pytest.mark.parametrize(("rejects_max", "allowed"), [("0", 0), ("7", 7), ("10%", 12), ("2.5%", 3), ("100%", 123)])
 def test_how_many_records_may_be_refused(rejects_max: str, allowed: int) -> None:
     assert Contract(BEFORE.columns, rejects_max=rejects_max).rejects_allowed(123) == allowed
+
+
+def test_a_number_of_refused_records_needs_no_quotes() -> None:
+    contract = Contract.from_dict({**BEFORE.to_dict(), "rejects_max": 7})
+    assert (contract.rejects_max, contract.rejects_allowed(123)) == ("7", 7)
+    for wrong in (-1, True):
+        with pytest.raises(InvalidRequestError, match="how many records may be refused"):
+            Contract.from_dict({**BEFORE.to_dict(), "rejects_max": wrong})
