@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.chaos import run
 
-SECONDS = float(os.environ.get("LEDGER_TEST_CHAOS_SECONDS", "45"))
+SECONDS = float(os.environ.get("LEDGER_TEST_CHAOS_SECONDS", "30"))
 SEED = int(os.environ.get("LEDGER_TEST_CHAOS_SEED", "4711"))
 
 

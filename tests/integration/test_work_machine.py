@@ -352,5 +352,5 @@ def test_whatever_happens_in_whatever_order_every_record_is_loaded_once_or_none_
         )
         return Yard(place, tmp_path / "blobs", steps, Clock(place, monkeypatch))
 
-    settings = thorough(examples=30, steps=25, slow=True)
+    settings = thorough(examples=20, steps=25, slow=True)
     run_machine(lambda: WorkMachine(new_yard), settings=settings)  # type: ignore[no-untyped-call,arg-type]
