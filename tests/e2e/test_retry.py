@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from tests.stack import Stack, open_folder
+from tests.waiting import wait_until
 
 ROWS = 2_000
 CHUNK_BYTES = 8_000
@@ -27,6 +28,8 @@ class Place:
         self._failpoints = failpoints
 
     def arm(self, name: str) -> None:
+        """Let whoever gets to a failpoint next fail there: the next file's work, once nobody is at another's."""
+        wait_until(lambda: not self.stack.sql("SELECT 1 FROM work.items WHERE leased_until IS NOT NULL"), "no rest")
         (self._failpoints / name).write_text("raise")
 
     def send(self, folder: Path, *, last_line: str = "") -> dict[str, Any]:
