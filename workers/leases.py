@@ -7,7 +7,9 @@ Rules:
    `lease_seconds` another may claim the work with the next epoch.
 3. The transaction that commits the work checks the epoch under a row lock (`fence`), after the job's lock and
    before the event. A holder that was overtaken can never commit.
-4. Only PostgreSQL's clock counts.
+4. Nor can it hold up the one that took over (`end_overtaken`): rows that it has not committed may have keys that the
+   others need, and a process that is frozen would keep them for as long as it likes.
+5. Only PostgreSQL's clock counts.
 """
 
 from __future__ import annotations
@@ -24,12 +26,19 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from ledger.database import lock, lock_at_once, lock_key
 from ledger.domain.words import Stage
 
 log = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 3
 REASON_CHARACTERS_MAX = 500
+# An advisory lock's key of 64 bits stands in two columns of 32. Of other login roles nobody may end a connection.
+END_HOLDERS = """
+SELECT pid, pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = :key AND granted
+  AND datname = current_database() AND usename = session_user
+"""
 
 
 class LeaseLostError(Exception):
@@ -85,14 +94,31 @@ def fence(session: Session, work: Work) -> None:
     Raises:
         LeaseLostError: it is not.
     """
-    found = session.execute(
-        text(
-            "SELECT 1 FROM work.items WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk"
-            " AND epoch = :epoch FOR UPDATE"
-        ),
-        work.key(),
-    ).first()
-    if found is None:
+    _check_ours(session, work, " FOR UPDATE")
+
+
+def end_overtaken(session: Session, work: Work) -> None:
+    """Be the only transaction at the work until this one ends: what an overtaken holder left open is ended.
+
+    PostgreSQL closes its connection, if the same login role opened it; otherwise it is waited for.
+
+    Raises:
+        LeaseLostError: it is this worker that was overtaken.
+    """
+    name = f"work {work.stage} {work.chunk} of {work.job_id}"
+    if lock_at_once(session, name):
+        return
+    _check_ours(session, work)  # so whoever has the lock lost the work before, and nothing it does counts
+    with Session(session.get_bind()) as other, other.begin():
+        other.execute(text("SET LOCAL ROLE NONE"))  # the ledger's own role may end nobody's connection
+        ended = [pid for pid, _ in other.execute(text(END_HOLDERS), {"key": lock_key(name)})]
+    log.warning("an overtaken worker stands in the way", extra={"action": "overtaken_ended", "connections": ended})
+    lock(session, name)
+
+
+def _check_ours(session: Session, work: Work, locked: str = "") -> None:
+    statement = "SELECT 1 FROM work.items WHERE job_id = :job_id AND stage = :stage AND chunk = :chunk"
+    if session.execute(text(f"{statement} AND epoch = :epoch{locked}"), work.key()).first() is None:
         raise LeaseLostError(f"{work.stage} {work.chunk} of job {work.job_id} is no longer ours (epoch {work.epoch})")
 
 

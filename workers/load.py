@@ -1,10 +1,10 @@
 """Loading one chunk: its rows, its rejects and its event in one transaction.
 
-Order within the transaction: the table's lock and that of the fiscal years, shared with all who load; COPY, which is
-the long part and blocks nobody; then the job's lock, the fence and the job as it stands now; then the event, under the
-log's lock, held only until the commit. The transaction of the last chunk also reconciles the file, completes it, and
-tells the years that are closed what came too late for them; that of the chunk with which more records are refused than
-the contract allows fails it.
+Order within the transaction: whoever was overtaken at this work is ended; the table's lock and that of the fiscal
+years, shared with all who load; COPY, which is the long part and blocks nobody; then the job's lock, the fence and the
+job as it stands now; then the event, under the log's lock, held only until the commit. The transaction of the last
+chunk also reconciles the file, completes it, and tells the years that are closed what came too late for them; that of
+the chunk with which more records are refused than the contract allows fails it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from projections.loading import LoadedFile, checked_content, chunk_bytes_of, cop
 from projections.plans import places_of, read_plan
 from projections.rejects import rejects_of, replace_rejects
 from workers.corrections import Correction, adjusted_year, brought_twice, correction_of, settle_corrected
-from workers.leases import Work, fence, finish
+from workers.leases import Work, end_overtaken, fence, finish
 from workers.retry import error_fields
 from workers.workshop import Workshop, discard, fail_for_good
 
@@ -97,6 +97,7 @@ def load_chunk(workshop: Workshop, work: Work) -> None:
 
 def _commit(load: _Load, content: ChunkContent, data: bytes) -> None:
     with load.workshop.ledger.transaction() as session:
+        end_overtaken(session, load.work)
         share_table(session, load.job.dataset)
         share_years(session)
         # What its sender might do when the file came is what counts.

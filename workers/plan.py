@@ -31,7 +31,7 @@ from projections.inference import infer
 from projections.plans import read_plan
 from projections.transcribe import Transcription
 from workers.corrections import cut_correction
-from workers.leases import Work, fence, finish
+from workers.leases import Work, end_overtaken, fence, finish
 from workers.texts import Text, cut, text_of
 from workers.trailers import with_trailer
 from workers.workshop import Workshop, discard
@@ -149,6 +149,7 @@ def _write_down(workshop: Workshop, work: Work, examined: Examined, dataset: Dat
     plan_digest = put(workshop.blobs, examined.plan.to_json())
     failpoint("plan_stored")
     with ledger.transaction() as session:
+        end_overtaken(session, work)
         job = ledger.job(work.job_id)
         lock(session, f"dataset {job.dataset}")
         current = ledger.dataset(job.dataset)

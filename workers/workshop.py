@@ -42,7 +42,18 @@ from ledger.errors import LedgerError
 from ledger.failpoints import failpoint
 from ledger.settings import Settings
 from projections.data_tables import share_table, withdraw
-from workers.leases import LeaseKeeper, LeaseLostError, Work, claim, drop_all, fence, finish, hold_back, release
+from workers.leases import (
+    LeaseKeeper,
+    LeaseLostError,
+    Work,
+    claim,
+    drop_all,
+    end_overtaken,
+    fence,
+    finish,
+    hold_back,
+    release,
+)
 from workers.retry import RetryPolicy, error_fields, is_worth_retrying
 
 log = logging.getLogger(__name__)
@@ -208,6 +219,7 @@ def _give_back(workshop: Workshop, work: Work, error: Exception, pause_seconds: 
 
 def _job_of(workshop: Workshop, session: Session, work: Work) -> FileJob:
     """The job as it stands, until the transaction ends: nobody else decides about it, and the work is ours."""
+    end_overtaken(session, work)
     lock_job(session, work.job_id)
     fence(session, work)
     return workshop.ledger.job(work.job_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,10 +17,12 @@ import pytest
 from sqlalchemy.exc import NoResultFound
 
 from ledger.application import Ledger
+from ledger.domain.contract import Contract
 from ledger.domain.words import Stage, Status
 from ledger.errors import PartUnavailableError
 from tests.integration.place import (
     ALL_ROWS,
+    CONTRACT,
     LONG_LEASE_SECONDS,
     WAIT_SECONDS_MAX,
     Place,
@@ -34,6 +37,9 @@ from workers.workshop import Procedure, Workshop
 
 SHORT_LEASE_SECONDS = 0.2
 ATTEMPTS_MAX = 3
+NUMBER, PAID_ON = CONTRACT.columns
+KEYED = replace(CONTRACT, columns=(replace(NUMBER, nullable=False), PAID_ON), key=("number",))
+LENIENT = replace(CONTRACT, rejects_max="1")
 
 
 @pytest.fixture
@@ -82,6 +88,11 @@ class Pause:
         self._paused.start()
         wait_until(lambda: self._reached.is_set() or not self._thread.is_alive(), "the worker does not get there")
         assert self._reached.is_set(), self.error
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it stands there, or goes on from there."""
+        return self._thread.is_alive()
 
     def end(self) -> BaseException | None:
         """Let it go on to its end; the error that it ended with."""
@@ -139,7 +150,7 @@ def test_a_paused_worker_cannot_commit_after_its_lease(place: Place, monkeypatch
     before = place.rows(), place.events(job_id)
     assert before[1] == ["received", "queued", "chunk_loaded"]
 
-    assert isinstance(pause.end(), LeaseLostError)
+    assert pause.end() is not None
     assert (place.rows(), place.events(job_id)) == before
     for chunk in range(1, chunks):
         place.perform(job_id, Stage.LOAD, chunk)
@@ -163,6 +174,41 @@ def test_a_paused_worker_cannot_commit_before_the_one_that_took_over(
     load_chunk(place.workshop, other)
     assert place.events(job_id) == ["received", "queued", "chunk_loaded"]
     assert place.ledger.job(job_id).chunks[0].rows_loaded == place.rows()[0]
+
+
+@pytest.mark.parametrize(("contract", "line"), [(KEYED, "2"), (LENIENT, "refused")], ids=["key", "reject"])
+def test_a_paused_worker_does_not_hold_up_the_one_that_takes_over(
+    place: Place, monkeypatch: pytest.MonkeyPatch, contract: Contract, line: str
+) -> None:
+    """What it has not committed has keys that the other's rows, or rejects, have too."""
+    job_id = place.send(f"number,paid_on\n1,2026-04-01\n{line},2026-04-02\n".encode(), contract)
+    place.perform(job_id, Stage.PLAN)
+    place.follow()
+    brief = place.with_settings(lease_seconds=SHORT_LEASE_SECONDS, load_attempts_max=1)
+    pause = Pause(monkeypatch, load_module, "lock_job")
+    monkeypatch.setattr(LeaseKeeper, "_renew", lambda keeper: None)  # a process that is frozen renews nothing
+    pause.start(lambda: brief.perform(job_id, Stage.LOAD))
+
+    other = place.claim_when_due(job_id, Stage.LOAD, lease_seconds=LONG_LEASE_SECONDS)
+    load_chunk(place.workshop, other)
+    assert place.events(job_id) == ["received", "queued", "chunk_loaded", "completed"]
+    before = place.rows(), place.events(job_id)
+    assert pause.lasts, "the other had to wait for its end"
+    assert pause.end() is None, "it has found out by itself that it was overtaken"
+    assert (place.rows(), place.events(job_id)) == before
+
+
+def test_a_worker_that_was_overtaken_ends_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = place.plan()
+    lost = place.claim(job_id, Stage.LOAD, 0, lease_seconds=SHORT_LEASE_SECONDS)
+    assert lost is not None
+    other = place.claim_when_due(job_id, Stage.LOAD, 0, lease_seconds=LONG_LEASE_SECONDS)
+    pause = Pause(monkeypatch, load_module, "lock_job")
+    pause.start(lambda: load_chunk(place.workshop, other))
+    with pytest.raises(LeaseLostError):
+        load_chunk(place.workshop, lost)
+    assert pause.end() is None
+    assert place.events(job_id) == ["received", "queued", "chunk_loaded"]
 
 
 def test_an_overtaken_worker_neither_ends_nor_gives_back_nor_renews_the_work_of_another(place: Place) -> None:
