@@ -12,6 +12,7 @@ from api.cli.operations import result_of, tell, watched
 from api.cli.options import AsJson, ReasonUnlessDry
 from api.cli.output import print_json, say, shown, table
 from api.cli.years import YEARS, Label, archive, tell_year
+from ledger.domain.counted import counted
 
 Tier = Annotated[str, typer.Option(help="Expedited, Standard or Bulk: the faster, the dearer.")]
 Days = Annotated[int, typer.Option(help="Days for which the copies stay in the cold store.")]
@@ -69,9 +70,11 @@ def locks(label: Label, as_json: AsJson = False) -> None:
         print_json(found)
     else:
         for each in found["generations"]:
-            say(f"Generation {each['generation']}, kept until {each['retain_until']}: {each['held']:,} objects on hold")
+            held = f"{counted(each['held'], 'object')} on hold"
+            say(f"Generation {each['generation']}, kept until {each['retain_until']}: {held}")
             for lock in each["locks"]:
-                say(f"  {lock['objects']:,} objects locked: {shown(lock['mode'])} until {shown(lock['until'])}")
+                locked = f"{counted(lock['objects'], 'object')} locked"
+                say(f"  {locked}: {shown(lock['mode'])} until {shown(lock['until'])}")
         for finding in found["findings"]:
             say(f"  {finding}", "red")
     if found["findings_total"]:
@@ -93,20 +96,19 @@ def list_garbage(as_json: AsJson = False) -> None:
         [name.upper().replace("_", " ") for name in columns],
         [[shown(each[name]) for name in columns] for each in found["objects"]],
     )
-    say(f"{found['objects_total']:,} objects with {found['size_bytes']:,} bytes belong to no archive.")
+    say(f"In no archive: {counted(found['objects_total'], 'object')} with {found['size_bytes']:,} bytes.")
 
 
 def _tell_plan(plan: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
-    say(f"Fiscal year {plan['fiscal_year']}: {plan['rows']:,} rows, in {plan['objects']:,} objects", "bold")
+    what = f"{counted(plan['rows'], 'row')}, in {counted(plan['objects'], 'object')}"
+    say(f"Fiscal year {plan['fiscal_year']}: {what}", "bold")
     columns = ["storage_class", "objects", "bytes", "hours_max", "dollars"]
     table(
         [name.upper().replace("_", " ") for name in columns],
         [[shown(each[name]) for name in columns] for each in plan["classes"]],
     )
-    say(
-        f"{plan['tier']} takes up to {plan['hours_max']} hours and costs about {plan['dollars']} US dollars, with"
-        f" copies for {plan['days']} days ({plan['prices']})."
-    )
+    costs = f"up to {counted(plan['hours_max'], 'hour')} and costs about {plan['dollars']} US dollars"
+    say(f"{plan['tier']} takes {costs}, with copies for {counted(plan['days'], 'day')} ({plan['prices']}).")

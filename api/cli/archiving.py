@@ -13,6 +13,7 @@ from api.cli.operations import result_of, tell, watched
 from api.cli.options import AsJson, Wait
 from api.cli.output import print_json, say, table
 from api.cli.years import YEARS, Label, archive
+from ledger.domain.counted import counted
 
 
 @archive.command("plan")
@@ -100,7 +101,8 @@ def _tell_estimate(estimate: dict[str, Any], as_json: bool) -> None:
 
 
 def _show_estimate(estimate: dict[str, Any]) -> None:
-    what = f"{estimate['rows']:,} rows and {estimate['files']:,} files, kept for {estimate['retention_years']} years"
+    what = f"{counted(estimate['rows'], 'row')} and {counted(estimate['files'], 'file')}"
+    what += f", kept for {counted(estimate['retention_years'], 'year')}"
     say(f"Fiscal year {estimate['fiscal_year']}, generation {estimate['generation']}: {what}", "bold")
     _show_classes(estimate["classes"])
     _show_what_is_in_the_way(estimate)
@@ -109,16 +111,19 @@ def _show_estimate(estimate: dict[str, Any]) -> None:
 def _show_plan(planned: dict[str, Any]) -> None:
     label, days = planned["fiscal_year"], f"from {planned['start']} up to {planned['end']}"
     say(f"Fiscal year {label}, {days}: {planned['state']}", "bold")
-    files = f"{planned['files']:,} files of {planned['file_bytes']:,} bytes in {planned['jobs']:,} jobs"
-    say(f"  {planned['rows']:,} rows, and {files}, to be kept for {planned['retention_years']} years")
+    files = f"{counted(planned['files'], 'file')} of {planned['file_bytes']:,} bytes"
+    what = f"{counted(planned['rows'], 'row')}, and {files} in {counted(planned['jobs'], 'job')}"
+    say(f"  {what}, to be kept for {counted(planned['retention_years'], 'year')}")
     tables = [[each["dataset"], each["name"], f"{each['rows']:,}", f"{each['bytes']:,}"] for each in planned["tables"]]
     table(["DATASET", "TABLE", "ROWS", "BYTES"], tables)
     _show_classes(planned["classes"])
     for offer in planned["restore"]:
-        costs = f"up to {offer['hours_max']} hours and about {offer['dollars']} US dollars"
-        say(f"Bringing its rows back by {offer['tier']} takes {costs}, with copies for {offer['days']} days.")
+        costs = f"up to {counted(offer['hours_max'], 'hour')} and about {offer['dollars']} US dollars"
+        lasting = f"with copies for {counted(offer['days'], 'day')}"
+        say(f"Bringing its rows back by {offer['tier']} takes {costs}, {lasting}.")
     for late in planned["late_records"]:
-        say(f"Late: {late['records']:,} records of job {late['job']}: ledger archive post {label} --job {late['job']}")
+        job = late["job"]
+        say(f"Late: {counted(late['records'], 'record')} of job {job}: ledger archive post {label} --job {job}")
     _show_what_is_in_the_way(planned)
     if not any(each["code"].startswith("cold_store") for each in planned["in_the_way"]):
         say(f"The cold store {planned['store']} can keep it.")

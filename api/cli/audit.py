@@ -13,6 +13,7 @@ from api.cli.operation_results import verified
 from api.cli.operations import result_of, tell, watched
 from api.cli.options import AsJson, Wait
 from api.cli.output import bars, print_json, say, whole_file
+from ledger.domain.counted import counted
 from ledger.errors import LedgerError
 from ledger.findings import Level
 
@@ -150,7 +151,7 @@ def checkpoint(
     else:
         sys.stdout.write(answer["checkpoint"])
         if seen is not None:
-            say(f"It continues the one over {seen.size:,} events that was kept.")
+            say(f"It continues the one over {counted(seen.size, 'event')} that was kept.")
 
 
 @audit.command()

@@ -10,6 +10,7 @@ from api.cli.client import Client, ExitCode
 from api.cli.load import watch, watch_all
 from api.cli.options import AsJson, Reason
 from api.cli.output import bars, print_json, say, sentence_of, shown, table
+from ledger.domain.counted import counted
 from ledger.domain.words import Status
 
 jobs = typer.Typer(no_args_is_help=True, help="What arrived, and what became of it.")
@@ -57,7 +58,7 @@ def list_jobs(
     if answer["view"]["lag"] is None:
         say("The log cannot be reached: nobody can tell how old this list is.")
     elif answer["view"]["lag"]:
-        say(f"The list is {answer['view']['lag']} events behind the log.")
+        say(f"The list is {counted(answer['view']['lag'], 'event')} behind the log.")
 
 
 @jobs.command("show")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ledger.domain.counted import counted
+
 
 def sentences(operation: dict[str, Any]) -> str:
     """What an operation that is completed came to."""
@@ -24,18 +26,19 @@ def _rebuilt(arguments: dict[str, Any], result: dict[str, Any]) -> str:
             False: "The live one differs from what the log says. `ledger rebuild` puts it right.",
         }
     done = "built beside the live one" if arguments.get("check") else "rebuilt"
+    read = f"{counted(result['events'], 'event')}, up to position {result['position']:,}"
     return "\n".join(
         [
-            f"View {result['view']} {done} from {result['events']:,} events, up to position {result['position']:,}. "
-            f"{compared[result['equal']]}",
+            f"View {result['view']} {done} from {read}. {compared[result['equal']]}",
             *_listed(result, _difference),
         ]
     )
 
 
 def _replayed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    what = f"{counted(result['records'], 'record')} in {counted(result['chunks'], 'chunk')}"
     lines = [
-        f"Job {result['job_id']}: {result['records']:,} records in {result['chunks']:,} chunks were read again. "
+        f"Job {result['job_id']} was read again: {what}. "
         + ("All is as the log says." if result["equal"] else "Not all is as the log says:"),
         *_listed(result, _difference_of_replay),
     ]
@@ -61,7 +64,7 @@ def _difference(found: dict[str, Any]) -> str:
     if "what" in found:
         return f"job {found['job_id']}: {found['what']}"
     rows = ", ".join(
-        f"{name}: {rows['rows']:,} rows, by the log {rows['rows_in_log']:,}"
+        f"{name}: {counted(rows['rows'], 'row')}, by the log {rows['rows_in_log']:,}"
         for name, rows in found["partitions"].items()
     )
     records = "; ".join(
@@ -86,7 +89,7 @@ def verified(arguments: dict[str, Any], result: dict[str, Any]) -> str:
 def _verified(result: dict[str, Any]) -> str:
     what = _verified_archives(result) if "fiscal_year" in result else _verified_log(result)
     unsealed = result.get("events_not_sealed")
-    waiting = f" {unsealed:,} events are not sealed yet." if unsealed else ""
+    waiting = f" Not sealed yet: {counted(unsealed, 'event')}." if unsealed else ""
     if result["holds"]:
         return f"{what}{waiting} Nothing was changed."
     missed = "".join(f"\n  {each}" for each in result["not_compared"])
@@ -95,14 +98,18 @@ def _verified(result: dict[str, Any]) -> str:
     if result["holds"] is None:
         return f"{what}{waiting} Nothing was found.{missed}"
     listed = "\n".join(f"  {finding['message']}" for finding in result["findings"])
-    return f"{what}{waiting} {result['findings_total']:,} findings:\n{listed}{missed}"
+    return f"{what}{waiting} {counted(result['findings_total'], 'finding')}:\n{listed}{missed}"
 
 
 def _verified_log(result: dict[str, Any]) -> str:
-    read = [f"{result[name]:,} {name}" for name in ("events", "leaves", "checkpoints") if result[name]]
-    archives = result.get("archives")
-    read += [f"{len(archives):,} archives"] if archives else []
-    elsewhere = f"and {result['anchors']:,} checkpoints that are kept elsewhere"
+    numbers = [
+        (result["events"], "event", "events"),
+        (result["leaves"], "leaf", "leaves"),
+        (result["checkpoints"], "checkpoint", "checkpoints"),
+        (len(result.get("archives") or []), "archive", "archives"),
+    ]
+    read = [counted(*each) for each in numbers if each[0]]
+    elsewhere = f"and {counted(result['anchors'], 'checkpoint')} kept elsewhere"
     return f"Verified ({result['level']}): {', '.join(read) or 'nothing'}, {elsewhere}."
 
 
@@ -120,48 +127,44 @@ def _verified_archives(result: dict[str, Any]) -> str:
     objects = sum(each["objects"] for each in result["archives"])
     size = sum(each["bytes"] for each in result["archives"])
     how = "with their content" if any(each["content"] for each in result["archives"]) else "by what the store says"
-    return f"Verified the archives of {result['fiscal_year']}: {objects:,} objects, {size:,} bytes, {how}."
+    return f"Verified the archives of {result['fiscal_year']}: {counted(objects, 'object')}, {size:,} bytes, {how}."
 
 
 def _closed(arguments: dict[str, Any], result: dict[str, Any]) -> str:
-    return (
-        f"Fiscal year {result['fiscal_year']} is closed, as generation {result['generation']}:"
-        f" {result['rows']:,} rows in {len(result['tables']):,} tables come to a rest."
-    )
+    what = f"{counted(result['rows'], 'row')} in {counted(len(result['tables']), 'table')}"
+    return f"Fiscal year {result['fiscal_year']} is closed, as generation {result['generation']}, with {what}."
 
 
 def _archived(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     label = result["fiscal_year"]
     what = f"Fiscal year {label}, generation {result['generation']}, is {result['state']}"
-    lies = f"{result['objects']:,} objects of {result['bytes']:,} bytes lie in cold storage"
+    kept = f"{counted(result['objects'], 'object')} of {result['bytes']:,} bytes in cold storage"
     stays = ""
     if result["state"] == "verified":
         stays = f" Its rows stay until somebody else has them dropped: ledger archive drop {label}"
         if result.get("holds"):  # operations of before did not say
             stays = f" Its rows stay: it is on hold for case {', '.join(result['holds'])}."
-    return f"{what}: {lies}, under the manifest {result['manifest_sha256']}.{stays}"
+    return f"{what}: {kept}, under the manifest {result['manifest_sha256']}.{stays}"
 
 
 def _restored(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+    label, tables = result["fiscal_year"], counted(len(result["tables"]), "table")
     return (
-        f"Fiscal year {result['fiscal_year']} is back to be read: {result['rows']:,} rows in"
-        f" {len(result['tables']):,} tables of schema {result['schema']}, equal to what was closed. Release it when you"
-        f" are done: ledger archive release {result['fiscal_year']}"
+        f"Fiscal year {label} is back to be read: {counted(result['rows'], 'row')} in {tables} of schema"
+        f" {result['schema']}, equal to what was closed. Release it when you are done: ledger archive release {label}"
     )
 
 
 def _held(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     how = "on hold" if result["is_on_hold"] else "not on hold any more"
-    return (
-        f"All {result['objects']:,} objects of fiscal year {result['fiscal_year']} are {how}:"
-        f" {result['changed']:,} were changed."
-    )
+    what = f"every object of fiscal year {result['fiscal_year']} is {how}"
+    return f"Of {counted(result['objects'], 'object')}, {result['changed']:,} changed: {what}."
 
 
 def _posted(arguments: dict[str, Any], result: dict[str, Any]) -> str:
     return (
-        f"{result['records']:,} late records of fiscal year {result['fiscal_year']} go into {result['dataset']},"
-        f" posted on {result['posted_on']} in {result['posted_in']}, by job {result['by_job']}."
+        f"Posted into {result['dataset']}: {counted(result['records'], 'late record')} of fiscal year"
+        f" {result['fiscal_year']}, on {result['posted_on']} in {result['posted_in']}, by job {result['by_job']}."
     )
 
 

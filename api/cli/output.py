@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from api.cli.client import CommandError, ExitCode
+from ledger.domain.counted import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,7 +127,7 @@ def sentence_of(task: dict[str, Any]) -> str:
         case "Completed":
             skipped = task["records"] - task["rows_loaded"] - task["rows_rejected"]
             return (
-                f"{name}: {task['rows_loaded']:,} of {task['records']:,} records loaded into data.{dataset}, "
+                f"{name}: {task['rows_loaded']:,} of {counted(task['records'], 'record')} loaded into data.{dataset}, "
                 f"{task['rows_rejected']:,} rejected{f', {skipped:,} skipped' if skipped else ''}."
             )
         case "Failed":
@@ -135,7 +136,7 @@ def sentence_of(task: dict[str, Any]) -> str:
                 return f"{name}: will be tried again at {error['retry_at'][11:19]} UTC. {error['message']}"
             return f"{name}: failed. {error['message']} {error['remedy']}"
         case "Processing" | "Retried":
-            return f"{name}: {task['chunks_loaded']} of {task['chunks_total']} chunks loaded."
+            return f"{name}: {task['chunks_loaded']} of {counted(task['chunks_total'], 'chunk')} loaded."
         case _:
             return f"{name}: {status.lower()}, for dataset {dataset}."
 

@@ -8,6 +8,7 @@ from typing import Any
 from api.cli.client import Client
 from api.cli.output import print_json, say, table
 from api.cli.sources import Source
+from ledger.domain.counted import counted
 
 VALUE_CHARACTERS_SHOWN = 24
 
@@ -29,7 +30,7 @@ def show_previews(previews: list[dict[str, Any]], as_json: bool) -> None:
 
 def _show(preview: dict[str, Any]) -> None:
     layers = "".join(f", {layer}" for layer in preview["layers"])
-    say(f"{preview['filename']}: {preview['format']}{layers}, {preview['records']:,} records", "bold")
+    say(f"{preview['filename']}: {preview['format']}{layers}, {counted(preview['records'], 'record')}", "bold")
     for difference in preview["differences"]:
         say(difference)
     columns = preview["contract"]["columns"]
@@ -47,7 +48,7 @@ def _show(preview: dict[str, Any]) -> None:
         say(f"? {doubt}")
     if preview["doubts_more"]:
         say(f"? And {preview['doubts_more']:,} more doubts.")
-    say(f"{preview['rejected']:,} of the first {preview['records_examined']:,} records would be rejected.")
+    say(f"{preview['rejected']:,} of the first {counted(preview['records_examined'], 'record')} would be rejected.")
     for year, records in preview["late"].items():
         say(f"{records:,} of them come too late: fiscal year {year} is closed.")
     for reject in preview["rejects"]:

@@ -12,6 +12,7 @@ from api.cli.client import Client, CommandError, ExitCode
 from api.cli.jobs import jobs
 from api.cli.options import AsJson
 from api.cli.output import print_json, say, shown, table
+from ledger.domain.counted import counted
 
 REJECTS_AT_ONCE = 1_000
 RAW_CHARACTERS_SHOWN = 60
@@ -91,8 +92,9 @@ def show_reconciliation(task_id: str, as_json: AsJson = False) -> None:
         print_json(found)
         return
     say(
-        f"{found['records']:,} records = {found['rows_loaded']:,} loaded + {found['rows_rejected']:,} rejected"
-        f" + {found['rows_skipped']:,} skipped, from {found['bytes_covered']:,} bytes in {len(found['chunks'])} chunks."
+        f"{counted(found['records'], 'record')} = {found['rows_loaded']:,} loaded + {found['rows_rejected']:,} rejected"
+        f" + {found['rows_skipped']:,} skipped, from {found['bytes_covered']:,} bytes"
+        f" in {counted(len(found['chunks']), 'chunk')}."
     )
     say(f"Row-set digest: {found['row_set_digest']}")
     totals = found["totals"].items()

@@ -16,6 +16,7 @@ from api.cli.audit import audit, public_keys
 from api.cli.client import Client, CommandError, ExitCode
 from api.cli.options import AsJson
 from api.cli.output import bars, print_json, say, shown, table, whole_file
+from ledger.domain.counted import counted
 from ledger.domain.words import ExportFormat
 from ledger.errors import LedgerError
 
@@ -97,7 +98,7 @@ def show_trail(
     if answer["next"] is not None:
         say(f"There are more: --{'before' if after is None else 'after'} {answer['next']}")
     if answer["view"]["lag"]:
-        say(f"The trail is {answer['view']['lag']} events behind the log.")
+        say(f"The trail is {counted(answer['view']['lag'], 'event')} behind the log.")
 
 
 @audit.command("event")

@@ -14,6 +14,7 @@ from api.cli.operation_results import sentences
 from api.cli.operations import result_of, tell, watched
 from api.cli.options import AsJson, Reason, Wait
 from api.cli.output import print_json, say, shown, table
+from ledger.domain.counted import counted
 
 # The order in which they are used, which is the one of the help.
 COMMANDS = (
@@ -209,7 +210,7 @@ def _how_far(progress: dict[str, int] | None) -> str:
     if progress is None:
         return ""
     if "parts" in progress:
-        return f", {progress['parts']:,} of {progress['parts_total']:,} parts, {progress['bytes']:,} bytes"
+        return f", {progress['parts']:,} of {counted(progress['parts_total'], 'part')}, {progress['bytes']:,} bytes"
     return f", {progress['position']:,} of {progress['log_position']:,} read"
 
 
@@ -219,13 +220,12 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
         print_json(year)
         return
     say(f"Fiscal year {year['fiscal_year']}, from {year['start']} up to {year['end']}: {year['state']}", "bold")
+    parts = f"{year['parts_stored']:,} of {counted(year['parts'], 'part')}, {year['bytes_stored']:,} bytes"
     said = {
         "generation": year["generation"] or None,
         "rows when it was closed": None if year["rows"] is None else f"{year['rows']:,}",
         "closed by": year["closed_by"],
-        "in cold storage": f"{year['parts_stored']:,} of {year['parts']:,} parts, {year['bytes_stored']:,} bytes"
-        if year["parts"]
-        else None,
+        "in cold storage": parts if year["parts"] else None,
         "manifest": year["manifest_sha256"],
         "copy from cold storage": {"none": None, "restored": f"in schema {year['copy_schema']}"}.get(
             year["copy"], year["copy"]
@@ -245,9 +245,9 @@ def tell_year(year: dict[str, Any], as_json: bool) -> None:
     for held in year["holds"]:
         say(f"  held for case {held['case']} by {held['placed_by']}")
     for late in year["late_records"]:
-        say(f"  late: {late['records']:,} records of job {late['job']}: ledger jobs rejects {late['job']}")
+        say(f"  late: {counted(late['records'], 'record')} of job {late['job']}: ledger jobs rejects {late['job']}")
     for posted in year["adjustments"]:
-        what = f"{posted['records']:,} late records of job {posted['job']} in {posted['posted_in']}"
+        what = f"{counted(posted['records'], 'late record')} of job {posted['job']} in {posted['posted_in']}"
         say(f"  posted: {what} by job {posted['by_job']}: {posted['reason']}")
 
 
@@ -256,7 +256,8 @@ def _tell_plan(plan: dict[str, Any], as_json: bool) -> None:
         print_json(plan)
     else:
         tables = [[each["dataset"], each["name"], f"{each['rows']:,}"] for each in plan["tables"]]
-        say(f"Fiscal year {plan['fiscal_year']}: {plan['rows']:,} rows of {plan['files']:,} files", "bold")
+        what = f"{counted(plan['rows'], 'row')} of {counted(plan['files'], 'file')}"
+        say(f"Fiscal year {plan['fiscal_year']}: {what}", "bold")
         table(["DATASET", "TABLE", "ROWS"], tables)
         for each in plan["in_the_way"]:
             say(f"In the way: {each['message']} {each['remedy']}", "red")

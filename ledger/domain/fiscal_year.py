@@ -22,6 +22,7 @@ from uuid import UUID, uuid5
 
 from ledger.domain import fiscal_year_events as events
 from ledger.domain.base import Aggregate, Stamp
+from ledger.domain.counted import counted
 from ledger.domain.fiscal_calendar import FiscalCalendar, Year
 from ledger.domain.year_states import ALLOWED, NEXT, WANTED, CopyState, Ground, YearState
 from ledger.errors import ConflictError, InvalidRequestError
@@ -155,7 +156,8 @@ class FiscalYear(Aggregate):
         """Seal the export. Raises ConflictError: it has no plan, or parts are missing."""
         self._check_allowed("Exported")
         if not self.parts or self.missing_parts:
-            raise self._refused(f"lacks {len(self.missing_parts) or 'all'} parts of its export", "Export them first.")
+            missing = counted(len(self.missing_parts), "part") if self.missing_parts else "all parts"
+            raise self._refused(f"lacks {missing} of its export", "Export them first.")
         self._trigger(
             self.Exported,
             stamp,
@@ -259,7 +261,9 @@ class FiscalYear(Aggregate):
         self._check_allowed("AdjustmentPosted")
         left = self.late[str(job)]
         if records > left:
-            raise self._refused(f"has {left:,} late records of job {job} to settle, not {records:,}", "Post no more.")
+            raise self._refused(
+                f"has {counted(left, 'late record')} of job {job} to settle, not {records:,}", "Post no more."
+            )
         told = {"records": records, "posted_in": posted_in, "by_job": str(by_job), "reason": _reason(reason)}
         self._trigger(self.AdjustmentPosted, stamp, job=str(job), dataset=dataset, **told)
 

@@ -272,7 +272,7 @@ def test_who_let_the_rows_be_dropped_and_how_much_is_stored_is_said_of_a_year(
     assert (shown["drop_authorized_by"], shown["bytes_stored"]) == (STAMP.actor, 1_234)
     told = run(doors, accountants[0], "status", label).stderr
     assert f"that its rows are dropped was allowed by {STAMP.actor}" in told
-    assert "in cold storage: 1 of 1 parts, 1,234 bytes" in told
+    assert "in cold storage: 1 of 1 part, 1,234 bytes" in told
     decide(place, label, reopen)
     assert json.loads(run(doors, accountants[0], "status", label, "--json").stdout)["drop_authorized_by"] is None
 

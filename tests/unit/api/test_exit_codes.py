@@ -92,7 +92,7 @@ def test_a_check_of_all_views_ends_as_the_worst_of_them(
     ("holds", "code", "words"),
     [
         (None, ExitCode.NOT_COMPARED, "Not everything was looked at, so ask again:\n  The view status is in use."),
-        (False, ExitCode.DIFFERS, "1 findings"),
+        (False, ExitCode.DIFFERS, "1 finding"),
     ],
 )
 def test_what_was_not_compared_is_told_so_and_not_as_what_differs(

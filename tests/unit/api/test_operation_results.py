@@ -61,7 +61,7 @@ def test_what_archives_come_to_is_told_by_their_objects() -> None:
     }  # fmt: skip
     told = sentences({"kind": "verify", "arguments": {}, "result": result})
     assert told == (
-        "Verified the archives of FY2025-26: 13 objects, 3,460 bytes, with their content. 1 findings:\n"
+        "Verified the archives of FY2025-26: 13 objects, 3,460 bytes, with their content. 1 finding:\n"
         "  a/b is not locked."
     )
 
@@ -79,7 +79,7 @@ def test_what_was_read_of_archives_by_chance_is_named() -> None:
         }
     )  # fmt: skip
     assert told.splitlines() == [
-        "Verified (archives): 9 events, 9 leaves, 1 checkpoints, 1 archives, and 0 checkpoints that are kept elsewhere."
+        "Verified (archives): 9 events, 9 leaves, 1 checkpoint, 1 archive, and 0 checkpoints kept elsewhere."
         " Nothing was changed.",
         "Chosen by chance, and read as well:",
         "  FY2025-26, generation 2: data/a, events/b",

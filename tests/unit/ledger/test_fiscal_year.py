@@ -144,7 +144,7 @@ def test_nothing_is_exported_before_each_part_is_stored_and_no_part_twice() -> N
     with pytest.raises(ConflictError, match="is planned"):
         year.plan(STAMP, parts=[{"name": "c"}], pinned={})
     year.store_parts(STAMP, objects=[{"name": "a"}])
-    with pytest.raises(ConflictError, match="lacks 1 parts"):
+    with pytest.raises(ConflictError, match="lacks 1 part of"):
         year.export(STAMP, manifest_sha256="34" * 32, **MANIFEST)
     for name in ("a", "c"):
         with pytest.raises(ConflictError, match=f"does not wait for {name}"):
@@ -169,7 +169,7 @@ def test_no_more_late_records_are_posted_than_were_found() -> None:
     year.find_late(STAMP, job=JOB, dataset="payments", records=3)
     posted: dict[str, Any] = {"job": JOB, "dataset": "payments", "posted_in": "FY2025-26", "by_job": UUID(int=8)}
     year.post_adjustment(STAMP, records=2, reason="as agreed", **posted)
-    with pytest.raises(ConflictError, match="1 late records"):
+    with pytest.raises(ConflictError, match="1 late record of"):
         year.post_adjustment(STAMP, records=2, reason="as agreed", **posted)
 
 
