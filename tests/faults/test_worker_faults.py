@@ -76,6 +76,24 @@ def test_a_worker_that_stood_still_cannot_commit_when_it_wakes(stack: FaultStack
 
 
 @fault(
+    10,
+    "SIGSTOP of a worker that has copied a chunk with a refused record; nobody ever continues it",
+    protection="whoever takes over ends the connection of whom it overtook, which holds keys of rejects",
+    seen="without that: the next worker waited for the one that stood still, and the job stayed Queued",
+)
+def test_a_worker_that_stands_still_holds_nobody_up(stack: FaultStack) -> None:
+    file = payments_file(records=100, last_line="1,2026-03-01,1.00,too many\n")
+    stack.arm("chunk_copied", "stop")
+    task = stack.send(file)
+    pid = stack.wait_hit("chunk_copied")
+    stack.check_loaded(task["task_id"], file)
+    assert is_alive(pid), "it was not waited for, but its end"
+    assert stack.wait(task["task_id"])["rows_rejected"] == 1
+    stack.resume(pid)
+    assert_ledger_sound(stack, stack.accepted)
+
+
+@fault(
     9,
     "SIGTERM, SIGQUIT and SIGKILL of workers at random moments of a load",
     protection="what was committed is read again from the record before anything is done",
