@@ -110,5 +110,5 @@ def _tell_plan(plan: dict[str, Any], as_json: bool) -> None:
         [name.upper().replace("_", " ") for name in columns],
         [[shown(each[name]) for name in columns] for each in plan["classes"]],
     )
-    costs = f"up to {counted(plan['hours_max'], 'hour')} and costs about {plan['dollars']} US dollars"
+    costs = f"up to {plan['hours_max']} hours and costs about {plan['dollars']} US dollars"
     say(f"{plan['tier']} takes {costs}, with copies for {counted(plan['days'], 'day')} ({plan['prices']}).")

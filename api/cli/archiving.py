@@ -118,7 +118,7 @@ def _show_plan(planned: dict[str, Any]) -> None:
     table(["DATASET", "TABLE", "ROWS", "BYTES"], tables)
     _show_classes(planned["classes"])
     for offer in planned["restore"]:
-        costs = f"up to {counted(offer['hours_max'], 'hour')} and about {offer['dollars']} US dollars"
+        costs = f"up to {offer['hours_max']} hours and about {offer['dollars']} US dollars"
         lasting = f"with copies for {counted(offer['days'], 'day')}"
         say(f"Bringing its rows back by {offer['tier']} takes {costs}, {lasting}.")
     for late in planned["late_records"]:
