@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ledger.domain.column import Column
 from ledger.domain.contract import Contract
+from ledger.domain.counted import counted
 from ledger.domain.fiscal_calendar import FiscalCalendar
 from projections.columns import among
 from projections.formats.blocks import BYTE_ORDER_MARK
@@ -162,6 +163,5 @@ def _ragged(records: Records, index: int, row: pyarrow.csv.InvalidRow, transcrip
         marked = flaw_in(field)
         if marked is not None:
             return marked
-    fields = "1 field" if row.actual_columns == 1 else f"{row.actual_columns:,} fields"
-    wanted = "1 column" if row.expected_columns == 1 else f"{row.expected_columns:,} columns"
+    fields, wanted = counted(row.actual_columns, "field"), counted(row.expected_columns, "column")
     return Flaw("record_malformed", f"it has {fields}, and the file has {wanted}")

@@ -98,9 +98,9 @@ def fence(session: Session, work: Work) -> None:
 
 
 def end_overtaken(session: Session, work: Work) -> None:
-    """Be the only transaction at the work until this one ends: what an overtaken holder left open is ended.
+    """End the transaction that an overtaken holder of the work left open, before this one does anything.
 
-    PostgreSQL closes its connection, if the same login role opened it; otherwise it is waited for.
+    PostgreSQL closes its connection, if the same login role opened it. One of another role stays: the fence decides.
 
     Raises:
         LeaseLostError: it is this worker that was overtaken.
@@ -113,7 +113,8 @@ def end_overtaken(session: Session, work: Work) -> None:
         other.execute(text("SET LOCAL ROLE NONE"))  # the ledger's own role may end nobody's connection
         ended = [pid for pid, _ in other.execute(text(END_HOLDERS), {"key": lock_key(name)})]
     log.warning("an overtaken worker stands in the way", extra={"action": "overtaken_ended", "connections": ended})
-    lock(session, name)
+    if ended:
+        lock(session, name)  # soon: it is being ended
 
 
 def _check_ours(session: Session, work: Work, locked: str = "") -> None:

@@ -29,7 +29,9 @@ class Place:
 
     def arm(self, name: str) -> None:
         """Let whoever gets to a failpoint next fail there: the next file's work, once nobody is at another's."""
-        wait_until(lambda: not self.stack.sql("SELECT 1 FROM work.items WHERE leased_until IS NOT NULL"), "no rest")
+        wait_until(
+            lambda: not self.stack.sql("SELECT 1 FROM work.items WHERE leased_until IS NOT NULL"), "it does not rest"
+        )
         (self._failpoints / name).write_text("raise")
 
     def send(self, folder: Path, *, last_line: str = "") -> dict[str, Any]:

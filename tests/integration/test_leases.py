@@ -29,8 +29,9 @@ from tests.integration.place import (
     new_place,
     wait_until,
 )
+from workers import leases as leases_module
 from workers import load as load_module
-from workers.leases import LeaseKeeper, LeaseLostError, Work, finish, release
+from workers.leases import END_HOLDERS, LeaseKeeper, LeaseLostError, Work, finish, release
 from workers.load import load_chunk
 from workers.plan import plan_file
 from workers.workshop import Procedure, Workshop
@@ -137,7 +138,13 @@ def test_a_lease_that_ran_out_can_be_claimed_with_the_next_epoch(place: Place) -
     assert place.claim(job_id, Stage.PLAN, lease_seconds=LONG_LEASE_SECONDS) is None
 
 
-def test_a_paused_worker_cannot_commit_after_its_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_of_another_role", [False, True])
+def test_a_paused_worker_cannot_commit_after_its_lease(
+    place: Place, monkeypatch: pytest.MonkeyPatch, is_of_another_role: bool
+) -> None:
+    """Its connection is ended; that of another login role cannot be, and meets the fence."""
+    if is_of_another_role:
+        monkeypatch.setattr(leases_module, "END_HOLDERS", END_HOLDERS.replace("session_user", "'another'"))
     job_id = place.plan()
     chunks = place.ledger.job(job_id).chunks_total
     work = place.claim(job_id, Stage.LOAD, 0, lease_seconds=SHORT_LEASE_SECONDS)
@@ -150,7 +157,7 @@ def test_a_paused_worker_cannot_commit_after_its_lease(place: Place, monkeypatch
     before = place.rows(), place.events(job_id)
     assert before[1] == ["received", "queued", "chunk_loaded"]
 
-    assert pause.end() is not None
+    assert isinstance(pause.end(), LeaseLostError if is_of_another_role else PartUnavailableError)
     assert (place.rows(), place.events(job_id)) == before
     for chunk in range(1, chunks):
         place.perform(job_id, Stage.LOAD, chunk)
